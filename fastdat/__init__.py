@@ -1,0 +1,42 @@
+"""fastdat: Direct Adversarial Training for GANs in one compiled graph a step.
+
+    loss = fastdat.dat_step(D, xr, xf)      # instead of D's loss
+    loss.backward()
+
+Names are loaded on first use, so that ``import fastdat`` and the command line start without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastdat.config import DATConfig as DATConfig
+    from fastdat.info import DATInfo as DATInfo
+    from fastdat.losses import Loss as Loss
+    from fastdat.step import dat_step as dat_step
+
+_HOME = {
+    "DATConfig": "fastdat.config",
+    "DATInfo": "fastdat.info",
+    "Loss": "fastdat.losses",
+    "dat_step": "fastdat.step",
+}
+_MODULES = ("data", "functional", "kernels", "losses", "nets", "reference", "training")
+
+__all__ = ["DATConfig", "DATInfo", "Loss", "dat_step"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"fastdat.{name}")
+    raise AttributeError(f"module 'fastdat' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_MODULES])

@@ -1,0 +1,52 @@
+"""D under DistributedDataParallel: one batch over all ranks, gradients averaged by DDP itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def unwrap(D: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
+    """The user's module inside ``torch.compile`` and DistributedDataParallel wrappers, and the latter."""
+    ddp: DistributedDataParallel | None = None
+    while True:
+        inner = getattr(D, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            D = inner
+        elif isinstance(D, DistributedDataParallel):
+            D, ddp = D.module, D
+        else:
+            return D, ddp
+
+
+def batch_group(ddp: DistributedDataParallel | None) -> tuple[dist.ProcessGroup | None, int]:
+    """Ranks that share the batch, None where it is one process, and how many they are."""
+    if ddp is None:
+        return None, 1
+    group: dist.ProcessGroup = ddp.process_group
+    size = dist.get_world_size(group)
+    return (group, size) if size > 1 else (None, 1)
+
+
+class _Runner(nn.Module):
+    def __init__(self, function: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.function()
+
+
+def run_inside(ddp: DistributedDataParallel, function: Callable[[], Tensor], x: Tensor) -> Tensor:
+    """Run ``function`` as DDP's forward pass, so that DDP prepares its reducer and averages the gradients that the
+    backward pass of the result accumulates: with its buckets, hooks, ``no_sync`` and buffer broadcasts as ever."""
+    module = ddp._modules["module"]
+    ddp._modules["module"] = _Runner(function)
+    try:
+        loss: Tensor = ddp(x)
+    finally:
+        ddp._modules["module"] = module
+    return loss

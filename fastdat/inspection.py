@@ -1,0 +1,94 @@
+"""What a step must know of D before it can be traced: found by running D, not by its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastdat import checks
+from fastdat.functional import AuxLoss, Inputs, StepSpec, Tensors, Weights, call_aux
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How D treats a batch; the fields are those of ``StepSpec``."""
+
+    independent: bool
+    joint: bool
+    moving: tuple[str, ...]
+
+
+def inspect(
+    D: nn.Module, spec: StepSpec, params: Tensors, buffers: Tensors, x: Inputs, aux_loss: AuxLoss | None
+) -> Traits:
+    """Run a bypassed D on the batch, and on poisoned copies of it, without leaving a trace in it.
+
+    A D treats its samples independently if NaN in all others leaves a sample's logit alone: exact, whatever D is
+    made of, where a list of known layers would miss a user's minibatch statistics.
+
+    Raises:
+        TypeError, ValueError: D's output, or aux_loss's, is not what a step needs.
+    """
+    devices = [x.xr.device] if x.xr.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        weights = Weights(spec, params, buffers).next(False)
+        of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
+        buffers = {name: buffer for name, buffer in buffers.items() if name not in of_spectral}
+        out, moving = _run(D, weights, buffers, x.xr, x.args_real)
+        checks.check_output(out, x.xr.shape[0], x.xr.device)
+        if aux_loss is not None:
+            value, moved = call_aux(D, aux_loss, weights, buffers, x)
+            _check_aux(value)
+            moving |= _changed(buffers, moved)
+        args_join = _joinable(x)
+        samples, args = x.joined() if args_join else (x.xr, x.args_real)
+        independent = all(_alone(D, weights, buffers, samples, args, keep) for keep in (0, -1))
+        outputs_join = isinstance(out, Tensor) or all(e.ndim > 0 and e.shape[0] == x.xr.shape[0] for e in out)
+    names = tuple(name for name in buffers if name in moving)
+    return Traits(independent, independent and args_join and outputs_join and not names, names)
+
+
+def _run(D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...]) -> tuple[object, set[str]]:
+    moved = {name: buffer.clone() for name, buffer in buffers.items()}
+    out: object = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
+    return out, _changed(buffers, moved)
+
+
+def _changed(before: Tensors, after: Tensors) -> set[str]:
+    """By value: batch norm moves its statistics without telling their version counters."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def _alone(
+    D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...], keep: int
+) -> bool:
+    """Whether the logit of sample ``keep`` stays a number when every other sample is NaN."""
+    poisoned = torch.full_like(x, torch.nan)
+    poisoned[keep] = x[keep]
+    try:
+        out, _ = _run(D, weights, buffers, poisoned, args)
+    except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
+        return False
+    logits = out[0] if isinstance(out, (tuple, list)) else out
+    assert isinstance(logits, Tensor)
+    return not bool(logits[keep].isnan().any())
+
+
+def _joinable(x: Inputs) -> bool:
+    """Whether D's further arguments of both sides can go through one call."""
+    m = x.xr.shape[0]
+    for real, fake in zip(x.args_real, x.args_fake, strict=True):
+        if isinstance(real, Tensor) and isinstance(fake, Tensor):
+            if not (real.ndim > 0 and real.shape == fake.shape and real.shape[0] == m and real.dtype == fake.dtype):
+                return False
+        elif isinstance(real, Tensor) or isinstance(fake, Tensor) or type(real) is not type(fake) or real != fake:
+            return False
+    return True
+
+
+def _check_aux(value: object) -> None:
+    if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
+        given = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"aux_loss(D, xr, xf) must return a floating-point scalar tensor, got {given}")
