@@ -32,7 +32,9 @@ def identity(logits: Tensor) -> Tensor:
     return logits
 
 
-def attacked_functions(config: DATConfig, loss: Loss) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def attacked_functions(
+    config: DATConfig, loss: Loss
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """``a_r`` and ``a_f``, what the attack differentiates on real and on fake."""
     match config.seed:
         case "logits":
@@ -90,7 +92,7 @@ def slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """``a'(D_i)`` of an elementwise function, (n,) -> (n,), itself differentiable."""
     if function is identity:
         return torch.ones_like(logits)
-    out, pullback = torch.func.vjp(function, logits)
+    out, pullback = torch.func.vjp(function, logits)  # type: ignore[misc]
     gradient: Tensor = pullback(torch.ones_like(out))[0]
     return gradient
 

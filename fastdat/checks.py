@@ -22,7 +22,9 @@ def check_discriminator(D: nn.Module, world_size: int) -> None:
         raise TypeError(f"D must be a torch.nn.Module, got {type(D).__name__}")
     for kind in type(D).__mro__:
         if kind.__name__ in _WRAPPERS:
-            raise NotImplementedError(f"D wrapped in {kind.__name__} cannot be stepped: {_WRAPPERS[kind.__name__]}")
+            raise NotImplementedError(
+                f"D wrapped in {kind.__name__} cannot be stepped: {_WRAPPERS[kind.__name__]}"
+            )
     for name, module in D.named_modules():
         if isinstance(module, nn.SyncBatchNorm) and module.training and world_size > 1:
             raise NotImplementedError(
@@ -60,7 +62,9 @@ def check_batch(D: nn.Module, x: Inputs, world_size: int) -> None:
         )
     weight = next(D.parameters(), None)
     if weight is not None and weight.device != x.xr.device:
-        raise ValueError(f"D is on {weight.device} and the samples on {x.xr.device}: move one of them with .to(...)")
+        raise ValueError(
+            f"D is on {weight.device} and the samples on {x.xr.device}: move one of them with .to(...)"
+        )
 
 
 def check_autocast(device: torch.device) -> None:
@@ -131,8 +135,14 @@ def check_splittable(D: nn.Module, independent: bool, moving: tuple[str, ...]) -
     if independent and not moving:
         return
     norms = [n for n, m in D.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-    cause = f"its layers {', '.join(map(repr, norms[:4]))} normalise over the batch" if norms else (
-        f"its buffers {', '.join(moving[:4])} follow the batch" if moving else "one sample's logit depends on others"
+    cause = (
+        f"its layers {', '.join(map(repr, norms[:4]))} normalise over the batch"
+        if norms
+        else (
+            f"its buffers {', '.join(moving[:4])} follow the batch"
+            if moving
+            else "one sample's logit depends on others"
+        )
     )
     raise ValueError(
         f"microbatch needs a D that treats its samples independently, but {cause}: parts of the batch would give "

@@ -17,7 +17,8 @@ def unwrap(D: nn.Module) -> tuple[nn.Module, DistributedDataParallel | None]:
         if isinstance(inner, nn.Module):
             D = inner
         elif isinstance(D, DistributedDataParallel):
-            D, ddp = D.module, D
+            ddp = D
+            D = ddp.module
         else:
             return D, ddp
 
@@ -32,9 +33,12 @@ def batch_group(ddp: DistributedDataParallel | None) -> tuple[dist.ProcessGroup 
 
 
 class _Runner(nn.Module):
-    def __init__(self, function: Callable[[], Tensor]) -> None:
+    """Stands in for DDP's module: runs a function, and shows DDP the module's own buffers to broadcast."""
+
+    def __init__(self, function: Callable[[], Tensor], module: nn.Module) -> None:
         super().__init__()
         self.function = function
+        self.named_buffers = module.named_buffers  # type: ignore[method-assign]
 
     def forward(self, _: Tensor) -> Tensor:
         return self.function()
@@ -43,8 +47,8 @@ class _Runner(nn.Module):
 def run_inside(ddp: DistributedDataParallel, function: Callable[[], Tensor], x: Tensor) -> Tensor:
     """Run ``function`` as DDP's forward pass, so that DDP prepares its reducer and averages the gradients that the
     backward pass of the result accumulates: with its buckets, hooks, ``no_sync`` and buffer broadcasts as ever."""
-    module = ddp._modules["module"]
-    ddp._modules["module"] = _Runner(function)
+    module = ddp.module
+    ddp._modules["module"] = _Runner(function, module)
     try:
         loss: Tensor = ddp(x)
     finally:

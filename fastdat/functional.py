@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from fastdat import attack
 from fastdat.attack import Pair
@@ -150,7 +151,7 @@ def linearise(
             logits, _, moved = call(D, weights, buffers, x, args)
             return logits, moved
 
-        logits, pullback, moved = torch.func.vjp(logits_of, x, has_aux=True)
+        logits, pullback, moved = torch.func.vjp(logits_of, x, has_aux=True)  # type: ignore[misc]
         return logits, moved, pullback
 
     config = spec.config
@@ -244,7 +245,12 @@ class Attacked(NamedTuple):
 
 
 def run_attack(
-    D: nn.Module, spec: StepSpec, weights: Weights, buffers: Tensors, x: Inputs, fixed_signs: Sequence[Pair] = ()
+    D: nn.Module,
+    spec: StepSpec,
+    weights: Weights,
+    buffers: Tensors,
+    x: Inputs,
+    fixed_signs: Sequence[Pair] = (),
 ) -> Attacked:
     """The K attack steps (Algorithm 1, lines 6-9), each on the sides that are attacked."""
     config, once = spec.config, spec.config.power_iterations == "once"
@@ -265,13 +271,17 @@ def run_attack(
         if sides is None:
             # The released code attacks the fakes first; only the order of u's advances depends on it.
             of_fake = weights.next(config.second_order) if config.fake else {}
-            of_real = of_fake if once and config.fake else weights.next(config.second_order) if config.real else {}
+            of_real = (
+                of_fake if once and config.fake else weights.next(config.second_order) if config.real else {}
+            )
             at = x if config.second_order else x.detached()
             sides = linearise(D, spec, (of_real, of_fake), buffers, at, known=clean)
         if fixed_signs:
             signs = fixed_signs[step]
         else:
-            signs, targets = attack.residual_signs(config, spec.loss, clean, sides.logits, targets, spec.group)
+            signs, targets = attack.residual_signs(
+                config, spec.loss, clean, sides.logits, targets, spec.group
+            )
         moves = attack_move(spec, sides, signs)
         if spec.with_info and step == 0:
             info = attack_info(spec, sides, signs, moves)
@@ -441,7 +451,8 @@ def _info(
         "aux": (real.extras, fake.extras),
         **of_attack,
     }
-    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, info)
+    detached: dict[str, Any] = tree_map_only(Tensor, Tensor.detach, info)
+    return detached
 
 
 # --- differentiated ----------------------------------------------------------------------------------------------
@@ -480,7 +491,7 @@ def step(
 
     def of(wanted: Tensors) -> tuple[Tensor, tuple[Tensors, dict[str, Any]]]:
         params = {**frozen, **{name: wanted[name] for name in trainable}}
-        samples = x._replace(**{name: wanted[name] for name in of_inputs})
+        samples = x._replace(xr=wanted.get("xr", x.xr), xf=wanted.get("xf", x.xf)) if of_inputs else x
         return objective(D, spec, params, buffers, samples, aux_loss, fixed)
 
     if not wanted:

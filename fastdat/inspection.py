@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,11 @@ def inspect(
     return Traits(independent, independent and args_join and outputs_join and not names, names)
 
 
-def _run(D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...]) -> tuple[object, set[str]]:
+def _run(
+    D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...]
+) -> tuple[Any, set[str]]:
     moved = {name: buffer.clone() for name, buffer in buffers.items()}
-    out: object = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
+    out: Any = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
     return out, _changed(buffers, moved)
 
 
@@ -81,14 +84,25 @@ def _joinable(x: Inputs) -> bool:
     m = x.xr.shape[0]
     for real, fake in zip(x.args_real, x.args_fake, strict=True):
         if isinstance(real, Tensor) and isinstance(fake, Tensor):
-            if not (real.ndim > 0 and real.shape == fake.shape and real.shape[0] == m and real.dtype == fake.dtype):
+            if not (
+                real.ndim > 0 and real.shape == fake.shape and real.shape[0] == m and real.dtype == fake.dtype
+            ):
                 return False
-        elif isinstance(real, Tensor) or isinstance(fake, Tensor) or type(real) is not type(fake) or real != fake:
+        elif (
+            isinstance(real, Tensor)
+            or isinstance(fake, Tensor)
+            or type(real) is not type(fake)
+            or real != fake
+        ):
             return False
     return True
 
 
 def _check_aux(value: object) -> None:
     if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
-        given = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        given = (
+            f"{value.dtype} of shape {tuple(value.shape)}"
+            if isinstance(value, Tensor)
+            else type(value).__name__
+        )
         raise ValueError(f"aux_loss(D, xr, xf) must return a floating-point scalar tensor, got {given}")

@@ -70,8 +70,8 @@ def get_loss(loss: str | Loss) -> Loss:
         hash(loss)
     except TypeError as error:
         raise TypeError(
-            f"a loss must be hashable, since compiled steps are kept by it: make {type(loss).__name__} a plain class or "
-            "a frozen dataclass"
+            "a loss must be hashable, since compiled steps are kept by it: make "
+            f"{type(loss).__name__} a plain class or a frozen dataclass"
         ) from error
     return loss
 

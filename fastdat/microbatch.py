@@ -81,11 +81,13 @@ def microbatched_step(
     fixed: list[Fixed | None] = [None] * len(parts)
     info: dict[str, Any] = {}
     if config.attacks:
-        again = config.second_order or config.clean_weight > 0
+        again = config.second_order or config.clean_weight > 0 or bool(of_inputs)
         weights = Weights(spec, {**frozen, **trainable}, buffers)
         x_hat, signs, info = _attack_by_parts(D, spec, weights, x, size, attack_pass, keep_x_hat=not again)
-        if again:
-            per_part = zip(*(zip(s.real.split(size), s.fake.split(size), strict=True) for s in signs), strict=True)
+        if again:  # the loss is differentiated through the clean samples
+            per_part = zip(
+                *(zip(s.real.split(size), s.fake.split(size), strict=True) for s in signs), strict=True
+            )
             fixed = [Fixed(signs=tuple(Pair(*pair) for pair in of_part)) for of_part in per_part]
         else:
             assert x_hat is not None
@@ -167,7 +169,8 @@ def _combined(
         values = [r.info[key] for r in results]
         if key == "aux":
             info[key] = tuple(
-                tuple(torch.cat(extras) for extras in zip(*of_side, strict=True)) for of_side in zip(*values, strict=True)
+                tuple(torch.cat(extras) for extras in zip(*of_side, strict=True))
+                for of_side in zip(*values, strict=True)
             )
         elif value.ndim > 0:
             info[key] = torch.cat(values)

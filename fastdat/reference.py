@@ -66,10 +66,8 @@ def dat_step(
         x = x if x.requires_grad else x.detach().requires_grad_()
         with running_statistics(D, move=False), power_iteration(D, on=not once):
             value = a(logits_of(x, args)[0])
-        if config.reduction == "batch":
-            A = m * (value.mean() - target).abs()
-        else:
-            A = (value - target).abs().sum()
+        batch = config.reduction == "batch"
+        A = m * (value.mean() - target).abs() if batch else (value - target).abs().sum()
         (gradient,) = torch.autograd.grad(A, x, create_graph=config.second_order)
         return gradient
 
@@ -134,8 +132,11 @@ def dat_step(
         grad_norm_fake=_mean_norm(first[1], fake),
         penalty_fraction=torch.cat(
             [
-                _lowered(D, x, args, g, gradient)
-                for x, args, g, gradient in ((xr, args_real, loss.g1, first[0]), (xf, args_fake, loss.g2, first[1]))
+                _lowered(D, x, args, g, -config.eps * gradient)
+                for x, args, g, gradient in (
+                    (xr, args_real, loss.g1, first[0]),
+                    (xf, args_fake, loss.g2, first[1]),
+                )
                 if gradient is not None
             ]
             or [real.new_full((1,), torch.nan)]
@@ -157,15 +158,16 @@ def _mean_norm(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _lowered(
-    D: nn.Module, x: Tensor, args: tuple[Any, ...], g: Callable[[Tensor], Tensor], gradient: Tensor
+    D: nn.Module, x: Tensor, args: tuple[Any, ...], g: Callable[[Tensor], Tensor], delta: Tensor
 ) -> Tensor:
-    """1 for each sample whose delta, along ``-gradient``, lowers ``g(D(x))`` to first order; (n,)."""
+    """1 for each sample whose ``delta`` lowers ``g(D(x))`` to first order, else 0; (n,)."""
     x = x.detach().requires_grad_()
     with torch.enable_grad(), running_statistics(D, move=False), power_iteration(D, on=False):
         out = D(x, *args)
         logits = out[0] if isinstance(out, (tuple, list)) else out
         (own,) = torch.autograd.grad(g(logits.flatten()).sum(), x)
-    return ((own * -gradient).flatten(1).sum(1) < 0).to(logits.dtype)
+    change: Tensor = (own * delta).flatten(1).sum(1)
+    return (change < 0).to(change.dtype)
 
 
 @contextmanager
@@ -175,7 +177,9 @@ def power_iteration(D: nn.Module, on: bool) -> Iterator[None]:
         yield
         return
     norms = [m for m in D.modules() if isinstance(m, _SpectralNorm)]
-    hooks = [h for m in D.modules() for h in m._forward_pre_hooks.values() if isinstance(h, _SpectralNormHook)]
+    hooks = [
+        h for m in D.modules() for h in m._forward_pre_hooks.values() if isinstance(h, _SpectralNormHook)
+    ]
     modes, iterations = [n.training for n in norms], [h.n_power_iterations for h in hooks]
     try:
         for norm in norms:
@@ -193,11 +197,15 @@ def power_iteration(D: nn.Module, on: bool) -> Iterator[None]:
 @contextmanager
 def running_statistics(D: nn.Module, move: bool) -> Iterator[None]:
     """Whether D's batch norms update their running statistics; the batch's own are used either way."""
-    layers = [m for m in D.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+    layers = [
+        m for m in D.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
+    ]
     if move or not layers:
         yield
         return
-    before = [(m.momentum, m.num_batches_tracked.clone()) for m in layers if m.num_batches_tracked is not None]
+    before = [
+        (m.momentum, m.num_batches_tracked.clone()) for m in layers if m.num_batches_tracked is not None
+    ]
     try:
         for layer in layers:
             layer.momentum = 0.0  # new = (1 - 0) * old + 0 * batch

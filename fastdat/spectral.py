@@ -55,9 +55,8 @@ def spectral_weights(D: nn.Module) -> list[SpectralWeight]:
         prefix = path + "." if path else ""
         if isinstance(module, ParametrizationList) and any(isinstance(p, _SpectralNorm) for p in module):
             found.append(_of_parametrization(prefix, module))
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, _SpectralNormHook):
-                found.append(_of_hook(prefix, module, hook))
+        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _SpectralNormHook)]
+        found += [_of_hook(prefix, module, hook) for hook in hooks]
     return found
 
 

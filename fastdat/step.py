@@ -172,7 +172,9 @@ def _differentiable_loss(
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
         with _weights_cast_anew(x.xr.device), torch.no_grad():
-            result = _run(D, spec, x.detached(), aux_loss, mode, microbatch, of_inputs, with_grads=bool(wanted))
+            result = _run(
+                D, spec, x.detached(), aux_loss, mode, microbatch, of_inputs, with_grads=bool(wanted)
+            )
         buffers = dict(D.named_buffers())
         if result.buffers:
             torch._foreach_copy_([buffers[name] for name in result.buffers], list(result.buffers.values()))
@@ -181,7 +183,7 @@ def _differentiable_loss(
 
     if not wanted:
         return evaluate()[0]
-    loss: Tensor = _Step.apply(evaluate, *wanted.values())
+    loss: Tensor = _Step.apply(evaluate, *wanted.values())  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -245,10 +247,20 @@ def _run(
 
 
 def _aliases(D: nn.Module) -> tuple[tuple[str, str], ...]:
-    """(further name, name) of the parameters that D holds under several names."""
-    names = {id(p): name for name, p in D.named_parameters()}
-    everything = D.named_parameters(remove_duplicate=False)
-    return tuple((name, names[id(p)]) for name, p in everything if name != names[id(p)])
+    """(further name, name) of the parameters that several modules of D hold.
+
+    One module under several names holds its parameter once: put in twice, it would not come out as it was.
+    """
+    first: dict[int, str] = {}
+    found = []
+    for path, module in D.named_modules():
+        for leaf, p in module._parameters.items():
+            if p is not None:
+                name = f"{path}.{leaf}" if path else leaf
+                if id(p) in first:
+                    found.append((name, first[id(p)]))
+                first.setdefault(id(p), name)
+    return tuple(found)
 
 
 def _key(
@@ -277,7 +289,7 @@ def _key(
     )
 
 
-def _signature(arg: Any) -> Hashable:
+def _signature(arg: Any) -> object:
     return (arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg)
 
 
@@ -290,7 +302,9 @@ def _compile_mode(compile: bool | str) -> str | None:
         return "default" if compile else _EAGER
     modes = sorted(torch._inductor.list_mode_options())
     if compile not in modes:
-        raise ValueError(f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}")
+        raise ValueError(
+            f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}"
+        )
     return compile
 
 

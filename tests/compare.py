@@ -1,0 +1,58 @@
+"""Run a step and the reference on equal copies of D, and tell how far they are apart."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fastdat
+from fastdat import DATConfig, DATInfo
+
+
+def gradients(D: nn.Module) -> Tensor:
+    """All parameter gradients as one vector (P,); zeros where there is none."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in D.parameters()])
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    """||value - expected|| / ||expected||."""
+    return float((value.double() - expected.double()).norm() / expected.double().norm())
+
+
+def assert_step_matches(
+    D: nn.Module,
+    xr: Tensor,
+    xf: Tensor,
+    config: DATConfig,
+    loss: Any = "hinge",
+    *,
+    tolerance: float,
+    compile: bool | str = False,
+    microbatch: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Loss, parameter gradients, buffers and info of dat_step equal the reference's, the gradients to ``tolerance``."""
+    ours, plain = copy.deepcopy(D), copy.deepcopy(D)
+    expected, expected_info = fastdat.reference.dat_step(
+        plain, xr, xf, config, loss, with_info=True, **arguments
+    )
+    expected.backward()
+    value, info = fastdat.dat_step(
+        ours, xr, xf, config, loss, compile=compile, microbatch=microbatch, with_info=True, **arguments
+    )
+    value.backward()
+
+    assert gradients(plain).norm() > 1e-3, "this batch tests nothing"
+    assert relative_error(gradients(ours), gradients(plain)) <= tolerance
+    bound = 10 * max(tolerance, 1e-12)
+    close = {"rtol": bound, "atol": bound, "equal_nan": True}
+    torch.testing.assert_close(value, expected, **close)
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer, **close)
+    for field in fields(DATInfo):
+        mine, theirs = getattr(info, field.name), getattr(expected_info, field.name)
+        torch.testing.assert_close(mine, theirs, **close, msg=lambda m, name=field.name: f"info.{name}: {m}")

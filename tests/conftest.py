@@ -1,0 +1,45 @@
+"""Set-up of every test: compile caches inside the tree, fixed seeds, GPU tests only where there is one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.environment import REPOSITORY, use_cache_folder
+
+use_cache_folder()  # before anything imports torch
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+if (REPOSITORY / "tests" / "data_fixtures.py").exists():
+    pytest_plugins = ["tests.data_fixtures"]
+
+torch.set_num_threads(min(torch.get_num_threads(), 4))  # the tests are small; more threads only wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device (make gpu-check)")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Every test starts from the same generator state, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def compile_counters() -> Iterator[dict[str, Counter[str]]]:
+    """torch.compile's own counters (`["stats"]["unique_graphs"]`, `["graph_break"]`), from zero, nothing compiled."""
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    yield counters
+    torch.compiler.reset()
+    counters.clear()

@@ -1,0 +1,126 @@
+"""What the step finds out about a D: how it couples samples, and which buffers it moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fastdat
+from fastdat import DATConfig, spectral
+from fastdat.functional import Inputs, StepSpec
+from fastdat.inspection import Traits, inspect
+from fastdat.losses import get_loss
+from tests.discriminators import Conv, batch, make
+
+
+def traits_of(D: nn.Module, x: Inputs) -> Traits:
+    weights = tuple(spectral.spectral_weights(D))
+    spec = StepSpec(DATConfig(), get_loss("hinge"), spectral=weights)
+    params = {name: p.detach() for name, p in D.named_parameters()}
+    buffers = dict(D.named_buffers())
+    with spectral.bypassed(D, weights):
+        return inspect(D, spec, params, buffers, x, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("mlp", (True, True, ())),
+        ("spectral", (True, True, ())),
+        ("spectral-hook", (True, True, ())),
+        ("conditional", (True, True, ())),
+        ("two-heads", (True, True, ())),
+        ("minibatch-statistics", (False, False, ())),
+        ("batchnorm", (False, False, ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"))),
+    ],
+)
+def test_kinds(kind: str, expected: tuple[object, ...]) -> None:
+    D, (xr, xf, args) = make(kind), batch(kind)
+    before = {name: t.clone() for name, t in D.state_dict().items()}
+    rng = torch.get_rng_state()
+    x = Inputs(xr, xf, *args.values())
+    assert traits_of(D, x) == Traits(*expected)
+    torch.testing.assert_close(dict(D.state_dict()), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), rng)
+    if kind == "batchnorm":
+        assert traits_of(D.eval(), x) == Traits(True, True, ())
+
+
+class Grouped(Conv):
+    """StyleGAN's minibatch standard deviation in groups of two: neighbours, or samples half a batch apart."""
+
+    def __init__(self, strided: bool) -> None:
+        super().__init__()
+        self.strided = strided
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.features(x)
+        groups = h.reshape(2, -1, 8) if self.strided else h.reshape(-1, 2, 8).transpose(0, 1)
+        std = groups.std(0).mean(1)
+        return self.head(h).squeeze(1) + (std.repeat(2) if self.strided else std.repeat_interleave(2))
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_groups_of_samples(strided: bool) -> None:
+    xr, xf, _ = batch("conv", dtype=torch.float32)
+    assert traits_of(Grouped(strided), Inputs(xr, xf)) == Traits(False, False, ())
+
+
+def test_a_discriminator_that_refuses_nan_takes_the_careful_path() -> None:
+    class Strict(Conv):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.isnan().any():
+                raise ValueError("NaN image")
+            return super().forward(x)
+
+    xr, xf, _ = batch("conv", dtype=torch.float32)
+    assert traits_of(Strict(), Inputs(xr, xf)) == Traits(False, False, ())
+    fastdat.dat_step(Strict(), xr, xf, compile=False).backward()
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "joint"),
+    [
+        ((torch.ones(6, 1),), (torch.ones(6, 1),), True),
+        ((torch.ones(1),), (torch.ones(1),), False),
+        ((torch.ones(6, 1),), (2.0,), False),
+        ((2.0,), (2.0,), True),
+        ((2.0,), (3.0,), False),
+    ],
+)
+def test_arguments_that_can_be_joined(real: tuple[object], fake: tuple[object], joint: bool) -> None:
+    class Scaled(Conv):
+        def forward(self, x: Tensor, scale: Tensor | float) -> Tensor:
+            return super().forward(x) * scale
+
+    xr, xf, _ = batch("conv", dtype=torch.float32)
+    assert traits_of(Scaled(), Inputs(xr, xf, real, fake)) == Traits(True, joint, ())
+
+
+def test_outputs_that_cannot_be_joined() -> None:
+    class WithGlobal(Conv):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(x), self.head.weight.sum()
+
+    D = WithGlobal()
+    xr, xf, _ = batch("conv", dtype=torch.float32)
+    assert traits_of(D, Inputs(xr, xf)) == Traits(True, False, ())
+    _, info = fastdat.dat_step(D, xr, xf, compile=False, with_info=True)
+    torch.testing.assert_close(info.aux[0][0], D.head.weight.sum().detach())
+
+
+def test_dropout() -> None:
+    """Random layers run, and the inspection draws nothing from the user's generator."""
+
+    class Dropout(Conv):
+        def features(self, x: Tensor) -> Tensor:
+            return F.dropout(super().features(x), 0.5, self.training)
+
+    D, (xr, xf, _) = Dropout(), batch("conv", dtype=torch.float32)
+    losses = []
+    for _ in range(2):  # the first call inspects, the second does not
+        torch.manual_seed(3)
+        losses.append(fastdat.dat_step(D, xr, xf, compile=False).detach())
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)

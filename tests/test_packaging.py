@@ -1,0 +1,109 @@
+"""What makes the source tree installable and runnable in place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastdat
+from tests.environment import REPOSITORY
+
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python at the top of the tree."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": ".", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version, of a constraints file."""
+    text = (REPOSITORY / name).read_text()
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", text, re.MULTILINE))
+
+
+def test_kernels_link_is_relative_and_resolves() -> None:
+    link = REPOSITORY / "fastdat" / "kernels"
+    assert link.is_symlink()
+    assert os.readlink(link) == "../kernels"
+    assert link.resolve() == REPOSITORY / "kernels"
+
+
+def test_kernels_refuse_another_name() -> None:
+    outcome = run("-c", "import kernels")
+    assert outcome.returncode != 0
+    assert "ImportError" in outcome.stderr
+    assert "fastdat.kernels" in outcome.stderr
+
+
+def test_kernels_import_under_their_own_name() -> None:
+    assert run("-c", "import fastdat.kernels").returncode == 0
+
+
+def test_every_package_is_listed() -> None:
+    """The explicit list in pyproject.toml, held against the folders."""
+    folders = {path.parent for path in (REPOSITORY / "fastdat").rglob("__init__.py")}
+    names = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders} | {"fastdat.kernels"}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
+
+
+def test_version_has_one_source() -> None:
+    assert "version" not in PYPROJECT["project"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fastdat.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", fastdat.__version__)
+
+
+def test_constraints_pin_every_dependency() -> None:
+    project = PYPROJECT["project"]
+    wanted = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    names = {re.split(r"[<>=!; ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    pinned = {name.lower().replace("_", "-") for name in pins("constraints.txt")}
+    assert names <= pinned
+
+
+def test_compat_replaces_pins_that_exist() -> None:
+    """`make compat` drops these names from constraints.txt; each must be there to be dropped."""
+    compat = pins("constraints-compat.txt")
+    assert {"torch", "torchvision", "triton"} <= set(compat)
+    assert set(compat) <= set(pins("constraints.txt"))
+    assert f"torch>={compat['torch'].removesuffix('.0')}" in PYPROJECT["project"]["dependencies"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_check_without_a_gpu_says_so_and_fails() -> None:
+    outcome = run("bench/gpu_check.py")
+    assert outcome.returncode == 1
+    assert "no GPU" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_benchmarks_do_not_run_with_the_tests(tmp_path: Path) -> None:
+    outcome = run("-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", CUDA_VISIBLE_DEVICES="")
+    assert outcome.returncode == 0, outcome.stdout
+    assert "skipped" in outcome.stdout
+    assert "passed" not in outcome.stdout
+
+
+def test_results_name_no_host() -> None:
+    """What the JSON says of the machine holds neither its name nor a path."""
+    from bench import environment
+
+    text = str([environment.machine_info(), environment.commit_info(), environment.results_path()])
+    assert os.uname().nodename not in text
+    assert str(Path.home()) not in text
+    assert str(REPOSITORY) not in text
