@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ _WRAPPERS = {
 }
 
 
-def check_discriminator(D: nn.Module, world_size: int) -> None:
-    """Raises TypeError for what is no module, NotImplementedError for modules that no step can run."""
+def check_discriminator(D: nn.Module) -> None:
+    """Raises TypeError for what is no module, NotImplementedError for a wrapper that no step can run."""
     if not isinstance(D, nn.Module):
         raise TypeError(f"D must be a torch.nn.Module, got {type(D).__name__}")
     for kind in type(D).__mro__:
@@ -25,15 +26,21 @@ def check_discriminator(D: nn.Module, world_size: int) -> None:
             raise NotImplementedError(
                 f"D wrapped in {kind.__name__} cannot be stepped: {_WRAPPERS[kind.__name__]}"
             )
-    for name, module in D.named_modules():
-        if isinstance(module, nn.SyncBatchNorm) and module.training and world_size > 1:
+
+
+def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
+    """Raises NotImplementedError for layers that no step can run."""
+    if world_size == 1:
+        return
+    for name, module in modules.items():
+        if isinstance(module, nn.SyncBatchNorm) and module.training:
             raise NotImplementedError(
                 f"D's layer '{name}' is a SyncBatchNorm in training mode, whose communication cannot be "
                 "differentiated inside the step: use BatchNorm (per rank), another normalisation, or D.eval()"
             )
 
 
-def check_batch(D: nn.Module, x: Inputs, world_size: int) -> None:
+def check_batch(x: Inputs, world_size: int) -> None:
     """Raises TypeError or ValueError for samples that D's step cannot use."""
     for name, samples in (("xr", x.xr), ("xf", x.xf)):
         if not isinstance(samples, Tensor):
@@ -60,11 +67,15 @@ def check_batch(D: nn.Module, x: Inputs, world_size: int) -> None:
             "a step needs at least 2 samples a side, since each side's mean is the other's target: got 1 "
             f"(shape {tuple(x.xr.shape)})"
         )
-    weight = next(D.parameters(), None)
-    if weight is not None and weight.device != x.xr.device:
-        raise ValueError(
-            f"D is on {weight.device} and the samples on {x.xr.device}: move one of them with .to(...)"
-        )
+
+
+def check_device(params: Mapping[str, Tensor], x: Inputs) -> None:
+    """Raises ValueError where D and the samples are on different devices."""
+    for name, p in params.items():
+        if p.device != x.xr.device:
+            raise ValueError(
+                f"D is on {p.device} ('{name}') and the samples on {x.xr.device}: move one of them with .to(...)"
+            )
 
 
 def check_autocast(device: torch.device) -> None:
@@ -130,11 +141,11 @@ def check_microbatch(microbatch: int | None, has_aux: bool) -> None:
         )
 
 
-def check_splittable(D: nn.Module, independent: bool, moving: tuple[str, ...]) -> None:
+def check_splittable(modules: Mapping[str, nn.Module], independent: bool, moving: tuple[str, ...]) -> None:
     """Raises ValueError where a D that couples samples was to be run on parts of a batch."""
     if independent and not moving:
         return
-    norms = [n for n, m in D.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    norms = [n for n, m in modules.items() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
     cause = (
         f"its layers {', '.join(map(repr, norms[:4]))} normalise over the batch"
         if norms

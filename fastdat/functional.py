@@ -534,7 +534,7 @@ def dat_grads(
     Raises:
         ValueError: D has spectral norm, whose state this function could not keep.
     """
-    if spectral_weights(D):
+    if spectral_weights(dict(D.named_modules())):
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
     config = config or DATConfig()
     spec = StepSpec(config, get_loss(loss), independent=True, joint=True, batch=xr.shape[0])

@@ -8,7 +8,7 @@ here goes on anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,20 +44,23 @@ class SpectralWeight:
     """Order inside an iteration: torch's parametrization updates u then v, its older hook v then u."""
 
 
-def spectral_weights(D: nn.Module) -> list[SpectralWeight]:
-    """All spectrally normalised weights of D: torch's parametrization and torch's older hook.
+def spectral_weights(modules: Mapping[str, nn.Module]) -> tuple[SpectralWeight, ...]:
+    """All spectrally normalised weights among D's modules by path: torch's parametrization and torch's older hook.
 
     Raises:
         NotImplementedError: spectral norm chained with another parametrization of the same weight.
     """
     found = []
-    for path, module in D.named_modules():
+    for path, module in modules.items():
         prefix = path + "." if path else ""
         if isinstance(module, ParametrizationList) and any(isinstance(p, _SpectralNorm) for p in module):
             found.append(_of_parametrization(prefix, module))
-        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _SpectralNormHook)]
-        found += [_of_hook(prefix, module, hook) for hook in hooks]
-    return found
+        elif module._forward_pre_hooks:
+            hooks = [
+                hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _SpectralNormHook)
+            ]
+            found += [_of_hook(prefix, module, hook) for hook in hooks]
+    return tuple(found)
 
 
 def _of_parametrization(prefix: str, module: ParametrizationList) -> SpectralWeight:
@@ -124,7 +127,7 @@ def normalise(spec: SpectralWeight, weight: Tensor, state: State | None) -> Tens
 
 
 @contextmanager
-def bypassed(D: nn.Module, weights: Sequence[SpectralWeight]) -> Iterator[None]:
+def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]) -> Iterator[None]:
     """Within it D takes the weights it is given under ``target`` as they are. D is as before afterwards."""
     identity = _IDENTITY
     swapped: list[tuple[nn.Module, Any]] = []
@@ -132,7 +135,7 @@ def bypassed(D: nn.Module, weights: Sequence[SpectralWeight]) -> Iterator[None]:
     try:
         for spec in weights:
             path, _, name = spec.target.rpartition(".")
-            module = D.get_submodule(path)
+            module = modules[path]
             if isinstance(module, ParametrizationList):
                 swapped.append((module, module._modules["0"]))
                 module._modules["0"] = identity

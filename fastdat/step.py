@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from fastdat import checks, functional, spectral
 from fastdat import microbatch as parts
+from fastdat.anatomy import Anatomy, anatomy
 from fastdat.config import DATConfig
 from fastdat.distributed import batch_group, run_inside, unwrap
 from fastdat.functional import Args, AuxLoss, Inputs, StepResult, StepSpec, Tensors
@@ -115,21 +116,30 @@ def dat_step(
     x = Inputs(xr, xf, args_real, args_fake)
     module, ddp = unwrap(D)
     group, world_size = batch_group(ddp)
-    checks.check_discriminator(module, world_size)
-    checks.check_batch(module, x, world_size)
+    checks.check_discriminator(module)
+    checks.check_batch(x, world_size)
     checks.check_args(x)
     checks.check_autocast(xr.device)
     checks.check_microbatch(microbatch, aux_loss is not None)
     if check_finite:
         checks.check_finite(x)
+    body = anatomy(module)
+    checks.check_layers(body.modules, world_size)
+    checks.check_device(body.params, x)
     spec = StepSpec(
-        config, get_loss(loss), batch=xr.shape[0] * world_size, group=group, with_info=with_info,
-        spectral=tuple(spectral.spectral_weights(module)),
-    )  # fmt: skip
+        config,
+        get_loss(loss),
+        spectral=spectral.spectral_weights(body.modules),
+        aliases=body.aliases,
+        batch=xr.shape[0] * world_size,
+        group=group,
+        with_info=with_info,
+    )
+    call = _StepCall(module, body, spec, x, aux_loss, _compile_mode(compile), microbatch)
     info: dict[str, Any] = {}
 
     def evaluate() -> Tensor:
-        return _differentiable_loss(module, spec, x, aux_loss, _compile_mode(compile), microbatch, info)
+        return _differentiable_loss(call, info)
 
     value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)
     return (value, DATInfo(**info)) if with_info else value
@@ -153,31 +163,34 @@ class _Step(torch.autograd.Function):
         return None, *torch._foreach_mul(ctx.saved_tensors, grad_loss)
 
 
-def _differentiable_loss(
-    D: nn.Module,
-    spec: StepSpec,
-    x: Inputs,
-    aux_loss: AuxLoss | None,
-    mode: str | None,
-    microbatch: int | None,
-    info: dict[str, Any],
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _StepCall:
+    """One call of dat_step, its arguments checked and its D taken apart."""
+
+    D: nn.Module
+    body: Anatomy
+    spec: StepSpec
+    x: Inputs
+    aux_loss: AuxLoss | None
+    mode: str | None
+    microbatch: int | None
+
+
+def _differentiable_loss(call: _StepCall, info: dict[str, Any]) -> Tensor:
     """The step's loss, attached to the parameters and inputs that want gradients; fills ``info``."""
     wanted: Tensors = {}
     of_inputs: tuple[str, ...] = ()
     if torch.is_grad_enabled():
-        wanted = {name: p for name, p in D.named_parameters() if p.requires_grad}
-        of_inputs = tuple(name for name in ("xr", "xf") if getattr(x, name).requires_grad)
-        wanted |= {name: getattr(x, name) for name in of_inputs}
+        wanted = {name: p for name, p in call.body.params.items() if p.requires_grad}
+        of_inputs = tuple(name for name in ("xr", "xf") if getattr(call.x, name).requires_grad)
+        wanted |= {name: getattr(call.x, name) for name in of_inputs}
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        with _weights_cast_anew(x.xr.device), torch.no_grad():
-            result = _run(
-                D, spec, x.detached(), aux_loss, mode, microbatch, of_inputs, with_grads=bool(wanted)
-            )
-        buffers = dict(D.named_buffers())
-        if result.buffers:
-            torch._foreach_copy_([buffers[name] for name in result.buffers], list(result.buffers.values()))
+        with _weights_cast_anew(call.x.xr.device), torch.no_grad():
+            result = _run(call, of_inputs, with_grads=bool(wanted))
+            if result.buffers:
+                old = [call.body.buffers[name] for name in result.buffers]
+                torch._foreach_copy_(old, list(result.buffers.values()))
         info.update(result.info)
         return result.loss, [result.grads[name] for name in wanted]
 
@@ -202,6 +215,8 @@ class _Engine:
     """A step made ready for one kind of call."""
 
     spec: StepSpec
+    buffers: tuple[str, ...]
+    """Those that the step reads or moves as inputs."""
     step: Callable[..., StepResult]
     attack_pass: Callable[..., parts.Pass]
 
@@ -210,82 +225,55 @@ class _Engine:
 _ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, _Engine]] = WeakKeyDictionary()
 
 
-def _run(
-    D: nn.Module,
-    spec: StepSpec,
-    x: Inputs,
-    aux_loss: AuxLoss | None,
-    mode: str | None,
-    microbatch: int | None,
-    of_inputs: tuple[str, ...],
-    with_grads: bool,
-) -> StepResult:
-    """The step of D, on the engine made for it."""
-    params = dict(D.named_parameters())
-    trainable = {name: p.detach() for name, p in params.items() if with_grads and p.requires_grad}
-    frozen = {name: p.detach() for name, p in params.items() if name not in trainable}
-    buffers = dict(D.named_buffers())
-    key = _key(D, spec, x, aux_loss, mode, microbatch, (*trainable, *of_inputs))
+def _run(call: _StepCall, of_inputs: tuple[str, ...], with_grads: bool) -> StepResult:
+    """The step, on the engine made for calls like this one."""
+    D, body, x = call.D, call.body, call.x.detached()
+    trainable: Tensors = {}
+    frozen: Tensors = {}
+    for name, p in body.params.items():
+        (trainable if with_grads and p.requires_grad else frozen)[name] = p.detach()
     engines = _ENGINES.setdefault(D, {})
+    key = _key(call, (*trainable, *of_inputs))
     if key not in engines:
-        spec = replace(spec, aliases=_aliases(D))
-        with spectral.bypassed(D, spec.spectral):
-            traits = inspect(D, spec, {**frozen, **trainable}, buffers, x, aux_loss)
-        if microbatch is not None:
-            checks.check_splittable(D, traits.independent, traits.moving)
-        spec = replace(spec, independent=traits.independent, joint=traits.joint, moving=traits.moving)
-        engines[key] = _Engine(spec, _compiled(functional.step, mode), _compiled(parts.attack_pass, mode))
+        engines[key] = _engine(call, {**frozen, **trainable})
     engine = engines[key]
-    used = {*engine.spec.moving, *(name for s in engine.spec.spectral for name in (s.u, s.v))}
-    tensors = (trainable, frozen, {name: buffer for name, buffer in buffers.items() if name in used})
-    with spectral.bypassed(D, spec.spectral):
-        if microbatch is not None and microbatch < x.xr.shape[0]:
+    tensors = (trainable, frozen, {name: body.buffers[name] for name in engine.buffers})
+    with spectral.bypassed(body.modules, engine.spec.spectral):
+        if call.microbatch is not None and call.microbatch < x.xr.shape[0]:
             return parts.microbatched_step(
-                D, engine.spec, *tensors, x, of_inputs, microbatch, engine.step, engine.attack_pass
+                D, engine.spec, *tensors, x, of_inputs, call.microbatch, engine.step, engine.attack_pass
             )
-        return engine.step(D, engine.spec, *tensors, x, aux_loss, None, of_inputs)
+        return engine.step(D, engine.spec, *tensors, x, call.aux_loss, None, of_inputs)
 
 
-def _aliases(D: nn.Module) -> tuple[tuple[str, str], ...]:
-    """(further name, name) of the parameters that several modules of D hold.
-
-    One module under several names holds its parameter once: put in twice, it would not come out as it was.
-    """
-    first: dict[int, str] = {}
-    found = []
-    for path, module in D.named_modules():
-        for leaf, p in module._parameters.items():
-            if p is not None:
-                name = f"{path}.{leaf}" if path else leaf
-                if id(p) in first:
-                    found.append((name, first[id(p)]))
-                first.setdefault(id(p), name)
-    return tuple(found)
+def _engine(call: _StepCall, params: Tensors) -> _Engine:
+    """Inspect D and make its step ready; compilation itself waits for the first run."""
+    spec, modules = call.spec, call.body.modules
+    with spectral.bypassed(modules, spec.spectral):
+        traits = inspect(call.D, spec, params, call.body.buffers, call.x.detached(), call.aux_loss)
+    if call.microbatch is not None:
+        checks.check_splittable(modules, traits.independent, traits.moving)
+    spec = replace(spec, independent=traits.independent, joint=traits.joint, moving=traits.moving)
+    of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
+    step, attack_pass = (_compiled(function, call.mode) for function in (functional.step, parts.attack_pass))
+    return _Engine(spec, (*of_spectral, *spec.moving), step, attack_pass)
 
 
-def _key(
-    D: nn.Module,
-    spec: StepSpec,
-    x: Inputs,
-    aux_loss: AuxLoss | None,
-    mode: str | None,
-    microbatch: int | None,
-    wanted: tuple[str, ...],
-) -> Hashable:
+def _key(call: _StepCall, wanted: tuple[str, ...]) -> Hashable:
     """What an engine depends on; anything else that D's forward reads is guarded by torch.compile itself."""
-    device = x.xr.device.type
+    x, device = call.x, call.x.xr.device
     return (
-        spec,
-        mode,
-        microbatch,
+        call.spec,
+        call.mode,
+        call.microbatch,
         wanted,
         x.xr.shape,
         x.xr.dtype,
-        x.xr.device,
+        device,
         tuple(map(_signature, (*x.args_real, *x.args_fake))),
-        getattr(aux_loss, "__code__", aux_loss),
-        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
-        tuple((type(m), m.training) for m in D.modules()),
+        getattr(call.aux_loss, "__code__", call.aux_loss),
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
+        tuple([(type(m), m.training) for m in call.body.modules.values()]),
     )
 
 

@@ -16,11 +16,11 @@ from tests.discriminators import Conv, batch, make
 
 
 def traits_of(D: nn.Module, x: Inputs) -> Traits:
-    weights = tuple(spectral.spectral_weights(D))
+    weights = spectral.spectral_weights(dict(D.named_modules()))
     spec = StepSpec(DATConfig(), get_loss("hinge"), spectral=weights)
     params = {name: p.detach() for name, p in D.named_parameters()}
     buffers = dict(D.named_buffers())
-    with spectral.bypassed(D, weights):
+    with spectral.bypassed(dict(D.named_modules()), weights):
         return inspect(D, spec, params, buffers, x, None)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,25 @@ def test_every_package_is_listed() -> None:
     folders = {path.parent for path in (REPOSITORY / "fastdat").rglob("__init__.py")}
     names = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders} | {"fastdat.kernels"}
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
+
+
+def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
+    """With the kernels as fastdat.kernels and nowhere else, link or no link."""
+    setuptools = pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("fastdat", "kernels"):
+        shutil.copytree(REPOSITORY / name, source / name, symlinks=True)
+    flags = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet", "--disable-pip-version-check")
+    outcome = run("-m", "pip", "wheel", *flags, "--wheel-dir", str(tmp_path), str(source))
+    assert outcome.returncode == 0, (setuptools.__version__, outcome.stderr)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    folders = [*(REPOSITORY / "fastdat").rglob("*.py"), *(REPOSITORY / "fastdat" / "kernels").rglob("*.py")]
+    modules = {str(path.relative_to(REPOSITORY)) for path in folders}
+    assert sorted(names) == sorted(modules | {"fastdat/py.typed"})
 
 
 def test_version_has_one_source() -> None:

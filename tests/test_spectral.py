@@ -32,7 +32,7 @@ def test_same_numbers_as_torch(layer: str, norm: object, training: bool) -> None
         pytest.skip("torch's older hook normalises matrices only")
     D = LAYERS[layer](norm).double().train(training)
     D_torch = copy.deepcopy(D)
-    (spec,) = spectral.spectral_weights(D)
+    (spec,) = spectral.spectral_weights(dict(D.named_modules()))
     name = spec.target.split(".")[-2] if "parametrizations" in spec.target else spec.target
     original = dict(D.named_parameters())[spec.original]
     state = tuple(dict(D.named_buffers())[n] for n in (spec.u, spec.v)) if spec.u else None
@@ -60,7 +60,7 @@ def test_sigma_of_bf16_weights_is_computed_in_fp32() -> None:
     D = spectral_norm(nn.Linear(64, 64))
     for _ in range(30):
         D(torch.zeros(1, 64))
-    (spec,) = spectral.spectral_weights(D)
+    (spec,) = spectral.spectral_weights(dict(D.named_modules()))
     weight = D.parametrizations.weight.original.detach()
     state = (D.parametrizations.weight[0]._u, D.parametrizations.weight[0]._v)
     low = spectral.normalise(spec, weight.bfloat16(), state)
@@ -78,9 +78,9 @@ def test_bypass_puts_everything_back(kind: str, fails: bool) -> None:
     calls = []
     D.conv1.register_forward_pre_hook(lambda *_: calls.append(1))
     names = [n for n, _ in D.named_parameters()], [n for n, _ in D.named_buffers()], list(D.state_dict())
-    weights = spectral.spectral_weights(D)
+    weights = spectral.spectral_weights(dict(D.named_modules()))
     try:
-        with spectral.bypassed(D, weights):
+        with spectral.bypassed(dict(D.named_modules()), weights):
             assert D(xr).shape == (6, 1)
             if fails:
                 raise KeyError
@@ -100,12 +100,12 @@ def test_bypass_puts_everything_back(kind: str, fails: bool) -> None:
 @pytest.mark.parametrize("kind", ["spectral", "spectral-hook"])
 def test_within_a_bypass_weights_are_taken_as_given(kind: str) -> None:
     D, plain, (x, _, _) = make(kind), make("conv"), batch(kind)
-    weights = spectral.spectral_weights(D)
+    weights = spectral.spectral_weights(dict(D.named_modules()))
     given = {w.target: torch.full_like(dict(D.named_parameters())[w.original], 0.01) for w in weights}
     with torch.no_grad():
         for layer in ("conv1", "conv2", "head"):
             getattr(plain, layer).weight.fill_(0.01)
             getattr(plain, layer).bias.copy_(getattr(D, layer).bias)
-    with spectral.bypassed(D, weights):
+    with spectral.bypassed(dict(D.named_modules()), weights):
         out = torch.func.functional_call(D, given, (x,), tie_weights=False)
     torch.testing.assert_close(out, plain(x))
