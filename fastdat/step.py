@@ -311,10 +311,15 @@ def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., A
             torch.compiler.cudagraph_mark_step_begin()
         try:
             result = graph(*args)
-        except torch._dynamo.exc.Unsupported as error:
+        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
             raise RuntimeError(
                 "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "
                 f"or change what torch.compile stumbles over:\n{error}"
+            ) from error
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+            raise RuntimeError(
+                "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
+                f"from call to call. Keep it in a buffer, or call dat_step(..., compile=False).\n{error}"
             ) from error
         # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
         return tree_map_only(Tensor, Tensor.clone, result) if replayed else result

@@ -156,6 +156,25 @@ def test_what_cannot_be_one_graph_says_so() -> None:
         fastdat.dat_step(Breaks(), xr, xf)
 
 
+def test_a_discriminator_that_changes_every_time_says_so(compile_counters: dict[str, Counter[str]]) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 1)
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * self.calls
+
+    D, (xr, xf, _) = Counts(), batch("mlp", dtype=torch.float32)
+    plain = DATConfig(real=False, fake=False)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        fastdat.dat_step(D, xr, xf, plain)
+        D.calls = 1
+        with pytest.raises(RuntimeError, match=r"too many times.*buffer"):
+            fastdat.dat_step(D, xr, xf, plain)
+
+
 def test_engines_are_forgotten_with_their_discriminator() -> None:
     import gc
     import weakref

@@ -51,15 +51,15 @@ def train(step: object, config: DATConfig, steps: int, dtype: torch.dtype, **arg
 @pytest.mark.parametrize("second_order", [False, True], ids=["first", "second"])
 def test_eager_follows_the_reference(second_order: bool) -> None:
     config = DATConfig(eps=20.0, second_order=second_order)
-    ours = train(fastdat.dat_step, config, 200, torch.float64, compile=False)
-    plain = train(fastdat.reference.dat_step, config, 200, torch.float64)
+    ours = train(fastdat.dat_step, config, 60, torch.float64, compile=False)
+    plain = train(fastdat.reference.dat_step, config, 60, torch.float64)
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-8)
-    assert (ours - ours[0]).abs().max() > 0.05, "nothing was trained"
+    assert (ours - ours[0]).abs().max() > 0.02, "nothing was trained"
 
 
 def test_compiled_follows_the_reference() -> None:
     """In fp32 the two may part only as rounding lets them."""
     config = DATConfig(eps=20.0, second_order=True)
-    ours = train(fastdat.dat_step, config, 100, torch.float32)
-    plain = train(fastdat.reference.dat_step, config, 100, torch.float32)
+    ours = train(fastdat.dat_step, config, 60, torch.float32)
+    plain = train(fastdat.reference.dat_step, config, 60, torch.float32)
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
