@@ -84,9 +84,10 @@ def dat_step(
         loss.backward()
 
     It works wherever a loss works: accumulation, clipping, any optimizer, ``no_grad``, autocast in bf16, D under
-    DistributedDataParallel (the batch is then that of all ranks). D's mode, ``.grad`` and the generators of random
-    numbers stay as they were; u, v and running statistics move as they do in a plain step of D. The first call for
-    a D, config and shape inspects D and compiles; a parameter the loss does not reach gets a gradient of zeros.
+    DistributedDataParallel (the batch is then that of all ranks). D's mode and ``.grad`` stay as they were; u, v and
+    running statistics move as they do in a plain step of D. Random numbers are drawn only if D draws them, anew in
+    each pass. The first call for a D, config and shape inspects D and compiles; a parameter the loss does not reach
+    gets a gradient of zeros.
 
     Args:
         D: any module (N, ...) -> logits (N,) or (N, 1), or a tuple of tensors with the logits first.

@@ -1,0 +1,95 @@
+# `make demo` and `make test` do their own set-up. `make help` lists the rest.
+#
+# PYTHON=python3.12   another interpreter for the environment (3.11 or newer)
+# VENV=.venv          where the environment lies
+# PIP_FLAGS=...       more flags for pip, an --extra-index-url with CPU builds of torch, say
+
+PYTHON ?= python3
+VENV ?= .venv
+COMPAT_VENV ?= .venv-compat
+PIP_FLAGS ?=
+DEMO_DIR ?= runs/demo
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.fastdat-installed
+COMPAT_STAMP := $(COMPAT_VENV)/.fastdat-installed
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+# A hung test ends the run with its traceback; the slowest takes a fraction of this.
+PYTEST := -m pytest --timeout=600
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types bench compat gpu-check check-python check-compiler clean
+
+help:
+	@echo "make demo       nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
+	@echo "make test       the test suite"
+	@echo "make lint       ruff: check and formatting    (make format: put it right)"
+	@echo "make types      mypy, strict"
+	@echo "make bench      the speed of a step, into bench/results"
+	@echo "make compat     the test suite on the oldest supported torch, in $(COMPAT_VENV)"
+	@echo "make gpu-check  on a machine with a GPU, installing nothing: GPU tests and bench"
+	@echo "make clean      remove environments, caches and build output"
+
+setup: $(STAMP)
+
+demo: $(STAMP) check-compiler
+	$(BIN)/fastdat reproduce fig3 --outdir $(DEMO_DIR) $(DEMO_FLAGS)
+	@echo "Picture, table and JSON are in $(DEMO_DIR)"
+
+test: $(STAMP) check-compiler
+	$(BIN)/python $(PYTEST) $(PYTEST_FLAGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP) check-compiler
+	$(BIN)/python -m pytest bench --benchmark-only \
+	    --benchmark-json="$$($(BIN)/python -m bench.environment)" $(BENCH_FLAGS)
+
+compat: $(COMPAT_STAMP) check-compiler
+	$(COMPAT_VENV)/bin/python $(PYTEST) $(PYTEST_FLAGS)
+
+# Runs on whatever torch, triton and pytest `python3` has there.
+gpu-check:
+	PYTHONPATH=. $(PYTHON) bench/gpu_check.py
+
+$(STAMP): pyproject.toml constraints.txt | check-python
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing fastdat and what it needs into $(VENV) (minutes, once) ..."
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+$(COMPAT_STAMP): pyproject.toml constraints.txt constraints-compat.txt | check-python
+	test -x $(COMPAT_VENV)/bin/python || $(PYTHON) -m venv $(COMPAT_VENV)
+	grep -vE "^($$(sed -n 's/==.*//p' constraints-compat.txt | paste -sd '|'))==" constraints.txt > $(COMPAT_VENV)/constraints.txt
+	@echo "Installing fastdat on torch 2.11.0 (CUDA build, 5 GB) into $(COMPAT_VENV) ..."
+	$(COMPAT_VENV)/bin/python $(PIP_INSTALL) -c $(COMPAT_VENV)/constraints.txt -c constraints-compat.txt -e '.[train,dev]'
+	@touch $@
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no '$(PYTHON)' on the PATH; set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else \
+	    f"error: fastdat needs Python 3.11 or newer, but {sys.executable} is {v}; set PYTHON=python3.11, say")'
+
+# torch.compile builds C++ kernels and their Python bindings on a machine without a GPU.
+check-compiler:
+	@command -v $${CXX:-g++} >/dev/null || { echo "error: torch.compile needs a C++ compiler and found no '$${CXX:-g++}':" \
+	    "install g++ (Debian, Ubuntu: apt-get install g++) or set CXX" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; header = os.path.join(sysconfig.get_path("include"), "Python.h"); \
+	    sys.exit(None if os.path.exists(header) else \
+	    f"error: torch.compile needs the Python headers and found no {header}: install python3-dev")'
+
+clean:
+	rm -rf $(VENV) $(COMPAT_VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

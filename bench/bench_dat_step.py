@@ -1,0 +1,49 @@
+"""One discriminator step of SNGAN-32: as GAN code has it today, and through fastdat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.interleaved import ReplayClock
+from bench.measure import Measurement, measure
+from bench.report import MEASUREMENTS
+from bench.workloads import VARIANTS, Workload
+
+if torch.cuda.is_available():
+    WORKLOADS = [Workload(batch, torch.device("cuda"), torch.bfloat16) for batch in (64, 512, 2048)]
+    ROUNDS, REPEATS = 30, 5
+else:
+    WORKLOADS = [Workload(16, torch.device("cpu"))]
+    ROUNDS, REPEATS = 15, 1
+
+CLOCK = ReplayClock()
+
+
+@pytest.fixture(scope="module", params=WORKLOADS, ids=lambda workload: workload.name)
+def measurement(request: pytest.FixtureRequest, cifar10_or_none: Path | None) -> Iterator[Measurement]:
+    """All variants of a workload, measured in turns, once."""
+    torch.manual_seed(0)
+    rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
+    measured = measure(request.param, rounds, REPEATS, cifar10_or_none)
+    request.config.stash[MEASUREMENTS].append(measured)
+    yield measured
+    torch.compiler.reset()
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("variant", [variant.name for variant in VARIANTS])
+def bench_step(benchmark: BenchmarkFixture, measurement: Measurement, variant: str) -> None:
+    """Report one variant's rounds, or fail where it did not compute the right gradients."""
+    result = measurement.results[variant]
+    benchmark.group = measurement.workload.name
+    benchmark.extra_info.update(measurement.summary(variant))
+    assert result.timing is not None, (
+        f"gradients off by {result.error:.2g}, where {result.limit:.2g} is allowed"
+    )
+    benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(result.timing))

@@ -1,0 +1,66 @@
+"""pytest-benchmark, told what a result of this project must say and must not."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import environment, report
+from bench.report import MEASUREMENTS
+from tests.data_fixtures import cifar10_root  # noqa: F401  # a fixture
+from tests.environment import use_cache_folder
+
+_COMPILED = tempfile.TemporaryDirectory(
+    prefix="fastdat-bench-"
+)  # empty, so that compile times are those of a first run
+use_cache_folder(Path(_COMPILED.name))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MEASUREMENTS] = []
+
+
+def pytest_unconfigure() -> None:
+    _COMPILED.cleanup()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("benchmark_only"):
+        return
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.skip(reason="speed is measured by `pytest bench --benchmark-only`"))
+
+
+@pytest.fixture(scope="session")
+def cifar10_or_none(request: pytest.FixtureRequest) -> Path | None:
+    """The folder of real CIFAR-10, where the tests find it too."""
+    try:
+        root: Path = request.getfixturevalue("cifar10_root")
+    except pytest.skip.Exception:
+        return None
+    return root
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    return environment.machine_info()
+
+
+def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
+    return environment.commit_info()
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    for benchmark in output_json["benchmarks"]:
+        benchmark.pop("params", None)  # objects of ours, which the names and extra_info describe
+
+
+@pytest.hookimpl(trylast=True)  # below the tables of pytest-benchmark
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for measurement in config.stash[MEASUREMENTS]:
+        terminalreporter.write_sep("=", "one step of the discriminator")
+        for line in report.tables(measurement):
+            terminalreporter.write_line(line)

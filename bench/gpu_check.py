@@ -1,0 +1,119 @@
+"""GPU tests and benchmarks in one go, on a machine with a GPU and whatever torch, triton and pytest it has.
+
+    PYTHONPATH=. python3 bench/gpu_check.py
+
+Installs nothing, needs no network and ends within 9 minutes. The result is bench/results/<gpu>-<date>.json, which
+holds what was finished even if the time ran out. Exits with 0 when every test and benchmark passed, else with 1.
+FASTDAT_COMMIT names the commit where the tree is a copy without its history.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import environment
+
+SECONDS = 9 * 60
+TEST_SECONDS = 4 * 60
+RESERVE = 10
+"""Seconds kept back for writing the result."""
+BENCHMARKS = {  # name -> what to tell pytest; each is a process of its own, the most wanted first
+    "dat_step, batch 64": ["bench/bench_dat_step.py", "-k", "batch64"],
+    "dat_step, batch 512": ["bench/bench_dat_step.py", "-k", "batch512"],
+    "dat_step, batch 2048": ["bench/bench_dat_step.py", "-k", "batch2048"],
+}
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print(
+            "gpu-check: no GPU here (torch.cuda.is_available() is false), so nothing was checked",
+            file=sys.stderr,
+        )
+        return 1
+    end = time.monotonic() + SECONDS - RESERVE
+    result: dict[str, Any] = {
+        "machine_info": environment.machine_info(),
+        "commit_info": environment.commit_info(),
+        "benchmarks": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        result["tests"] = run_tests(Path(folder), min(time.monotonic() + TEST_SECONDS, end))
+        result["benchmark_runs"] = {}
+        for name, selection in BENCHMARKS.items():
+            status, benchmarks = run_benchmarks(selection, Path(folder), end)
+            result["benchmark_runs"][name] = status
+            result["benchmarks"] += benchmarks
+    path = write(result)
+    outcome = {"tests": result["tests"]["status"], **result["benchmark_runs"]}
+    for name, status in outcome.items():
+        print(f"gpu-check: {name}: {status}")
+    print(f"gpu-check: {path}")
+    return 0 if all(status == "passed" for status in outcome.values()) else 1
+
+
+def run_tests(folder: Path, end: float) -> dict[str, Any]:
+    """The tests marked gpu: how it went, and the counts."""
+    report = folder / "tests.xml"
+    status = run_pytest(["-m", "gpu", f"--junitxml={report}"], end)
+    return {"status": status, **counts(report)}
+
+
+def run_benchmarks(selection: list[str], folder: Path, end: float) -> tuple[str, list[dict[str, Any]]]:
+    """One selection of benchmarks: how it went, and pytest-benchmark's records."""
+    report = folder / "benchmarks.json"
+    report.unlink(missing_ok=True)
+    status = run_pytest([*selection, "--benchmark-only", f"--benchmark-json={report}"], end)
+    written = report.exists() and report.stat().st_size > 0
+    return status, json.loads(report.read_text())["benchmarks"] if written else []
+
+
+def run_pytest(arguments: list[str], end: float) -> str:
+    """Run pytest until `end` (time.monotonic()) at most: "passed", "failed", "nothing selected" or "out of time"."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    left = end - time.monotonic()
+    if left <= 0:
+        return "out of time"
+    print(f"gpu-check: {' '.join(command[1:])}  ({left:.0f} s left)", flush=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        code = process.wait(timeout=left)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the compiler's worker processes
+        process.wait()
+        return "out of time"
+    return {0: "passed", 5: "nothing selected"}.get(code, "failed")
+
+
+def counts(report: Path) -> dict[str, int]:
+    """How many tests ran, failed and were skipped, from a JUnit file; nothing where pytest was stopped."""
+    if not report.exists():
+        return {}
+    suites = ET.parse(report).getroot().iter("testsuite")
+    totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    for suite in suites:
+        for key in totals:
+            totals[key] += int(suite.get(key, 0))
+    return totals
+
+
+def write(result: dict[str, Any]) -> Path:
+    path = environment.results_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The tables printed at the end of a benchmark run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from bench.measure import Measurement, Result
+
+MEASUREMENTS = pytest.StashKey[list[Measurement]]()
+"""Where a session keeps what it measured."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio of two variants' median times, and the most it should be."""
+
+    numerator: str
+    denominator: str
+    cpu: float | None
+    gpu: float
+    note: str = ""
+
+    def verdict(self, ratio: float, *, cuda: bool) -> str:
+        limit = self.gpu if cuda else self.cpu
+        if limit is None:
+            return "no goal on a CPU"
+        text = f"goal <= {limit:.2f}: {'reached' if ratio <= limit else 'missed'}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+GOALS = (
+    Goal("fastdat DAT", "eager released DAT", cpu=0.85, gpu=0.20),
+    Goal("fastdat DAT", "fastdat SNGAN", cpu=1.80, gpu=1.70),
+    Goal("fastdat DAT second order", "fastdat SNGAN", cpu=2.70, gpu=2.50, note="a later goal"),
+    Goal("fastdat DAT", "eager SNGAN", cpu=None, gpu=1.0),
+)
+
+
+def tables(measurement: Measurement) -> Iterator[str]:
+    """The lines of one workload."""
+    workload = measurement.workload
+    peak = measurement.peak_flops_per_second / 1e12
+    yield f"{workload.name}: {measurement.data}; matrix product {peak:.3g} TFLOP/s; D's forward pass F = " + (
+        f"{next(iter(measurement.results.values())).forward_flops / 1e9:.2f} GFLOP"
+    )
+    yield (
+        f"{'step':26}{'median ms':>10}{'q20':>9}{'q80':>9}{'n':>4}{'FLOPs':>8}{'floor':>8}{'of peak':>9}"
+        f"{'memory':>10}{'compile':>9}{'error':>9}"
+    )
+    for name, result in measurement.results.items():
+        yield _row(name, result, measurement)
+    yield from _ratios(measurement)
+
+
+def _row(name: str, result: Result, measurement: Measurement) -> str:
+    if result.timing is None:
+        return (
+            f"{name:26} not timed: gradients off by {result.error:.2g}, where {result.limit:.2g} is allowed"
+        )
+    facts = measurement.summary(name)
+    memory = "-" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f} MiB"
+    compile_time = "-" if result.compile_seconds is None else f"{result.compile_seconds:.1f} s"
+    return (
+        f"{name:26}{facts['median_ms']:10.2f}{facts['q20_ms']:9.2f}{facts['q80_ms']:9.2f}{facts['n']:4}"
+        f"{result.flops_in_forwards:6.2f} F{facts['percent_of_floor']:7.0f}%{facts['percent_of_matmul_peak']:8.0f}%"
+        f"{memory:>10}{compile_time:>9}{result.error:9.1g}"
+    )
+
+
+def _ratios(measurement: Measurement) -> Iterator[str]:
+    for goal in GOALS:
+        above, below = (measurement.results[name].timing for name in (goal.numerator, goal.denominator))
+        if above is None or below is None:
+            continue
+        ratio = above.median / below.median
+        pair = f"{goal.numerator} / {goal.denominator}"
+        yield f"  {pair:45} {ratio:5.2f}   {goal.verdict(ratio, cuda=measurement.workload.cuda)}"

@@ -1,0 +1,121 @@
+"""CIFAR-10 (Krizhevsky 2009) in the publisher's ``cifar-10-batches-py`` layout, read without running its pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastdat.data import inert_pickle
+from fastdat.data.download import Archive
+from fastdat.data.errors import DataError
+from fastdat.data.images import ImageSet
+
+Split = Literal["train", "test"]
+
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    md5="c58f30108f718f92721af3b95e74349a",  # the one printed on the publisher's page
+    folder=FOLDER,
+)
+
+_FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+_META = "batches.meta"
+_IMAGES_A_FILE = 10_000
+_SHAPE = (3, 32, 32)  # a row of data is CHW
+_CLASSES = 10
+
+
+def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
+    """Read one split of CIFAR-10.
+
+    Args:
+        root: the folder ``cifar-10-batches-py``, or the one that holds it.
+        split: ``"train"`` (50,000 images) or ``"test"`` (10,000).
+
+    Returns:
+        images (N, 3, 32, 32) uint8, labels (N,) int64, the ten class names.
+
+    Raises:
+        DataError: no such folder, or a file that is missing, damaged or not as published.
+        ValueError: another split.
+    """
+    if split not in _FILES:
+        raise ValueError(f"CIFAR-10 has the splits 'train' and 'test'; got split={split!r}")
+    folder = find_folder(Path(root))
+    classes = _read_classes(folder / _META)
+    batches = [_read_batch(folder / name) for name in _FILES[split]]
+    return ImageSet(
+        name=f"cifar10 {split}",
+        images=torch.from_numpy(np.concatenate([images for images, _ in batches])),
+        labels=torch.from_numpy(np.concatenate([labels for _, labels in batches])),
+        classes=classes,
+    )
+
+
+def find_folder(root: Path) -> Path:
+    """``root`` or ``root/cifar-10-batches-py``, whichever holds the files.
+
+    Raises:
+        DataError: neither does; the message gives the command that downloads them.
+    """
+    for folder in (root, root / FOLDER):
+        if (folder / _META).is_file() or (folder / _FILES["train"][0]).is_file():
+            return folder
+    where = "does not exist" if not root.exists() else f"holds no {FOLDER}"
+    raise DataError(
+        f"{root} {where}. To download CIFAR-10 there (163 MiB), run\n    fastdat data download cifar10 {root}"
+    )
+
+
+def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (10000, 3, 32, 32) and labels (10000,) of one batch file."""
+    content = _read_dict(path, required=("data", "labels"))
+    data, labels = inert_pickle.byte_array(content["data"]), content["labels"]
+    expected = (_IMAGES_A_FILE, int(np.prod(_SHAPE)))
+    if data is None:
+        raise _unexpected(path, "data", f"a uint8 array of shape {expected}", "something else")
+    if data.shape != expected:
+        raise _unexpected(path, "data", f"shape {expected}", str(data.shape))
+    if not isinstance(labels, list) or len(labels) != _IMAGES_A_FILE:
+        found = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
+        raise _unexpected(path, "labels", f"a list of {_IMAGES_A_FILE} integers", found)
+    wrong = next((k for k in labels if type(k) is not int or not 0 <= k < _CLASSES), None)
+    if wrong is not None:
+        raise _unexpected(path, "labels", f"integers from 0 to {_CLASSES - 1}", repr(wrong))
+    return data.reshape(-1, *_SHAPE), np.array(labels, np.int64)
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    names = _read_dict(path, required=("label_names",))["label_names"]
+    names = [inert_pickle.text(name) for name in names] if isinstance(names, list) else names
+    if not (isinstance(names, list) and len(names) == _CLASSES and all(isinstance(n, str) for n in names)):
+        raise _unexpected(path, "label_names", f"{_CLASSES} class names", repr(names)[:80])
+    return tuple(names)
+
+
+def _read_dict(path: Path, required: tuple[str, ...]) -> dict[Any, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing. {_repair(path)}")
+    content = inert_pickle.read(path)
+    if not isinstance(content, dict):
+        raise _unexpected(path, "its content", "a dict", type(content).__name__)
+    content = {inert_pickle.text(key): value for key, value in content.items()}
+    for key in required:
+        if key not in content:
+            raise _unexpected(path, repr(key), "to be there", f"the keys {sorted(map(str, content))}")
+    return content
+
+
+def _unexpected(path: Path, what: str, expected: str, found: str) -> DataError:
+    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair(path)}")
+
+
+def _repair(path: Path) -> str:
+    folder = path.parent
+    return f"Remove {folder} and run: fastdat data download cifar10 {folder.parent}"

@@ -1,0 +1,1 @@
+"""Experiments of the paper, each from its data to its figure and table."""

@@ -1,0 +1,129 @@
+"""``fastdat reproduce fig3``: train all arms, then picture, table and JSON. The choices made are in ``plan``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fastdat.experiments.ensemble import Ensemble
+from fastdat.experiments.modes import coverage
+from fastdat.experiments.plan import ARMS, FULL, MEASURED, MIXTURES, SHOWN, Fig3Config
+from fastdat.experiments.results import Arm, Measurement, Result
+from fastdat.training.build import choose_device
+from fastdat.training.display import Display, display_for
+from fastdat.training.errors import NonFiniteError, RunFolderError
+
+__all__ = ["FULL", "Fig3Config", "run"]
+
+
+def run(config: Fig3Config, outdir: str | Path) -> Result:
+    """Train all arms; write ``fig3.png``, ``fig3.json`` and ``fig3.txt`` into ``outdir``, and print the table.
+
+    On one machine and one version of torch the same config gives the same numbers; a shorter run is the beginning
+    of a longer one.
+
+    Raises:
+        ConfigError: no GPU where the config asks for one.
+        RunFolderError: ``outdir`` cannot be made or written.
+        NonFiniteError: an arm diverged.
+        ModuleNotFoundError: matplotlib or rich is missing; both come with ``fastdat[train]``.
+    """
+    from fastdat.experiments import picture, report  # before the work: they need matplotlib and rich
+
+    began = time.perf_counter()
+    outdir, device = Path(outdir), choose_device(config.device)
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot use {outdir} as output folder: {error.strerror or error}") from error
+    progress = _Progress(config)
+    with progress.display as display:
+        display.note(
+            f"fig3: {len(ARMS)} arms x {len(MIXTURES)} mixtures x {config.seeds} seeds, "
+            f"{config.iterations:,} iterations each, on {device.type}"
+        )
+        compiled = config.compile and _can_compile(device, display)
+        arms = tuple(_train(config, name, device, compiled, progress) for name in ARMS)
+    result = Result(config, compiled, device, arms, time.perf_counter() - began)
+    report.write(result, outdir)
+    picture.write(result, outdir / "fig3.png")
+    report.show(result)
+    return result
+
+
+def _train(config: Fig3Config, name: str, device: torch.device, compiled: bool, progress: _Progress) -> Arm:
+    attack = ARMS[name]
+    seeds = range(config.seeds)
+    ensemble = Ensemble(MIXTURES, seeds, attack, config.recipe, device=device, compile=compiled)
+    progress.begin(name)
+    first = _timed(partial(ensemble.train, 1), device)
+    done, seconds, measured = 1, 0.0, []
+    for iteration in config.measurements:
+        seconds += _timed(partial(ensemble.train, iteration - done), device)
+        done = iteration
+        points = ensemble.sample(MEASURED)
+        if not torch.isfinite(points).all():
+            raise NonFiniteError(f"{name}: G gives NaN or infinity after {iteration} iterations")
+        found = {
+            mixture.name: coverage(x, mixture) for mixture, x in zip(MIXTURES, points.cpu(), strict=True)
+        }
+        shown = points[:, 0, :SHOWN].cpu() if iteration in config.checkpoints else None
+        measured.append(Measurement(iteration, found, shown))
+        progress.advance(measured[-1])
+    return Arm(name, attack, tuple(measured), first, seconds)
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    """Seconds that ``work`` takes, its kernels included."""
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _can_compile(device: torch.device, display: Display) -> bool:
+    """Whether torch.compile works here at all: it needs a C++ compiler and Python's headers, or Triton on a GPU."""
+    try:
+        torch.compile(lambda x: (x + 1).sin(), fullgraph=True)(torch.zeros(64, device=device))
+    except Exception as error:  # whatever the machine lacks, the run is possible without
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        display.note(
+            f"torch.compile does not work here ({reason[0]}): running without, about three times slower"
+        )
+        return False
+    return True
+
+
+class _Progress:
+    """What the run shows: iterations of all arms together, and the latest coverage."""
+
+    def __init__(self, config: Fig3Config) -> None:
+        self._config = config
+        self._total = len(ARMS) * config.iterations
+        self.display = display_for(self._total)
+        self._before = -config.iterations
+        self._arm = ""
+        self._began = time.perf_counter()
+
+    def begin(self, arm: str) -> None:
+        """``arm`` starts."""
+        self._arm = arm
+        self._before += self._config.iterations
+        self.display.stats(f"0/{self._config.iterations}  {arm}: starting")
+
+    def advance(self, measurement: Measurement) -> None:
+        """``measurement`` was made of the current arm."""
+        done = self._before + measurement.iteration
+        left = (time.perf_counter() - self._began) * (self._total - done) / done
+        found = ", ".join(f"{name} {c.modes.double().mean():.1f}" for name, c in measurement.coverage.items())
+        self.display.advance(done)
+        self.display.stats(
+            f"{measurement.iteration}/{self._config.iterations}  {self._arm}: modes {found}"
+            f"  ETA {timedelta(seconds=round(left))}"
+        )

@@ -1,0 +1,63 @@
+"""The data of Fig. 3: nine two-dimensional Gaussians on a grid, balanced and imbalanced (Sec. IV)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Means {-1, 0, 1} x {-1, 0, 1}, column by column from the left: mode 3 * column + row.
+MEANS = tuple((float(x), float(y)) for x in (-1, 0, 1) for y in (-1, 0, 1))
+#: Standard deviation along each axis. The paper prints 0.1 as the variance: modes 1 apart would run together.
+STD = 0.1
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Nine Gaussians with these probabilities.
+
+    Args:
+        name: what tables and files call it.
+        probabilities: one a mode, in the order of :data:`MEANS`.
+
+    Raises:
+        ValueError: not nine positive probabilities that sum to one.
+    """
+
+    name: str
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        p = self.probabilities
+        if len(p) != len(MEANS) or min(p) <= 0 or not math.isclose(sum(p), 1.0, abs_tol=1e-9):
+            raise ValueError(f"a mixture needs {len(MEANS)} positive probabilities with sum 1; got {p!r}")
+
+    @classmethod
+    def by_column(cls, name: str, columns: tuple[float, float, float]) -> Mixture:
+        """Columns with these probabilities from left to right, the three modes of a column equal."""
+        return cls(name, tuple(column / 3 for column in columns for _ in range(3)))
+
+    def place(self, u: Tensor, noise: Tensor) -> Tensor:
+        """Points (..., 2) from u (...) uniform in [0, 1), which chooses the mode, and noise (..., 2) from N(0, I).
+
+        A function, so that mixtures can share their random numbers.
+        """
+        edges = torch.tensor(self.probabilities, dtype=torch.float64).cumsum(0)[:-1].to(u)
+        mode = torch.searchsorted(edges, u, right=True)
+        return means_like(noise)[mode] + STD * noise
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Points (count, 2), float32, on the CPU."""
+        u = torch.rand(count, generator=generator)
+        return self.place(u, torch.randn(count, 2, generator=generator))
+
+
+def means_like(x: Tensor) -> Tensor:
+    """:data:`MEANS` as (9, 2), with the dtype and device of ``x``."""
+    return torch.tensor(MEANS, dtype=x.dtype, device=x.device)
+
+
+BALANCED = Mixture.by_column("balanced", (1 / 3, 1 / 3, 1 / 3))
+IMBALANCED = Mixture.by_column("imbalanced", (0.15, 0.05, 0.8))

@@ -1,0 +1,5 @@
+"""Networks the paper trains. Each takes its resolution and a width; None as width means the paper's."""
+
+from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
+
+__all__ = ["SNGANDiscriminator", "SNGANGenerator"]

@@ -1,0 +1,119 @@
+"""What a run shows while it runs: a live bar on a terminal, readable lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+
+class Display(Protocol):
+    """Shows a run. Used as a context manager around it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def note(self, text: str) -> None:
+        """A remark worth a line of its own."""
+        ...
+
+    def advance(self, done: int) -> None:
+        """``done`` G steps are done; called after each."""
+        ...
+
+    def stats(self, summary: str) -> None:
+        """The latest numbers, one line."""
+        ...
+
+
+class Lines:
+    """Plain lines, one per remark and per set of statistics, each visible at once."""
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file or sys.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        print(text, file=self._file, flush=True)
+
+    def advance(self, done: int) -> None:
+        return None
+
+    def stats(self, summary: str) -> None:
+        self.note(summary)
+
+
+class Bar:
+    """A progress bar with the latest statistics beside it; remarks scroll above it."""
+
+    def __init__(self, steps: int, console: Console) -> None:
+        # Twice a second is enough for the eye, and costs a training process on few cores nothing.
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[summary]}"),
+            console=console,
+            refresh_per_second=2,
+        )
+        self._task = self._progress.add_task("train", total=steps, summary="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def advance(self, done: int) -> None:
+        self._progress.update(self._task, completed=done)
+
+    def stats(self, summary: str) -> None:
+        self._progress.update(
+            self._task, summary=summary.partition("  ")[2]
+        )  # the bar shows the step already
+
+
+def display_for(steps: int) -> Display:
+    """A bar where standard output is a terminal, lines where it is a file, a pipe or CI."""
+    console = Console()
+    # Asked of the stream itself: FORCE_COLOR, which CI sets, makes rich take a pipe for a terminal.
+    live = sys.stdout.isatty() and not console.is_dumb_terminal
+    return Bar(steps, console) if live else Lines()
+
+
+_SHORT = {
+    "loss_d": "loss D {:.3f}",
+    "loss_g": "G {:+.3f}",
+    "logits_real": "D(x) {:+.2f}",
+    "logits_fake": "D(G(z)) {:+.2f}",
+    "delta_rms_fake": "delta {:.2g}",
+    "it_per_s": "{:.3g} it/s",
+}
+
+
+def summarise(stats: Mapping[str, float], steps: int) -> str:
+    """One line of the numbers a person watches: ``step 50/1000  loss D 1.9  ...  2.1 it/s  ETA 0:07:32``."""
+    left = (steps - stats["step"]) / stats["it_per_s"]
+    shown = [text.format(stats[key]) for key, text in _SHORT.items() if key in stats]
+    return "  ".join([f"step {stats['step']}/{steps}", *shown, f"ETA {timedelta(seconds=round(left))}"])

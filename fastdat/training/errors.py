@@ -1,0 +1,13 @@
+"""What training raises that is the user's to mend; anything else is a bug and keeps its traceback."""
+
+
+class ConfigError(ValueError):
+    """An unknown setting or a value outside what it may be."""
+
+
+class RunFolderError(OSError):
+    """A run folder that cannot be used."""
+
+
+class NonFiniteError(ArithmeticError):
+    """Training produced NaN or infinity; the message says when, where and what to try."""

@@ -1,0 +1,37 @@
+"""Means of per-step numbers, kept on the device: nothing waits for it until they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Meter:
+    """Running mean of named 0-dimensional tensors since the last :meth:`read`.
+
+    NaN and infinity stay in the sum, so a reading that is finite vouches for every step it covers.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one step's values; every call since the last reading must have the same names."""
+        now = torch.stack([value.detach().float() for value in values.values()])
+        if self._sum is None:
+            self._names, self._sum = tuple(values), now
+        else:
+            self._sum += now
+        self._count += 1
+
+    def read(self) -> dict[str, float]:
+        """The means, then start anew; empty where nothing was added. This is where the device is waited for."""
+        if self._sum is None:
+            return {}
+        means = (self._sum.double() / self._count).tolist()
+        self._sum, self._count = None, 0
+        return dict(zip(self._names, means, strict=True))

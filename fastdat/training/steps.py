@@ -1,0 +1,115 @@
+"""One D step and one G step: what a training iteration is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fastdat.config import DATConfig
+from fastdat.info import DATInfo
+from fastdat.losses import generator_loss
+from fastdat.step import dat_step
+from fastdat.training.config import TrainConfig
+
+
+class Steps:
+    """The updates of D and G under one configuration; compiled once each where ``config.compile``.
+
+    Args:
+        netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1).
+        optG, optD: their optimizers.
+        config: loss, attack, precision, compile, microbatch.
+    """
+
+    def __init__(
+        self, netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Optimizer, config: TrainConfig
+    ) -> None:
+        self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
+        self._config = config
+        self._device_type = next(netG.parameters()).device.type
+        # Two graphs of G: without gradients for D's fakes, with them for G's own step.
+        self._generate = torch.compile(netG) if config.compile else netG
+        self._objective = (
+            torch.compile(self._generator_objective) if config.compile else self._generator_objective
+        )
+
+    def discriminator(self, xr: Tensor, z: Tensor) -> tuple[Tensor, DATInfo]:
+        """Update D once on reals (N, C, H, W) and fakes from z (N, nz). Returns its loss and measurements, detached."""
+        config = self._config
+        with self._autocast():
+            with torch.no_grad():
+                xf = self._generate(z).to(xr.dtype)
+            loss, info = dat_step(
+                self._netD,
+                xr,
+                xf,
+                config=config.dat,
+                loss=config.loss,
+                compile=config.compile,
+                microbatch=config.microbatch,
+                with_info=True,
+            )
+        self._optD.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optD.step()
+        return loss.detach(), info
+
+    def generator(self, z: Tensor) -> Tensor:
+        """Update G once through D, on fakes from z (N, nz). Returns its loss, detached."""
+        with frozen(self._netD):
+            with self._autocast():
+                loss = self._objective(z)
+            self._optG.zero_grad(set_to_none=True)
+            loss.backward()
+        self._optG.step()
+        return loss.detach()
+
+    def _generator_objective(self, z: Tensor) -> Tensor:
+        return generator_loss(self._config.loss, self._netD(self._netG(z)))
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        enabled = self._config.precision == "bf16"
+        return torch.autocast(self._device_type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Within it, backward through ``net`` computes no gradients for its parameters."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Within it, ``net`` is in evaluation mode; afterwards every submodule is in the mode it was in."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def measurements(info: DATInfo, config: DATConfig) -> dict[str, Tensor]:
+    """The means of ``info`` worth a record, 0-dimensional: always the logits, the attack's numbers where it acts."""
+    values = {"logits_real": info.logits_real.mean(), "logits_fake": info.logits_fake.mean()}
+    if config.attacks:
+        values["clean_logits_real"] = info.clean_logits_real.mean()
+        values["clean_logits_fake"] = info.clean_logits_fake.mean()
+        values["penalty_fraction"] = info.penalty_fraction
+    for side, attacked in (("real", config.real), ("fake", config.fake)):
+        if attacked:
+            values[f"delta_rms_{side}"] = getattr(info, f"delta_rms_{side}")
+            values[f"grad_norm_{side}"] = getattr(info, f"grad_norm_{side}")
+    return values

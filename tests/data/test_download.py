@@ -1,0 +1,148 @@
+"""The downloader, against a small server of our own: every way it can go wrong leaves nothing behind."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fastdat.data import Archive, DataError, fetch
+
+FOLDER = "cifar-10-batches-py"
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+BODY = packed({f"{FOLDER}/batches.meta": b"meta", f"{FOLDER}/test_batch": bytes(range(256)) * 9000})
+
+
+class Handler(BaseHTTPRequestHandler):
+    bodies: ClassVar[dict[str, bytes]] = {"/good": BODY}
+
+    def do_GET(self) -> None:
+        body = self.bodies.get(self.path, BODY)
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self.path != "/no-length":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        # An interrupted transfer: the promised length, half of it, and an end.
+        self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def archive(url: str, body: bytes = BODY, **changes: str) -> Archive:
+    sums = {"sha256": hashlib.sha256(body).hexdigest(), "md5": hashlib.md5(body).hexdigest()}
+    return Archive(url=url, folder=FOLDER, **(sums | changes))
+
+
+def serve(server: str, name: str, body: bytes) -> Archive:
+    Handler.bodies[f"/{name}"] = body
+    return archive(f"{server}/{name}", body)
+
+
+def test_download(server: str, tmp_path: Path) -> None:
+    calls: list[tuple[int, int | None]] = []
+    dest = tmp_path / "new" / "folder"
+    folder = fetch(archive(f"{server}/good"), dest, lambda done, total: calls.append((done, total)))
+    assert folder == dest / FOLDER
+    assert (folder / "batches.meta").read_bytes() == b"meta"
+    assert [path.name for path in dest.iterdir()] == [FOLDER]
+    assert calls[-1] == (len(BODY), len(BODY))
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_what_is_there_is_not_downloaded_again(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    assert fetch(archive("http://127.0.0.1:1/nothing-listens-here"), tmp_path) == tmp_path / FOLDER
+
+
+def test_a_server_that_does_not_tell_the_length(server: str, tmp_path: Path) -> None:
+    calls: list[tuple[int, int | None]] = []
+    fetch(archive(f"{server}/no-length"), tmp_path, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (len(BODY), None)
+
+
+def fails(source: Archive, dest: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fetch(source, dest)
+    assert list(dest.iterdir()) == []
+
+
+def test_wrong_checksums(server: str, tmp_path: Path) -> None:
+    fails(
+        archive(f"{server}/good", sha256="0" * 64), tmp_path, f"its sha256 is [0-9a-f]{{64}}, not {'0' * 64}"
+    )
+    fails(archive(f"{server}/good", md5="0" * 32), tmp_path, "its md5 is .*nothing of it was kept")
+
+
+def test_interrupted(server: str, tmp_path: Path) -> None:
+    fails(
+        archive(f"{server}/cut"),
+        tmp_path,
+        rf"interrupted at {len(BODY) // 2} of {len(BODY)} bytes\. Run again",
+    )
+
+
+def test_not_found(server: str, tmp_path: Path) -> None:
+    fails(archive(f"{server}/gone"), tmp_path, "answered 404 Not Found")
+
+
+def test_no_connection(tmp_path: Path) -> None:
+    fails(archive("http://127.0.0.1:1/x"), tmp_path, r"cannot download http://127\.0\.0\.1:1/x: .*refused")
+
+
+def test_not_an_archive(server: str, tmp_path: Path) -> None:
+    fails(serve(server, "text", b"<html>log in first</html>"), tmp_path, "cannot be unpacked")
+
+
+def test_an_archive_cut_before_it_was_published(server: str, tmp_path: Path) -> None:
+    fails(serve(server, "short", BODY[:-200]), tmp_path, "cannot be unpacked")
+
+
+def test_an_archive_of_something_else(server: str, tmp_path: Path) -> None:
+    fails(serve(server, "other", packed({"readme": b"hello"})), tmp_path, f"holds no folder {FOLDER}")
+
+
+def test_an_archive_that_would_write_elsewhere(server: str, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    fails(
+        serve(server, "evil", packed({"../../escaped": b"x", f"{FOLDER}/a": b"y"})),
+        dest,
+        "cannot be unpacked",
+    )
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_destination_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write to .*sub: Not a directory"):
+        fetch(archive("http://127.0.0.1:1/x"), tmp_path / "file" / "sub")

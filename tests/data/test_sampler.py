@@ -1,0 +1,114 @@
+"""The sampler: batch i is a function of (seed, step, rank), epochs are permutations, ranks share them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdat.data import ImageSet, TrainSampler
+
+
+def numbered(count: int) -> ImageSet:
+    """Image i is i in its left column and 0 elsewhere, so that it can be recognised, flipped or not."""
+    images = torch.zeros(count, 1, 2, 2, dtype=torch.uint8)
+    images[:, 0, :, 0] = torch.arange(count, dtype=torch.uint8)[:, None]
+    return ImageSet("numbered", images, torch.zeros(count, dtype=torch.int64), ())
+
+
+def numbers(batch: torch.Tensor) -> list[int]:
+    return ((batch + 1) * 127.5).round().amax((1, 2, 3)).int().tolist()
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    sampler = TrainSampler(numbered(20), 4, seed=3)
+    epochs = [[n for step in range(5 * e, 5 * e + 5) for n in numbers(sampler.batch(step))] for e in range(3)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_an_incomplete_last_batch_is_dropped() -> None:
+    sampler = TrainSampler(numbered(11), 4)
+    assert sampler.batches_per_epoch == 2
+    seen = numbers(sampler.batch(0)) + numbers(sampler.batch(1))
+    assert len(set(seen)) == 8
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.lists(st.integers(0, 200), min_size=1, max_size=8), seed=st.integers(0, 2**40))
+def test_any_order_of_steps_gives_the_same_batches(steps: list[int], seed: int) -> None:
+    data = numbered(32)
+    one = TrainSampler(data, 5, seed=seed, flip=True)
+    for step in steps:
+        assert torch.equal(one.batch(step), TrainSampler(data, 5, seed=seed, flip=True).batch(step))
+
+
+def test_seeds_differ() -> None:
+    data = numbered(100)
+    a, b = (numbers(TrainSampler(data, 50, seed=seed).batch(0)) for seed in (0, 1))
+    assert a != b
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_see_together_what_one_process_sees(world_size: int) -> None:
+    data = numbered(64)
+    whole = TrainSampler(data, 4 * world_size, seed=1, flip=True)
+    ranks = [
+        TrainSampler(data, 4, seed=1, flip=True, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    for step in (0, 3, 17):
+        assert torch.equal(torch.cat([rank.batch(step) for rank in ranks]), whole.batch(step))
+
+
+def test_values_cover_minus_one_to_one_exactly() -> None:
+    batch = TrainSampler(numbered(256), 256).batch(0)
+    assert batch.dtype == torch.float32
+    assert batch.min() == -1
+    assert batch.max() == 1
+    assert sorted(numbers(batch)) == list(range(256))
+
+
+def test_flips_mirror_about_half_of_the_samples() -> None:
+    data = ImageSet("x", numbered(256).images[1:], torch.zeros(255, dtype=torch.int64), ())
+    plain = TrainSampler(data, 250).batch(0)
+    flipped = TrainSampler(data, 250, flip=True).batch(0)
+    mirrored = (plain != flipped).flatten(1).any(1)
+    assert 90 < mirrored.sum() < 160
+    assert torch.equal(flipped[mirrored], plain[mirrored].flip(-1))
+
+
+def test_memory_format() -> None:
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    data = ImageSet("x", images, torch.zeros(4, dtype=torch.int64), ())
+    for flip in (False, True):
+        batch = TrainSampler(data, 2, flip=flip, memory_format=torch.channels_last).batch(0)
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_real_images(cifar10: ImageSet) -> None:
+    sampler = TrainSampler(cifar10, 64, seed=0, flip=True)
+    assert sampler.batches_per_epoch == 781
+    batch = sampler.batch(12345)
+    assert batch.shape == (64, 3, 32, 32)
+    assert -1 <= batch.min() < -0.9
+    assert 0.9 < batch.max() <= 1
+    assert batch.mean().abs() < 0.2
+
+
+@pytest.mark.gpu
+def test_cuda_draws_what_the_cpu_draws() -> None:
+    data = numbered(64)
+    cpu, cuda = (TrainSampler(data, 8, flip=True, device=device) for device in ("cpu", "cuda"))
+    for step in (0, 5, 9):
+        assert torch.equal(cuda.batch(step).cpu(), cpu.batch(step))
+
+
+def test_errors() -> None:
+    data = numbered(10)
+    with pytest.raises(ValueError, match=r"numbered has 10 images; got batch_size=11 .* Choose from 1 to 10"):
+        TrainSampler(data, 11)
+    with pytest.raises(ValueError, match=r"batch_size=6 on 2 rank\(s\), 12 a batch. Choose from 1 to 5"):
+        TrainSampler(data, 6, world_size=2)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        TrainSampler(data, 0)
+    with pytest.raises(ValueError, match=r"rank must lie in range\(2\), the world size; got 2"):
+        TrainSampler(data, 1, rank=2, world_size=2)

@@ -1,0 +1,56 @@
+"""The nine Gaussians: probabilities, layout, moments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastdat.experiments.mixture import BALANCED, IMBALANCED, MEANS, STD, Mixture
+from fastdat.experiments.modes import coverage
+
+
+def test_layout() -> None:
+    assert len(set(MEANS)) == 9
+    assert {value for mean in MEANS for value in mean} == {-1.0, 0.0, 1.0}
+    left, middle, right = (IMBALANCED.probabilities[3 * i : 3 * i + 3] for i in range(3))
+    assert [mean[0] for mean in MEANS] == [-1.0] * 3 + [0.0] * 3 + [1.0] * 3
+    assert left == pytest.approx([0.05] * 3)
+    assert middle == pytest.approx([0.05 / 3] * 3)
+    assert right == pytest.approx([0.8 / 3] * 3)
+    assert BALANCED.probabilities == pytest.approx([1 / 9] * 9)
+
+
+@pytest.mark.parametrize("mixture", [BALANCED, IMBALANCED], ids=lambda m: m.name)
+def test_samples_follow_the_mixture(mixture: Mixture) -> None:
+    n = 200_000
+    x = mixture.sample(n, torch.Generator().manual_seed(1))
+    assert x.shape == (n, 2)
+    assert x.dtype == torch.float32
+    due = torch.tensor(mixture.probabilities, dtype=torch.float64)
+    error = (due * (1 - due) / n).sqrt()
+    assert ((coverage(x, mixture).histogram - due).abs() < 5 * error).all()
+    means = torch.tensor(MEANS)
+    mode = torch.cdist(x, means).argmin(1)
+    residual = (x - means[mode]).double()
+    assert residual.mean(0).abs().max() < 5 * STD / n**0.5
+    assert residual.std(0).tolist() == pytest.approx([STD, STD], rel=0.01)
+    assert abs(torch.corrcoef(residual.T)[0, 1].item()) < 0.012
+
+
+def test_place_cuts_u_at_the_cumulative_probabilities() -> None:
+    u = torch.tensor([0.0, 0.049, 0.051, 0.999, 0.1999, 0.2001], dtype=torch.float64)
+    x = IMBALANCED.place(u, torch.zeros(6, 2, dtype=torch.float64))
+    assert x.tolist() == [list(MEANS[mode]) for mode in (0, 0, 1, 8, 5, 6)]
+    noise = torch.tensor([[1.0, -2.0]])
+    assert torch.allclose(BALANCED.place(torch.tensor([0.5]), noise), STD * noise)  # the middle mode is at 0
+
+
+def test_same_generator_same_samples() -> None:
+    first, second = (IMBALANCED.sample(50, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("p", [(1.0,), (0.2,) * 9, (0.0, *[0.125] * 8), (-0.1, 0.3, *[0.8 / 7] * 7)])
+def test_bad_probabilities(p: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="9 positive probabilities with sum 1"):
+        Mixture("bad", p)

@@ -1,0 +1,150 @@
+"""Configuration: checked when made, unknown keys refused, the same after a trip through YAML."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdat import DATConfig
+from fastdat.losses import LOSSES
+from fastdat.training import PRESETS, ConfigError, TrainConfig, preset
+from fastdat.training.config import parse_assignment
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 1.5}, "steps must be a whole number; got 1.5"),
+        ({"steps": True}, "steps must be a whole number; got True"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"ndf": 0}, "ndf must be at least 1"),
+        ({"ngf": "wide"}, "ngf must be a whole number; got 'wide'"),
+        ({"lr": 0}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be a finite number"),
+        ({"lr": "1e-3x"}, "lr must be a finite number; got '1e-3x'"),
+        ({"betas": [0.0, 1.0]}, r"betas must lie in \[0, 1\), got \[0.0, 1.0\]"),
+        ({"betas": 0.5}, r"betas must be 2 numbers, \[a, b\]; got 0.5"),
+        ({"betas": [0.0]}, "betas must be 2 numbers"),
+        ({"lr_decay": "cosine"}, "lr_decay must be one of linear, none; got 'cosine'"),
+        ({"loss": "hing"}, "loss must be one of hinge, gan, lsgan, wgan; got 'hing'"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda"),
+        ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
+        ({"compile": 1}, "compile must be true or false; got 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"dat": 3}, "dat must be DATConfig; got 3"),
+        ({"dat.eps": -1}, r"DATConfig\.eps must be"),
+        ({"dat.eps": "big"}, "dat.eps must be a finite number; got 'big'"),
+        ({"dat.seed": "logit"}, "dat.seed must be one of logits, eq10, alg1; got 'logit'"),
+        ({"dat.bounds": [1, -1]}, "DATConfig.bounds must be"),
+        ({"dat": {"epsilon": 1}}, r"unknown setting dat\.epsilon; there are: dat\.seed, .*dat\.eps,"),
+        ({"ndff": 3}, "unknown setting ndff; there are: model, dataset"),
+        ({"data.eps": 3}, r"unknown setting data\.eps"),
+    ],
+)
+def test_bad_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_dict(values)
+
+
+def test_construction_checks_too() -> None:
+    with pytest.raises(ConfigError, match="n_dis must be at least 1"):
+        TrainConfig(n_dis=0)
+
+
+def test_losses_are_those_of_the_library() -> None:
+    for loss in LOSSES:
+        assert TrainConfig.from_dict({"loss": loss}).loss == loss
+
+
+def test_replace() -> None:
+    config = TrainConfig(lr=1)  # type: ignore[arg-type]
+    assert config.lr == 1.0
+    assert isinstance(config.lr, float)
+    changed = config.replace({"dat.eps": 2, "dat.eps_batch": None, "betas": [0.5, 0.9], "ndf": None})
+    assert changed.dat == DATConfig(eps=2.0, eps_batch=None)
+    assert changed.betas == (0.5, 0.9)
+    assert config.dat == DATConfig(), "the original stays"
+    assert config.replace({"dat": DATConfig.paper(), "dat.eps": 0.5}).dat == dataclasses.replace(
+        DATConfig.paper(), eps=0.5
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lr = 2.0  # type: ignore[misc]
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "lr": st.floats(1e-8, 1),
+            "ndf": st.none() | st.integers(1, 512),
+            "betas": st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+            "compile": st.booleans(),
+            "dat.eps": st.floats(0, 10),
+            "dat.bounds": st.none() | st.just((0.0, 1.0)),
+            "dat.second_order": st.booleans(),
+        },
+    )
+)
+def test_yaml_round_trip(values: dict[str, Any]) -> None:
+    config = TrainConfig.from_dict(values)
+    assert TrainConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+# --- key=value ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr=1e-4", ("lr", 1e-4)),
+        ("steps = 10", ("steps", 10)),
+        ("lr_decay=none", ("lr_decay", "none")),
+        ("ndf=None", ("ndf", None)),
+        ("ndf=null", ("ndf", None)),
+        ("flip=True", ("flip", True)),
+        ("flip=false", ("flip", False)),
+        ("betas=[0.5, 0.9]", ("betas", [0.5, 0.9])),
+        ("device=cuda", ("device", "cuda")),
+        ("device=", ("device", "")),
+        ("a=b=c", ("a", "b=c")),
+    ],
+)
+def test_parse_assignment(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["lr", "=3", ""])
+def test_parse_assignment_refuses(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected key=value"):
+        parse_assignment(text)
+
+
+# --- presets -----------------------------------------------------------------------------------------------------
+
+
+def test_presets_are_table_i() -> None:
+    assert set(PRESETS) == {"sngan-cifar10", "sngan-dat-cifar10"}
+    for config in PRESETS.values():
+        assert (config.resolution, config.batch_size, config.n_dis, config.steps) == (32, 64, 5, 100_000)
+        assert (config.lr, config.betas, config.lr_decay, config.loss) == (
+            2e-4,
+            (0.0, 0.9),
+            "linear",
+            "hinge",
+        )
+        assert (config.ngf, config.ndf, config.nz) == (None, None, 128)
+    assert preset("sngan-dat-cifar10").dat == DATConfig()
+    assert not preset("sngan-cifar10").dat.attacks
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(
+        ConfigError, match="unknown preset 'sngan'; there are: sngan-cifar10, sngan-dat-cifar10"
+    ):
+        preset("sngan")

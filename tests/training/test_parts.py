@@ -1,0 +1,253 @@
+"""The trainer's small parts: meter, schedule, noise, images, run folder, display."""
+
+import contextlib
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from fastdat.training import RunFolderError
+from fastdat.training.display import Bar, Lines, display_for, summarise
+from fastdat.training.images import grid_png, to_uint8
+from fastdat.training.meter import Meter
+from fastdat.training.noise import D_STEP, G_STEP, Noise
+from fastdat.training.run_folder import RunFolder
+from fastdat.training.schedule import LearningRate
+from fastdat.training.steps import evaluating, frozen
+
+CPU = torch.device("cpu")
+
+# --- meter -------------------------------------------------------------------------------------------------------
+
+
+def test_meter_means_since_the_last_reading() -> None:
+    meter = Meter()
+    assert meter.read() == {}
+    for value in (1.0, 2.0, 6.0):
+        meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
+    assert meter.read() == {"a": 3.0, "b": -3.0}
+    meter.add({"a": torch.tensor(5.0, requires_grad=True)})
+    assert meter.read() == {"a": 5.0}
+    assert meter.read() == {}
+
+
+def test_meter_remembers_nan_and_infinity() -> None:
+    meter = Meter()
+    for value in (1.0, math.nan, 1.0):
+        meter.add({"a": torch.tensor(value)})
+    assert math.isnan(meter.read()["a"])
+    for value in (1.0, math.inf):
+        meter.add({"a": torch.tensor(value)})
+    assert meter.read()["a"] == math.inf
+
+
+# --- schedule ----------------------------------------------------------------------------------------------------
+
+
+def test_linear_decay_keeps_the_ratio_of_the_rates() -> None:
+    nets = [torch.nn.Linear(1, 1) for _ in range(2)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(net.parameters(), lr=lr) for net, lr in zip(nets, (1.0, 4.0), strict=True)
+    ]
+    rate = LearningRate(optimizers, "linear", 10)
+    seen = []
+    for done in (0, 5, 9):
+        rate.set(done)
+        seen.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+    assert seen == [pytest.approx([1, 4]), pytest.approx([0.5, 2]), pytest.approx([0.1, 0.4])]
+
+
+def test_no_decay() -> None:
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.3)
+    rate = LearningRate([optimizer], "none", 10)
+    rate.set(9)
+    assert optimizer.param_groups[0]["lr"] == 0.3
+
+
+# --- noise -------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_a_function_of_its_arguments_alone() -> None:
+    noise = Noise(8, seed=1, device=CPU)
+    first = noise.draw(D_STEP, 3, 5)
+    assert first.shape == (5, 8)
+    others = [
+        noise.draw(G_STEP, 3, 5),
+        noise.draw(D_STEP, 4, 5),
+        Noise(8, seed=2, device=CPU).draw(D_STEP, 3, 5),
+        Noise(8, seed=1, device=CPU, rank=1).draw(D_STEP, 3, 5),
+    ]
+    assert all(not torch.equal(first, other) for other in others)
+    state = torch.get_rng_state()
+    assert torch.equal(first, Noise(8, seed=1, device=CPU).draw(D_STEP, 3, 5))
+    assert torch.equal(state, torch.get_rng_state()), "the global generator is not touched"
+
+
+def test_noise_is_standard_normal() -> None:
+    z = Noise(100, seed=0, device=CPU).draw(D_STEP, 0, 1000)
+    assert abs(z.mean().item()) < 0.01
+    assert abs(z.std().item() - 1) < 0.01
+
+
+# --- images ------------------------------------------------------------------------------------------------------
+
+
+def test_to_uint8_inverts_the_sampler() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(pixels.float() / 127.5 - 1), pixels)
+    assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (1, 1)), (5, (3, 2)), (9, (3, 3)), (64, (8, 8))])
+def test_grid(count: int, size: tuple[int, int]) -> None:
+    images = torch.linspace(-1, 0.9, count)[:, None, None, None].expand(count, 3, 4, 4).clone()
+    images[:, 0] = -1
+    sheet = np.asarray(Image.open(io.BytesIO(grid_png(images))))
+    columns, rows = size
+    assert sheet.shape == (2 + 6 * rows, 2 + 6 * columns, 3)
+    for i in range(count):
+        tile = sheet[2 + 6 * (i // columns) :, 2 + 6 * (i % columns) :][:4, :4]
+        assert (tile[..., 0] == 0).all()
+        assert (tile[..., 1:] == to_uint8(images[i, 1, 0, 0]).item()).all()
+    assert (sheet[0] == 255).all()
+    assert (sheet[:, 0] == 255).all()
+
+
+# --- run folder --------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_writes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "run")
+    folder.write_config({"b": 1, "a": [1, 2]})
+    folder.write_reals(b"png")
+    folder.append_stats({"step": 1, "loss_d": 2.5})
+    folder.append_stats({"step": 2, "loss_d": 1.5})
+    folder.append_log("one\ntwo")
+    assert folder.write_samples(500, b"png") == folder.path / "samples" / "step-000500.png"
+    assert (folder.path / "config.yaml").read_text().startswith("b: 1\n"), "in the order given"
+    assert yaml.safe_load((folder.path / "config.yaml").read_text()) == {"b": 1, "a": [1, 2]}
+    lines = (folder.path / "stats.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss_d"] for line in lines] == [2.5, 1.5]
+    assert [line.split("  ")[1] for line in (folder.path / "log.txt").read_text().splitlines()] == [
+        "one",
+        "two",
+    ]
+    names = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
+    assert names == ["config.yaml", "log.txt", "reals.png", "samples/step-000500.png", "stats.jsonl"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_reals(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write_reals(b"new")
+    assert (folder.path / "reals.png").read_bytes() == b"old"
+    assert {path.name for path in folder.path.iterdir()} == {"samples", "reals.png"}
+
+
+def test_stats_must_be_finite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        RunFolder(tmp_path / "run").append_stats({"loss_d": math.nan})
+
+
+def test_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(RunFolderError, match="is not empty, and a run cannot be resumed yet"):
+        RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    RunFolder(tmp_path)
+    assert (tmp_path / "samples").is_dir()
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("data")
+    with pytest.raises(RunFolderError, match=r"cannot use .*file as a run folder: "):
+        RunFolder(tmp_path / "file")
+
+
+# --- net modes ---------------------------------------------------------------------------------------------------
+
+
+def test_frozen_restores_what_was_trained() -> None:
+    net = torch.nn.Linear(2, 2)
+    net.bias.requires_grad_(False)
+    with contextlib.suppress(RuntimeError), frozen(net):
+        assert not any(p.requires_grad for p in net.parameters())
+        raise RuntimeError
+    assert (net.weight.requires_grad, net.bias.requires_grad) == (True, False)
+
+
+def test_evaluating_restores_each_module() -> None:
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    net[1].eval()
+    with contextlib.suppress(RuntimeError), evaluating(net):
+        assert not any(module.training for module in net.modules())
+        raise RuntimeError
+    assert [module.training for module in net.modules()] == [True, True, False]
+
+
+# --- display -----------------------------------------------------------------------------------------------------
+
+STATS = {"step": 50, "it_per_s": 2.0, "loss_d": 1.5, "loss_g": -0.25, "logits_real": 0.5, "logits_fake": -0.5}
+
+
+def test_summary() -> None:
+    assert summarise(STATS, 1050) == (
+        "step 50/1050  loss D 1.500  G -0.250  D(x) +0.50  D(G(z)) -0.50  2 it/s  ETA 0:08:20"
+    )
+    assert "delta 0.0012" in summarise(STATS | {"delta_rms_fake": 0.00123}, 50)
+
+
+def test_lines_are_plain() -> None:
+    file = io.StringIO()
+    with Lines(file) as lines:
+        lines.note("hello")
+        for done in range(1, 100):
+            lines.advance(done)
+        lines.stats(summarise(STATS, 100))
+    assert file.getvalue().splitlines() == ["hello", summarise(STATS, 100)]
+
+
+def test_bar_on_a_terminal() -> None:
+    file = io.StringIO()
+    with Bar(100, Console(file=file, force_terminal=True, width=150)) as bar:
+        bar.note("[50%] is no markup")
+        bar.advance(50)
+        bar.stats(summarise(STATS, 100))
+    text = file.getvalue()
+    assert "[50%] is no markup" in text
+    assert "50/100" in text
+    assert "loss D 1.500" in text
+
+
+def test_no_bar_where_there_is_no_terminal() -> None:
+    assert isinstance(display_for(10), Lines)
+
+
+def test_forced_colour_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(display_for(10), Lines)
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(display_for(10), Lines)
