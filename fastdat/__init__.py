@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
     from fastdat.step import dat_step as dat_step
+    from fastdat.training import Trainer as Trainer
 
 _HOME = {
     "DATConfig": "fastdat.config",
     "DATInfo": "fastdat.info",
     "Loss": "fastdat.losses",
+    "Trainer": "fastdat.training",
     "dat_step": "fastdat.step",
 }
 _MODULES = ("data", "functional", "kernels", "losses", "nets", "reference", "training")
 
-__all__ = ["DATConfig", "DATInfo", "Loss", "dat_step"]
+__all__ = ["DATConfig", "DATInfo", "Loss", "Trainer", "dat_step"]
 
 
 def __getattr__(name: str) -> Any:

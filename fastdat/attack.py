@@ -77,8 +77,9 @@ def residual_signs(
     """
     a_real, a_fake = attacked_functions(config, loss)
     value = Pair(a_real(now.real), a_fake(now.fake))
-    wanted = [] if targets else [a_real(clean.fake), a_fake(clean.real)]
-    wanted += value if config.reduction == "batch" else []
+    wanted = [] if targets is not None else [a_real(clean.fake), a_fake(clean.real)]
+    if config.reduction == "batch":
+        wanted = [*wanted, value.real, value.fake]
     means = global_means(wanted, group) if wanted else []
     if targets is None:
         targets = Pair(means.pop(0), means.pop(0))

@@ -1,4 +1,4 @@
-"""The command line: ``fastdat train``, ``fastdat presets``, ``fastdat data``. It parses; the work is elsewhere.
+"""The command line: ``train``, ``presets``, ``data`` and ``reproduce``. It parses; the work is elsewhere.
 
 Whatever is slow to import is imported inside the command that needs it, so that ``fastdat --help`` answers at once.
 """
@@ -29,6 +29,8 @@ _SETTINGS: dict[str, Any] = {
 app = typer.Typer(help="Direct Adversarial Training for GANs.", **_SETTINGS)
 data_app = typer.Typer(help="Get and check data sets.", **_SETTINGS)
 app.add_typer(data_app, name="data")
+reproduce_app = typer.Typer(help="Repeat the paper's experiments.", **_SETTINGS)
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def main() -> None:
@@ -139,6 +141,32 @@ def _percent() -> Any:
         print(f"\r{done / 2**20:8.1f} MiB{share}", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+# --- reproduce ---------------------------------------------------------------------------------------------------
+
+
+@reproduce_app.command("fig3")
+def reproduce_fig3(
+    iterations: Annotated[int | None, typer.Option(help="Of each GAN; 3000 unless given.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The figure's 10,000 iterations.")] = False,
+    seeds: Annotated[int, typer.Option(help="GANs of each arm and mixture.")] = 6,
+    outdir: Annotated[Path, typer.Option(help="Folder for picture, table and JSON.")] = Path("runs/fig3"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
+    init: Annotated[str, typer.Option(help="Initial weights: kaiming or torch.")] = "kaiming",
+) -> None:
+    """Nine Gaussians without attack, with DAT and with second-order DAT: Fig. 3, and a table of modes found."""
+    with user_errors():
+        from fastdat.experiments import fig3
+
+        if full and iterations is not None:
+            raise typer.BadParameter("is 10,000 iterations: leave --iterations out", param_hint="--full")
+        settings: dict[str, Any] = {"seeds": seeds, "compile": compile, "device": device, "init": init}
+        if full or iterations is not None:
+            settings["iterations"] = fig3.FULL if full else iterations
+        fig3.run(fig3.Fig3Config(**settings), outdir)
+        typer.echo(f"{outdir / 'fig3.png'}, fig3.txt, fig3.json")
 
 
 # --- shared ------------------------------------------------------------------------------------------------------

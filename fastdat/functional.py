@@ -36,7 +36,7 @@ class StepSpec:
     independent: bool = False
     """D treats its samples independently: one coefficient a sample describes the attack."""
     joint: bool = False
-    """Real and fake may share a call of D: independent, no buffer moves, arguments and outputs can be joined."""
+    """Real and fake share a call of D: independent, no buffer moves, one sigma, arguments and outputs can be joined."""
     spectral: tuple[SpectralWeight, ...] = ()
     moving: tuple[str, ...] = ()
     """Buffers that a call of D updates (batch norm's running statistics)."""
@@ -113,7 +113,7 @@ def call_both(
     fake_first: bool = False,
 ) -> tuple[Call, Call, Tensors]:
     """D on real and on fake, in one call where that is the same thing, and the buffers after both."""
-    if spec.joint and weights[0] is weights[1]:
+    if spec.joint:
         logits, extras, _ = call(D, weights[0], {}, *x.joined())
         halves = [part.chunk(2) for part in (logits, *extras)]
         (lr, lf), *parts = halves
@@ -155,7 +155,7 @@ def linearise(
         return logits, moved, pullback
 
     config = spec.config
-    if spec.joint and weights[0] is weights[1] and config.real and config.fake:
+    if spec.joint and config.real and config.fake:
         logits, _, pullback = at(weights[0], {}, *x.joined())
 
         def pull_joint(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
@@ -180,7 +180,7 @@ def linearise(
         logits_of_sides.append(logits)
 
     def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-        real, fake = (back(seed)[0] if back else None for back, seed in zip(pullbacks, seeds, strict=True))
+        real, fake = (back(seed)[0] if back is not None else None for back, seed in zip(pullbacks, seeds, strict=True))
         return real, fake
 
     return Linearised(Pair(*logits_of_sides), buffers, pull)
@@ -374,10 +374,10 @@ def objective(
     config, loss = spec.config, spec.loss
     weights = Weights(spec, params, buffers)
     moving = {name: buffers[name] for name in spec.moving}
-    adversarial = fixed.adversarial if fixed else None
+    adversarial = fixed.adversarial if fixed is not None else None
     attacked: Attacked | None = None
     if config.attacks and adversarial is None:
-        attacked = run_attack(D, spec, weights, moving, x, fixed.signs if fixed else ())
+        attacked = run_attack(D, spec, weights, moving, x, fixed.signs if fixed is not None else ())
         moving = attacked.buffers
         adversarial = attacked.xr, attacked.xf
     x_hat = x if adversarial is None else x._replace(xr=adversarial[0], xf=adversarial[1])
@@ -403,7 +403,7 @@ def objective(
 
     info: dict[str, Any] = {}
     if spec.with_info:
-        info = _info(x, x_hat, real, fake, clean, attacked.info if attacked else {})
+        info = _info(x, x_hat, real, fake, clean, attacked.info if attacked is not None else {})
     return total, ({**weights.buffers(), **moving}, info)
 
 

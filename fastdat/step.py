@@ -254,7 +254,8 @@ def _engine(call: _StepCall, params: Tensors) -> _Engine:
         traits = inspect(call.D, spec, params, call.body.buffers, call.x.detached(), call.aux_loss)
     if call.microbatch is not None:
         checks.check_splittable(modules, traits.independent, traits.moving)
-    spec = replace(spec, independent=traits.independent, joint=traits.joint, moving=traits.moving)
+    joint = traits.joint and spec.config.power_iterations == "once"
+    spec = replace(spec, independent=traits.independent, joint=joint, moving=traits.moving)
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     step, attack_pass = (_compiled(function, call.mode) for function in (functional.step, parts.attack_pass))
     return _Engine(spec, (*of_spectral, *spec.moving), step, attack_pass)

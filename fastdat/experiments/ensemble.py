@@ -1,7 +1,7 @@
 """Many small GANs trained at once: parameters stacked along a first axis, the pure DAT step mapped over it.
 
-On a CPU a two-dimensional GAN spends its time in Python and in dispatch, not in arithmetic. Twelve of them as one
-vmapped graph cost little more than one, and Adam, being elementwise, is the same on stacked parameters as on each.
+A two-dimensional GAN alone spends most of its time in Python and in dispatch; as one vmapped graph, many pay that
+once. Adam, being elementwise, does the same to stacked parameters as to each.
 """
 
 from __future__ import annotations

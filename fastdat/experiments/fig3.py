@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,10 +43,11 @@ def run(config: Fig3Config, outdir: str | Path) -> Result:
     except OSError as error:
         raise RunFolderError(f"cannot use {outdir} as output folder: {error.strerror or error}") from error
     progress = _Progress(config)
-    with progress.display as display:
+    with progress.display as display, _one_thread():
         display.note(
-            f"fig3: {len(ARMS)} arms x {len(MIXTURES)} mixtures x {config.seeds} seeds, "
-            f"{config.iterations:,} iterations each, on {device.type}"
+            f"fig3: {len(ARMS)} arms x {len(MIXTURES)} mixtures x {config.seeds} seed{'s' * (config.seeds > 1)}, "
+            f"{config.iterations:,} iterations each, on {device.type}; "
+            f"modes found: {' / '.join(mixture.name for mixture in MIXTURES)}"
         )
         compiled = config.compile and _can_compile(device, display)
         arms = tuple(_train(config, name, device, compiled, progress) for name in ARMS)
@@ -57,10 +59,10 @@ def run(config: Fig3Config, outdir: str | Path) -> Result:
 
 
 def _train(config: Fig3Config, name: str, device: torch.device, compiled: bool, progress: _Progress) -> Arm:
+    progress.begin(name, compiled)
     attack = ARMS[name]
     seeds = range(config.seeds)
     ensemble = Ensemble(MIXTURES, seeds, attack, config.recipe, device=device, compile=compiled)
-    progress.begin(name)
     first = _timed(partial(ensemble.train, 1), device)
     done, seconds, measured = 1, 0.0, []
     for iteration in config.measurements:
@@ -78,6 +80,21 @@ def _train(config: Fig3Config, name: str, device: torch.device, compiled: bool, 
     return Arm(name, attack, tuple(measured), first, seconds)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within it torch's CPU kernels run on one thread, so that the numbers do not depend on how many cores there are.
+
+    Matrices this small have little to share out: on two cores that others used too, two threads took three to
+    four times as long as one (measured).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _timed(work: Callable[[], None], device: torch.device) -> float:
     """Seconds that ``work`` takes, its kernels included."""
     began = time.perf_counter()
@@ -93,9 +110,7 @@ def _can_compile(device: torch.device, display: Display) -> bool:
         torch.compile(lambda x: (x + 1).sin(), fullgraph=True)(torch.zeros(64, device=device))
     except Exception as error:  # whatever the machine lacks, the run is possible without
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        display.note(
-            f"torch.compile does not work here ({reason[0]}): running without, about three times slower"
-        )
+        display.note(f"torch.compile does not work here ({reason[0]}): running without, about half as fast")
         return False
     return True
 
@@ -111,19 +126,19 @@ class _Progress:
         self._arm = ""
         self._began = time.perf_counter()
 
-    def begin(self, arm: str) -> None:
+    def begin(self, arm: str, compiled: bool) -> None:
         """``arm`` starts."""
         self._arm = arm
         self._before += self._config.iterations
-        self.display.stats(f"0/{self._config.iterations}  {arm}: starting")
+        self._show(0, f"{'compiling' if compiled else 'starting'}  {arm}")
 
     def advance(self, measurement: Measurement) -> None:
         """``measurement`` was made of the current arm."""
         done = self._before + measurement.iteration
         left = (time.perf_counter() - self._began) * (self._total - done) / done
-        found = ", ".join(f"{name} {c.modes.double().mean():.1f}" for name, c in measurement.coverage.items())
+        found = " / ".join(f"{c.modes.double().mean():.1f}" for c in measurement.coverage.values())
         self.display.advance(done)
-        self.display.stats(
-            f"{measurement.iteration}/{self._config.iterations}  {self._arm}: modes {found}"
-            f"  ETA {timedelta(seconds=round(left))}"
-        )
+        self._show(measurement.iteration, f"ETA {timedelta(seconds=round(left))}  {found}  {self._arm}")
+
+    def _show(self, iteration: int, text: str) -> None:
+        self.display.stats(f"{iteration}/{self._config.iterations}  {text}")

@@ -42,7 +42,7 @@ class Fig3Config:
     Args:
         iterations: of each GAN; ``FULL`` is the paper's figure.
         seeds: GANs of each arm and mixture; their seeds are 0, 1, ...
-        compile: compile the training steps: about three times faster after half a minute of compiling.
+        compile: compile the training steps: about twice as fast, after half a minute of compiling.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         init: initial weights, see :class:`fastdat.nets.mlp.MLP`.
 

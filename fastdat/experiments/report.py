@@ -144,4 +144,4 @@ def _spread(values: Tensor, form: str) -> str:
 def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"CPU, one thread of {os.cpu_count()} cores"

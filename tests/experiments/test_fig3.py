@@ -73,8 +73,9 @@ def test_again_into_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
     run(config, tmp_path)
     run(config, tmp_path)
     shown = capsys.readouterr().out
-    assert "fig3: 3 arms x 2 mixtures x 1 seeds" in shown
-    assert "no attack: modes balanced" in shown
+    assert "fig3: 3 arms x 2 mixtures x 1 seed, 1 iterations each, on cpu" in shown
+    assert "0/1  starting  no attack" in shown
+    assert "1/1  ETA 0:00:00" in shown
     assert "± 0.0" in shown  # one seed has no spread
 
 
