@@ -180,7 +180,9 @@ def linearise(
         logits_of_sides.append(logits)
 
     def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-        real, fake = (back(seed)[0] if back is not None else None for back, seed in zip(pullbacks, seeds, strict=True))
+        real, fake = (
+            back(seed)[0] if back is not None else None for back, seed in zip(pullbacks, seeds, strict=True)
+        )
         return real, fake
 
     return Linearised(Pair(*logits_of_sides), buffers, pull)

@@ -167,7 +167,7 @@ def _lowered(
         logits = out[0] if isinstance(out, (tuple, list)) else out
         (own,) = torch.autograd.grad(g(logits.flatten()).sum(), x)
     change: Tensor = (own * delta).flatten(1).sum(1)
-    return (change < 0).to(change.dtype)
+    return change.lt(0).to(change.dtype)
 
 
 @contextmanager
