@@ -154,7 +154,8 @@ def _attacked(config: DATConfig, loss: Loss) -> tuple[Callable[[Tensor], Tensor]
 def _mean_norm(gradient: Tensor | None, like: Tensor) -> Tensor:
     if gradient is None:
         return like.new_full((), torch.nan)
-    return gradient.detach().flatten(1).norm(dim=1).mean()
+    norms: Tensor = gradient.detach().flatten(1).norm(dim=1)
+    return norms.mean()
 
 
 def _lowered(
