@@ -15,7 +15,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from fastdat.experiments.files import write_atomically
+from fastdat.files import write_atomically
 from fastdat.experiments.mixture import MEANS, STD, Mixture
 from fastdat.experiments.modes import NEAR
 from fastdat.experiments.plan import SHOWN

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 import fastdat
-from fastdat.experiments.files import write_atomically
+from fastdat.files import write_atomically
 from fastdat.experiments.mixture import MEANS, STD
 from fastdat.experiments.modes import FOUND, NEAR
 from fastdat.experiments.plan import MEASURED

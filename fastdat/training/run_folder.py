@@ -6,7 +6,6 @@ config.yaml  log.txt  stats.jsonl  reals.png  samples/step-000500.png
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from fastdat.files import write_atomically
 from fastdat.training.errors import RunFolderError
 
 
@@ -68,13 +68,5 @@ class RunFolder:
 
     def _write(self, name: str, content: bytes) -> Path:
         target = self.path / name
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(target, content)
         return target

@@ -15,7 +15,7 @@ from rich.console import Console
 from fastdat.experiments import fig3, report
 from fastdat.experiments.ensemble import Ensemble
 from fastdat.experiments.fig3 import Fig3Config, run
-from fastdat.experiments.files import write_atomically
+from fastdat.files import write_atomically
 from fastdat.experiments.plan import ARMS
 from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
 
