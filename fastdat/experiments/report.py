@@ -18,11 +18,11 @@ from rich.table import Table
 from torch import Tensor
 
 import fastdat
-from fastdat.files import write_atomically
 from fastdat.experiments.mixture import MEANS, STD
 from fastdat.experiments.modes import FOUND, NEAR
 from fastdat.experiments.plan import MEASURED
 from fastdat.experiments.results import Arm, Measurement, Result
+from fastdat.files import write_atomically
 
 _LEGEND = (
     f"Mean ± standard deviation over seeds. modes: of {len(MEANS)}, with over {FOUND:g} of their due share. "

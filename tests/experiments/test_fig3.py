@@ -15,8 +15,8 @@ from rich.console import Console
 from fastdat.experiments import fig3, report
 from fastdat.experiments.ensemble import Ensemble
 from fastdat.experiments.fig3 import Fig3Config, run
-from fastdat.files import write_atomically
 from fastdat.experiments.plan import ARMS
+from fastdat.files import write_atomically
 from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
 
 SMALL: dict[str, Any] = {"iterations": 6, "seeds": 2, "compile": False, "device": "cpu"}
