@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench import environment, report
+from bench import report
 from bench.report import MEASUREMENTS
+from fastdat import provenance
 from tests.data_fixtures import cifar10_root  # noqa: F401  # a fixture
 from tests.environment import use_cache_folder
 
@@ -46,11 +47,11 @@ def cifar10_or_none(request: pytest.FixtureRequest) -> Path | None:
 
 
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
-    return environment.machine_info()
+    return provenance.machine_info()
 
 
 def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
-    return environment.commit_info()
+    return provenance.commit_info()
 
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from bench import environment
+from fastdat import provenance
 
 SECONDS = 9 * 60
 TEST_SECONDS = 4 * 60
@@ -44,8 +45,8 @@ def main() -> int:
         return 1
     end = time.monotonic() + SECONDS - RESERVE
     result: dict[str, Any] = {
-        "machine_info": environment.machine_info(),
-        "commit_info": environment.commit_info(),
+        "machine_info": provenance.machine_info(),
+        "commit_info": provenance.commit_info(),
         "benchmarks": [],
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -122,9 +122,10 @@ def test_benchmarks_do_not_run_with_the_tests(tmp_path: Path) -> None:
 
 def test_results_name_no_host() -> None:
     """What the JSON says of the machine holds neither its name nor a path."""
-    from bench import environment
+    from bench.environment import results_path
+    from fastdat.provenance import commit_info, machine_info
 
-    text = str([environment.machine_info(), environment.commit_info(), environment.results_path()])
+    text = str([machine_info(), commit_info(), results_path()])
     assert os.uname().nodename not in text
     assert str(Path.home()) not in text
     assert str(REPOSITORY) not in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import fastdat
 from fastdat.experiments.mixture import MEANS, STD
 from fastdat.experiments.modes import FOUND, NEAR
 from fastdat.experiments.plan import MEASURED
 from fastdat.experiments.results import Arm, Measurement, Result
 from fastdat.files import write_atomically
+from fastdat.provenance import commit_info, machine_info
 
 _LEGEND = (
     f"Mean ± standard deviation over seeds. modes: of {len(MEANS)}, with over {FOUND:g} of their due share. "
@@ -84,13 +83,9 @@ def as_dict(result: Result) -> dict[str, Any]:
         "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
         "arms": {arm.name: _arm(arm) for arm in result.arms},
         "seconds": round(result.seconds, 3),
-        "versions": {
-            "fastdat": fastdat.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": _describe(result.device),
-        },
+        "trained_on": _describe(result.device),
+        "machine": machine_info(),
+        "commit": commit_info(),
     }
 
 

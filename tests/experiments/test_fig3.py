@@ -45,7 +45,7 @@ def test_json(folder: Path) -> None:
     assert found["config"]["iterations"] == 6
     assert found["config"]["recipe"]["lr"] == 1e-3
     assert found["seeds"] == [0, 1]
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["machine"]["torch"] == torch.__version__
     assert list(found["arms"]) == list(ARMS)
     assert found["arms"]["DAT, second order"]["attack"]["second_order"]
     for arm in found["arms"].values():
