@@ -10,22 +10,18 @@ Signs and targets are constants for autograd throughout; they enter as coefficie
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastdat.calls import Linearised, Weights, call_both, linearise
 from fastdat.config import DATConfig
+from fastdat.kernels.reference import perturb_clip
 from fastdat.losses import Loss
-
-
-class Pair(NamedTuple):
-    """One value a side."""
-
-    real: Tensor
-    fake: Tensor
+from fastdat.spec import Inputs, Pair, StepSpec, Tensors
 
 
 def identity(logits: Tensor) -> Tensor:
@@ -107,3 +103,123 @@ def seeds(config: DATConfig, loss: Loss, logits: Pair, sign: Pair) -> Pair:
 def strength(config: DATConfig, batch: int) -> float:
     """``eps / eps_batch`` for a global batch of ``batch`` samples a side."""
     return config.eps / (config.eps_batch or batch)
+
+
+# --- the attack on a batch ----------------------------------------------------------------------------------------
+
+
+class Attacked(NamedTuple):
+    """The outcome of the attack."""
+
+    xr: Tensor
+    """x_hat_r (m, ...)."""
+    xf: Tensor
+    """x_hat_f (m, ...)."""
+    clean: Pair
+    """Logits (m,) of the clean samples."""
+    buffers: Tensors
+    """Running statistics, moved by the clean pass only where the loss contains it."""
+    info: dict[str, Any]
+
+
+def run_attack(
+    D: nn.Module,
+    spec: StepSpec,
+    weights: Weights,
+    buffers: Tensors,
+    x: Inputs,
+    fixed_signs: Sequence[Pair] = (),
+) -> Attacked:
+    """The K attack steps (Algorithm 1, lines 6-9), each on the sides that are attacked."""
+    config, once = spec.config, spec.config.power_iterations == "once"
+    # Two things differentiate the clean pass: an attack of second order, and a loss that contains it (DATT).
+    keep = config.second_order or config.clean_weight > 0
+    at = x if keep else x.detached()
+    sides: Linearised | None = None
+    if once:
+        shared = weights.next(keep)
+        sides = linearise(D, spec, (shared, shared), buffers, at)
+        clean, moved = sides.logits, sides.buffers
+    else:
+        real, fake, moved = call_both(D, spec, (weights.next(keep), weights.next(keep)), buffers, at)
+        clean = Pair(real.logits, fake.logits)
+    targets: Pair | None = None
+    info: dict[str, Any] = {}
+    for step in range(config.steps):
+        if sides is None:
+            # The released code attacks the fakes first; only the order of u's advances depends on it.
+            of_fake = weights.next(config.second_order) if config.fake else {}
+            of_real = (
+                of_fake if once and config.fake else weights.next(config.second_order) if config.real else {}
+            )
+            at = x if config.second_order else x.detached()
+            sides = linearise(D, spec, (of_real, of_fake), buffers, at, known=clean)
+        if fixed_signs:
+            signs = fixed_signs[step]
+        else:
+            signs, targets = residual_signs(config, spec.loss, clean, sides.logits, targets, spec.group)
+        moves = attack_move(spec, sides, signs)
+        if spec.with_info and step == 0:
+            info = attack_info(spec, sides, signs, moves)
+        x = perturbed(config, x, moves)
+        sides = None
+    return Attacked(x.xr, x.xf, clean, moved if config.clean_weight > 0 else buffers, info)
+
+
+Move = tuple[Tensor, Tensor]
+"""Input gradient (n, ...) and the coefficient (n,) it is scaled by."""
+
+
+def attack_move(spec: StepSpec, sides: Linearised, signs: Pair) -> tuple[Move | None, Move | None]:
+    """Where each attacked side is to move: ``c_i * g_i`` before any clamp; constants in a first-order step."""
+    config = spec.config
+    seeded = seeds(config, spec.loss, sides.logits, signs)
+    scale = strength(config, spec.batch)
+    with torch.set_grad_enabled(config.second_order):
+        if spec.independent:
+            # Seeds of one keep the input backward free of the batch statistics; they enter as c_i afterwards.
+            grads = sides.pull(Pair(torch.ones_like(seeded.real), torch.ones_like(seeded.fake)))
+            coefficients = [-scale * seed for seed in seeded]
+        else:
+            grads = sides.pull(seeded)
+            coefficients = [torch.full_like(seed, -scale) for seed in seeded]
+    moves = [None if g is None else (g, c) for g, c in zip(grads, coefficients, strict=True)]
+    if not config.second_order:
+        moves = [None if move is None else (move[0].detach(), move[1].detach()) for move in moves]
+    return moves[0], moves[1]
+
+
+def perturbed(config: DATConfig, x: Inputs, moves: tuple[Move | None, Move | None]) -> Inputs:
+    """``clip(x + clamp(c g))`` on the attacked sides."""
+    real, fake = moves
+    xr = x.xr if real is None else perturb_clip(x.xr, *real, config.delta_clip, config.bounds_of("real"))
+    xf = x.xf if fake is None else perturb_clip(x.xf, *fake, config.delta_clip, config.bounds_of("fake"))
+    return x._replace(xr=xr, xf=xf)
+
+
+def attack_info(
+    spec: StepSpec, sides: Linearised, signs: Pair, moves: tuple[Move | None, Move | None]
+) -> dict[str, Any]:
+    """``grad_norm_*`` and ``penalty_fraction`` of DATInfo."""
+    loss = spec.loss
+    seeded = seeds(spec.config, loss, sides.logits, signs)
+    own = Pair(slope(loss.g1, sides.logits.real), slope(loss.g2, sides.logits.fake))
+    effects = (None, None) if spec.independent else sides.pull(own)
+    info: dict[str, Any] = {}
+    lowered = []
+    for i, side in enumerate(("real", "fake")):
+        move, effect = moves[i], effects[i]
+        if move is None:
+            info[f"grad_norm_{side}"] = own[i].new_full((), torch.nan)
+            continue
+        grad, c = move
+        norm = grad.flatten(1).to(own[i].dtype).norm(dim=1)
+        if effect is None:  # the gradient of g(D(x_i)) is own_i * grad_i, and delta_i is c_i * grad_i
+            change = own[i] * c * norm
+            norm = norm * seeded[i].abs()
+        else:
+            change = (effect * c.reshape(-1, *(1,) * (grad.ndim - 1)) * grad).flatten(1).sum(1)
+        info[f"grad_norm_{side}"] = norm.mean()
+        lowered.append((change < 0).to(own[i].dtype))
+    info["penalty_fraction"] = torch.cat(lowered).mean()
+    return info

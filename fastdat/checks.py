@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.functional import Inputs
+from fastdat.spec import Inputs
 
 _WRAPPERS = {
     "DataParallel": "use torch.nn.parallel.DistributedDataParallel, one process a GPU",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fastdat import checks
-from fastdat.functional import AuxLoss, Inputs, StepSpec, Tensors, Weights, call_aux
+from fastdat.calls import Weights, call_aux
+from fastdat.spec import AuxLoss, Inputs, StepSpec, Tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat import attack
-from fastdat.attack import Pair
-from fastdat.functional import (
-    Fixed,
-    Inputs,
-    Linearised,
-    StepResult,
-    StepSpec,
-    Tensors,
-    Weights,
-    attack_info,
-    attack_move,
-    call_both,
-    linearise,
-    perturbed,
-)
+from fastdat.attack import attack_info, attack_move, perturbed, residual_signs
+from fastdat.calls import Linearised, Weights, call_both, linearise
+from fastdat.functional import StepResult
+from fastdat.spec import Fixed, Inputs, Pair, StepSpec, Tensors
 
 Pass = tuple[Pair, tuple[Tensor | None, Tensor | None]]
 """Logits (n,) a side, and dD/dx (n, ...) of the attacked sides where it was asked for."""
@@ -135,7 +123,7 @@ def _attack_by_parts(
         move_on = keep_x_hat or k + 1 < config.steps
         logits, grads = over_parts(of_sides, move_on)
         clean = logits if clean is None else clean
-        sign, targets = attack.residual_signs(config, spec.loss, clean, logits, targets, spec.group)
+        sign, targets = residual_signs(config, spec.loss, clean, logits, targets, spec.group)
         signs.append(sign)
         if move_on:
             sides = Linearised(logits, {}, lambda _, grads=grads: grads)  # type: ignore[misc]

@@ -25,10 +25,11 @@ from fastdat import microbatch as parts
 from fastdat.anatomy import Anatomy, anatomy
 from fastdat.config import DATConfig
 from fastdat.distributed import batch_group, run_inside, unwrap
-from fastdat.functional import Args, AuxLoss, Inputs, StepResult, StepSpec, Tensors
+from fastdat.functional import StepResult
 from fastdat.info import DATInfo
 from fastdat.inspection import inspect
 from fastdat.losses import Loss, get_loss
+from fastdat.spec import Args, AuxLoss, Inputs, StepSpec, Tensors
 
 
 @overload

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import fastdat
 from fastdat import DATConfig, spectral
-from fastdat.functional import Inputs, StepSpec
 from fastdat.inspection import Traits, inspect
 from fastdat.losses import get_loss
+from fastdat.spec import Inputs, StepSpec
 from tests.discriminators import Conv, batch, make
 
 

@@ -70,7 +70,7 @@ def draw(result: Result) -> Figure:
                     "color": column.colour,
                 }
                 axes.annotate(column.heading, (0.5, 1.26), xycoords="axes fraction", **style)
-    below = {"left": 0.06, "right": 0.985, "top": 0.31, "bottom": 0.105, "wspace": 0.12}
+    below = {"left": 0.06, "right": 0.978, "top": 0.31, "bottom": 0.105, "wspace": 0.12}
     curves = GridSpec(1, len(mixtures), figure, **below)
     for i, mixture in enumerate(mixtures):
         _curves(figure.add_subplot(curves[0, i]), result, mixture, leftmost=i == 0)
@@ -116,6 +116,7 @@ def _curves(axes: Axes, result: Result, mixture: Mixture, leftmost: bool) -> Non
         seeds = result.config.seeds
         axes.set_ylabel(f"modes found\n({seeds} seed{'s' * (seeds > 1)})", color=_INK, fontsize=10.5)
         axes.legend(loc="lower left", ncols=len(result.arms), frameon=False, fontsize=9.5, labelcolor=_INK)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(colors=_INK, labelsize=9)
     axes.grid(axis="y", color=_FAINT, linewidth=0.5, alpha=0.6)
     for name, side in axes.spines.items():
