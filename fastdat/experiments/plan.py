@@ -1,7 +1,7 @@
 """What Fig. 3 compares: GANs on nine Gaussians without attack, with DAT, and with second-order DAT.
 
-Choices the paper leaves open, found by experiment. Measured with this program: six seeds, modes found of nine after
-10k iterations, balanced / imbalanced.
+Choices the paper leaves open, found by experiment: six seeds, modes found of nine after 10k iterations, balanced /
+imbalanced. ``bench/results/fig3`` holds the results of the first two rows; the third was a trial without a record.
 
 | | no attack | DAT | DAT, second order |
 |---|---|---|---|

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -56,6 +56,7 @@ def test_real_points_are_of_high_quality() -> None:
     assert found.modes.item() == 9
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=9, max_size=9).filter(any))
 def test_kl_is_the_definition(counts: list[int]) -> None:
     found = coverage(points(counts), IMBALANCED)
