@@ -20,7 +20,13 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit(
+        f"gpu-check: {sys.executable} has no torch, and nothing is installed here; name the Python that has it, as in "
+        "make gpu-check PYTHON=.venv/bin/python"
+    )
 
 from bench import environment
 from fastdat import provenance
