@@ -44,7 +44,7 @@ def inspect(
             value, moved = call_aux(D, aux_loss, weights, buffers, x)
             _check_aux(value)
             moving |= _changed(buffers, moved)
-        args_join = _joinable(x)
+        args_join = joinable(x)
         samples, args = x.joined() if args_join else (x.xr, x.args_real)
         independent = all(_alone(D, weights, buffers, samples, args, keep) for keep in (0, -1))
         outputs_join = isinstance(out, Tensor) or all(e.ndim > 0 and e.shape[0] == x.xr.shape[0] for e in out)
@@ -80,7 +80,7 @@ def _alone(
     return not bool(logits[keep].isnan().any())
 
 
-def _joinable(x: Inputs) -> bool:
+def joinable(x: Inputs) -> bool:
     """Whether D's further arguments of both sides can go through one call."""
     m = x.xr.shape[0]
     for real, fake in zip(x.args_real, x.args_fake, strict=True):

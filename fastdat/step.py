@@ -27,7 +27,7 @@ from fastdat.config import DATConfig
 from fastdat.distributed import batch_group, run_inside, unwrap
 from fastdat.functional import StepResult
 from fastdat.info import DATInfo
-from fastdat.inspection import inspect
+from fastdat.inspection import inspect, joinable
 from fastdat.losses import Loss, get_loss
 from fastdat.spec import Args, AuxLoss, Inputs, StepSpec, Tensors
 
@@ -274,6 +274,7 @@ def _key(call: _StepCall, wanted: tuple[str, ...]) -> Hashable:
         x.xr.dtype,
         device,
         tuple(map(_signature, (*x.args_real, *x.args_fake))),
+        joinable(x),  # two equal numbers may share a call of D, two unequal ones may not
         getattr(call.aux_loss, "__code__", call.aux_loss),
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
         tuple([(type(m), m.training) for m in call.body.modules.values()]),

@@ -12,6 +12,7 @@ from fastdat import DATConfig, spectral
 from fastdat.inspection import Traits, inspect
 from fastdat.losses import get_loss
 from fastdat.spec import Inputs, StepSpec
+from tests.compare import assert_step_matches
 from tests.discriminators import Conv, batch, make
 
 
@@ -97,6 +98,22 @@ def test_arguments_that_can_be_joined(real: tuple[object], fake: tuple[object], 
 
     xr, xf, _ = batch("conv", dtype=torch.float32)
     assert traits_of(Scaled(), Inputs(xr, xf, real, fake)) == Traits(True, joint, ())
+
+
+def test_numbers_that_part_later_are_not_joined() -> None:
+    """An engine made for equal numbers on both sides must not serve unequal ones."""
+
+    class Scaled(Conv):
+        def forward(self, x: Tensor, scale: float) -> Tensor:
+            return super().forward(x) * scale
+
+    D = Scaled().double()
+    xr, xf, _ = batch("conv")
+    for fake in (2.0, 3.0, 2.0):
+        args = {"args_real": (2.0,), "args_fake": (fake,)}
+        assert_step_matches(D, xr, xf, DATConfig(eps=30.0), "gan", tolerance=1e-9, **args)
+        ours = fastdat.dat_step(D, xr, xf, loss="gan", compile=False, **args)  # one D, so one set of engines
+        torch.testing.assert_close(ours, fastdat.reference.dat_step(D, xr, xf, loss="gan", **args))
 
 
 def test_outputs_that_cannot_be_joined() -> None:
