@@ -38,6 +38,7 @@ def _rank(rank: int, ranks: int, rendezvous: str, function: object) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     try:
         function(rank, ranks)
+        dist.barrier()  # gloo aborts a rank whose peer hangs up while it still talks
     finally:
         dist.destroy_process_group()
 
