@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def _rank(rank: int, ranks: int, rendezvous: str, function: object) -> None:
         dist.barrier()  # gloo aborts a rank whose peer hangs up while it still talks
     finally:
         dist.destroy_process_group()
+    # Every assertion has passed. gloo's threads can abort an interpreter that tears itself down: leave without.
+    os._exit(0)
 
 
 def _both(kind: str, rank: int, ranks: int, config: DATConfig, **arguments: object) -> None:
