@@ -1,0 +1,77 @@
+"""Derivatives of a custom operator: for autograd, for ``torch.func`` and under torch.compile alike.
+
+``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp`` (torch 2.11 to 2.13: it makes an autograd.Function
+of the old style, which functorch refuses). So the same two functions also make one of the new style, whose forward
+calls the operator. Dynamo puts a call of it into its graph unseen, and AOTAutograd traces through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+SetupContext = Callable[[Any, tuple[Any, ...], Any], None]
+"""(ctx, inputs, output): keep what backward needs."""
+Backward = Callable[..., tuple[Any, ...]]
+"""(ctx, a gradient an output) -> a gradient an input; a list of them where the operator has a list of tensors."""
+
+
+class _Call:
+    """How the flat arguments and results of one call are grouped."""
+
+    def __init__(self, inputs: TreeSpec) -> None:
+        self.inputs = inputs
+        self.output: TreeSpec | None = None
+
+
+def differentiable(op: Any, setup_context: SetupContext, backward: Backward) -> Callable[..., Any]:
+    """Register the derivative of ``op`` and return ``op`` as a function that is differentiable everywhere.
+
+    Args:
+        op: a ``torch.library.custom_op`` of positional arguments; lists of tensors may be among them and its results.
+        setup_context, backward: as of ``register_autograd``. What ``backward`` calls must be differentiable in turn
+            for the second derivative.
+
+    Returns:
+        function of the arguments of ``op``, with its results; under ``torch.vmap`` too if ``op`` has a vmap rule.
+    """
+    op.register_autograd(backward, setup_context=setup_context)
+
+    class Function(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(call: _Call, *leaves: Any) -> Any:
+            outputs, call.output = tree_flatten(op(*tree_unflatten(leaves, call.inputs)))
+            return tuple(outputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+            call, *leaves = inputs
+            ctx.call = call
+            ctx.leaves_of_inputs = [len(tree_leaves(arg)) for arg in tree_unflatten(leaves, call.inputs)]
+            setup_context(
+                ctx, tuple(tree_unflatten(leaves, call.inputs)), tree_unflatten(output, call.output)
+            )
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+            grouped = tree_unflatten(grads, ctx.call.output)
+            found = backward(ctx, *(grouped if isinstance(grouped, tuple) else (grouped,)))
+            flat: list[Any] = [None]
+            for count, gradient in zip(ctx.leaves_of_inputs, found, strict=True):
+                flat += [None] * count if gradient is None else tree_leaves(gradient)
+            return tuple(flat)
+
+    @torch.compiler.allow_in_graph
+    def function(*args: Any) -> Any:
+        leaves, spec = tree_flatten(list(args))
+        call = _Call(spec)
+        outputs = Function.apply(call, *leaves)
+        assert call.output is not None
+        return tree_unflatten(outputs, call.output)
+
+    return function
