@@ -6,12 +6,14 @@ weights (``torch.func.functional_call``), input gradients are ``torch.func.vjp``
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from fastdat import zero_flow
 from fastdat.attack import Attacked, run_attack
 from fastdat.calls import Call, Weights, call_aux, call_both
 from fastdat.config import DATConfig
@@ -147,7 +149,7 @@ def step(
     if traced:
         grads, (loss, (moved, info)) = torch.func.grad_and_value(of, has_aux=True)(wanted)
         return StepResult(loss, grads, moved, info)
-    with torch.enable_grad():
+    with torch.enable_grad(), zero_flow.skipping() if spec.config.second_order else nullcontext():
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in wanted.items()}
         loss, (moved, info) = of(leaves)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_map_only
 
-from fastdat import checks, functional, spectral
+from fastdat import checks, functional, spectral, zero_flow
 from fastdat import microbatch as parts
 from fastdat.anatomy import Anatomy, anatomy
 from fastdat.config import DATConfig
@@ -307,7 +307,7 @@ def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., A
     # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     own.__defaults__ = function.__defaults__
-    graph = torch.compile(own, fullgraph=True, dynamic=False, mode=mode)
+    graph = torch.compile(own, fullgraph=True, dynamic=False, options=zero_flow.options(mode))
     replayed = mode in ("reduce-overhead", "max-autotune")
 
     def run(*args: Any) -> Any:
