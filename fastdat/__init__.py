@@ -15,6 +15,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastdat.config import DATConfig as DATConfig
+    from fastdat.fused_norm import fuse_spectral_norm as fuse_spectral_norm
+    from fastdat.fused_norm import normalised_once as normalised_once
+    from fastdat.fused_norm import spectral_norm as spectral_norm
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
     from fastdat.step import dat_step as dat_step
@@ -26,10 +29,22 @@ _HOME = {
     "Loss": "fastdat.losses",
     "Trainer": "fastdat.training",
     "dat_step": "fastdat.step",
+    "fuse_spectral_norm": "fastdat.fused_norm",
+    "normalised_once": "fastdat.fused_norm",
+    "spectral_norm": "fastdat.fused_norm",
 }
-_MODULES = ("data", "functional", "kernels", "losses", "nets", "reference", "training")
+_MODULES = ("data", "functional", "kernels", "losses", "nets", "reference", "training", "zero_flow")
 
-__all__ = ["DATConfig", "DATInfo", "Loss", "Trainer", "dat_step"]
+__all__ = [
+    "DATConfig",
+    "DATInfo",
+    "Loss",
+    "Trainer",
+    "dat_step",
+    "fuse_spectral_norm",
+    "normalised_once",
+    "spectral_norm",
+]
 
 
 def __getattr__(name: str) -> Any:

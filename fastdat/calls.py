@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.spec import Args, AuxLoss, Inputs, Pair, StepSpec, Tensors
-from fastdat.spectral import advance, normalise
+from fastdat.spectral import dtype_under_autocast, normalise
 
 
 class Call(NamedTuple):
@@ -124,12 +124,15 @@ def linearise(
 class Weights:
     """D's weights, spectrally normalised, call by call: u advances once a step, or in every call."""
 
-    def __init__(self, spec: StepSpec, params: Tensors, buffers: Tensors) -> None:
+    def __init__(self, spec: StepSpec, params: Tensors, buffers: Tensors, in_full: bool = False) -> None:
+        """``in_full``: not in autocast's precision, for a function that may read the weights itself."""
         self._spec = spec
         names = dict(spec.aliases)
         self._params = {**params, **{alias: params[name] for alias, name in spec.aliases}}
         self._originals = [params[names.get(s.original, s.original)] for s in spec.spectral]
         self._states = [(buffers[s.u], buffers[s.v]) if s.u and s.v else None for s in spec.spectral]
+        pairs = zip(spec.spectral, self._originals, strict=True)
+        self._dtypes = [w.dtype if in_full else dtype_under_autocast(s, w) for s, w in pairs]
         self._last: tuple[Tensors, Tensors] | None = None
 
     def next(self, differentiable: bool) -> Tensors:
@@ -144,14 +147,11 @@ class Weights:
         return self.next(True) if self._last is None else self._last[0]
 
     def _advanced(self) -> Tensors:
-        weights = dict(self._params)
-        for i, (spec, original) in enumerate(zip(self._spec.spectral, self._originals, strict=True)):
-            with torch.autocast(original.device.type, enabled=False):  # sigma in fp32, whatever D runs in
-                state = self._states[i]
-                if state is not None and spec.iterations:
-                    state = self._states[i] = advance(spec, original.detach(), state)
-                weights[spec.target] = normalise(spec, original, state)
-        return weights
+        specs = self._spec.spectral
+        if not specs:
+            return self._params
+        normalised, self._states = normalise(specs, self._originals, self._states, self._dtypes)
+        return {**self._params, **{s.target: w for s, w in zip(specs, normalised, strict=True)}}
 
     def buffers(self) -> Tensors:
         """u and v as they are now, by name, of the weights whose iteration runs."""

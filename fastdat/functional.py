@@ -45,7 +45,7 @@ def objective(
         loss, (new values of the moving buffers, fields of DATInfo).
     """
     config, loss = spec.config, spec.loss
-    weights = Weights(spec, params, buffers)
+    weights = Weights(spec, params, buffers, in_full=aux_loss is not None)
     moving = {name: buffers[name] for name in spec.moving}
     adversarial = fixed.adversarial if fixed is not None else None
     attacked: Attacked | None = None

@@ -1,9 +1,9 @@
 """Spectral norm as a transform of D's parameters: all layers at once, before D is called.
 
 A hook or parametrization per layer normalises inside every call of D, mutating u and v as it goes, which no
-functional transform can follow. Here the weights are normalised first and D runs on the results: ``bypassed``
-silences D's own machinery meanwhile. Buffers, their order of updates and sigma are those of torch, so a D trained
-here goes on anywhere.
+functional transform can follow, and takes a dozen launches a layer. Here the weights are normalised first, in one
+operation, and D runs on the results: ``bypassed`` silences D's own machinery meanwhile. Buffers, their order of updates
+and sigma are those of torch, so a D trained here goes on anywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
+
+from fastdat.kernels import ops
 
 State = tuple[Tensor, Tensor]
 """u (rows,) and v (columns,), unit vectors of one weight as a matrix."""
@@ -42,6 +44,8 @@ class SpectralWeight:
     eps: float
     u_first: bool
     """Order inside an iteration: torch's parametrization updates u then v, its older hook v then u."""
+    castable: bool
+    """Autocast casts the weight anyway, so it may be written in the lower precision at once."""
 
 
 def spectral_weights(modules: Mapping[str, nn.Module]) -> tuple[SpectralWeight, ...]:
@@ -54,19 +58,21 @@ def spectral_weights(modules: Mapping[str, nn.Module]) -> tuple[SpectralWeight, 
     for path, module in modules.items():
         prefix = path + "." if path else ""
         if isinstance(module, ParametrizationList) and any(isinstance(p, _SpectralNorm) for p in module):
-            found.append(_of_parametrization(prefix, module))
+            owner = modules.get(path.rpartition(".parametrizations.")[0])
+            found.append(of_parametrization(prefix, module, owner))
         elif module._forward_pre_hooks:
             hooks = [
                 hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _SpectralNormHook)
             ]
-            found += [_of_hook(prefix, module, hook) for hook in hooks]
+            found += [of_hook(prefix, module, hook) for hook in hooks]
     return tuple(found)
 
 
-def _of_parametrization(prefix: str, module: ParametrizationList) -> SpectralWeight:
+def of_parametrization(prefix: str, module: ParametrizationList, owner: nn.Module | None) -> SpectralWeight:
+    """The weight under torch's parametrization in ``module``, which belongs to the layer ``owner``."""
     if len(module) != 1:
         raise NotImplementedError(
-            f"'{prefix[:-1]}' chains spectral norm with {len(module) - 1} other parametrization(s): dat_step needs "
+            f"'{prefix[:-1]}' chains spectral norm with {len(module) - 1} other parametrization(s): fastdat needs "
             "spectral norm alone on a weight; fold the others into the module, or use fastdat.reference.dat_step"
         )
     norm: Any = module[0]
@@ -80,10 +86,12 @@ def _of_parametrization(prefix: str, module: ParametrizationList) -> SpectralWei
         iterations=norm.n_power_iterations if norm.training and not is_vector else 0,
         eps=norm.eps,
         u_first=True,
+        castable=_is_cast_by_autocast(owner),
     )
 
 
-def _of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> SpectralWeight:
+def of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> SpectralWeight:
+    """The weight under torch's older hook on the layer ``module``."""
     return SpectralWeight(
         original=prefix + hook.name + "_orig",
         target=prefix + hook.name,
@@ -93,37 +101,62 @@ def _of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> Spectra
         iterations=hook.n_power_iterations if module.training else 0,
         eps=hook.eps,
         u_first=False,
+        castable=_is_cast_by_autocast(module),
     )
 
 
-def _matrix(weight: Tensor, dim: int) -> Tensor:
-    """Weight as a matrix (rows, columns), in fp32 or wider."""
-    if weight.dtype in (torch.float16, torch.bfloat16):
-        weight = weight.float()
-    return weight.movedim(dim, 0).flatten(1)
+_CAST = frozenset(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
-def advance(spec: SpectralWeight, weight: Tensor, state: State) -> State:
-    """One advance of the power iteration, ``u = Wv / ||Wv||``, ``v = W'u / ||W'u||`` in the layer's own order."""
-    W = _matrix(weight, spec.dim)
-    u, v = (s.to(W.dtype) for s in state)
-    for _ in range(spec.iterations):
-        if spec.u_first:
-            u = F.normalize(W.mv(v), dim=0, eps=spec.eps)
-            v = F.normalize(W.mH.mv(u), dim=0, eps=spec.eps)
+def _is_cast_by_autocast(layer: nn.Module | None) -> bool:
+    return (
+        layer is not None and type(layer).forward in _CAST
+    )  # torch's own, which hands its weight on as it is
+
+
+def dtype_under_autocast(spec: SpectralWeight, weight: Tensor) -> torch.dtype:
+    """The dtype in which the normalised weight is of use."""
+    kind = weight.device.type
+    if spec.castable and weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return weight.dtype
+
+
+def normalise(
+    specs: Sequence[SpectralWeight],
+    weights: Sequence[Tensor],
+    states: Sequence[State | None],
+    dtypes: Sequence[torch.dtype],
+) -> tuple[list[Tensor], list[State | None]]:
+    """``W / sigma`` of every weight after its power iterations: differentiable in W, with u and v as constants.
+
+    Args:
+        specs, weights: what to normalise.
+        states: u and v of each; None for a vector.
+        dtypes: of the results.
+
+    Returns:
+        normalised weights, in the shapes of ``weights``; u and v after the iterations, in the dtypes of ``states``.
+    """
+    normalised: list[Any] = [None] * len(specs)
+    advanced = list(states)
+    groups: dict[Any, list[int]] = {}
+    for i, (spec, weight, state, dtype) in enumerate(zip(specs, weights, states, dtypes, strict=True)):
+        if state is None:
+            normalised[i] = F.normalize(weight, dim=0, eps=spec.eps).to(dtype)
         else:
-            v = F.normalize(W.mH.mv(u), dim=0, eps=spec.eps)
-            u = F.normalize(W.mv(v), dim=0, eps=spec.eps)
-    return u.to(state[0].dtype), v.to(state[1].dtype)
-
-
-def normalise(spec: SpectralWeight, weight: Tensor, state: State | None) -> Tensor:
-    """``W / sigma`` with ``sigma = u' W v``; u and v are constants, W is not. Shape and dtype of ``weight``."""
-    if state is None:
-        return F.normalize(weight, dim=0, eps=spec.eps)
-    W = _matrix(weight, spec.dim)
-    u, v = (s.to(W.dtype) for s in state)
-    return (weight / torch.vdot(u, W.mv(v))).to(weight.dtype)
+            alike = (spec.iterations, spec.eps, spec.u_first, weight.dtype, state[0].dtype, dtype)
+            groups.setdefault(alike, []).append(i)
+    with torch.autocast(weights[0].device.type if weights else "cpu", enabled=False):  # sigma in fp32
+        for (iterations, eps, u_first, _, of_state, dtype), members in groups.items():
+            matrices = [weights[i].movedim(specs[i].dim, 0) for i in members]
+            us, vs = zip(*[states[i] for i in members], strict=True)
+            outs, us, vs, _ = ops.spectral_norm(matrices, us, vs, iterations, eps, u_first, dtype)
+            for i, out, u, v in zip(members, outs, us, vs, strict=True):
+                normalised[i] = out.movedim(0, specs[i].dim)
+                if iterations:
+                    advanced[i] = (u.to(of_state), v.to(of_state))
+    return normalised, advanced
 
 
 @contextmanager

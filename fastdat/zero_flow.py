@@ -98,8 +98,8 @@ def _is_static(node: fx.Node) -> bool:
 
 def _leave_out(node: fx.Node, zero: tuple[bool, ...]) -> None:
     """Let a convolution_backward compute only what is not zero."""
-    *others, mask = node.args
-    node.args = (*others, [wanted and not known for wanted, known in zip(mask, zero, strict=True)])
+    mask: Any = node.args[-1]
+    node.args = (*node.args[:-1], [wanted and not known for wanted, known in zip(mask, zero, strict=True)])
 
 
 def _drop_zero_term(node: fx.Node, is_zero: zero_rules.IsZero) -> None:
@@ -137,10 +137,11 @@ def _reaches_output(node: fx.Node) -> bool:
 def _full_of_zeros(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """A tensor of zeros with the shape, strides' order and type of ``node``."""
     value: Tensor = node.meta["val"]
-    order = sorted(range(value.ndim), key=lambda d: -value.stride(d))  # the dimensions, outermost first
-    shape = [value.shape[d] if value.stride(d) else 1 for d in order]
+    strides = value.stride()
+    order = sorted(range(value.ndim), key=lambda d: -strides[d])  # the dimensions, outermost first
+    shape = [value.shape[d] if strides[d] else 1 for d in order]
     back = sorted(range(value.ndim), key=order.__getitem__)
-    kind = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
+    kind: dict[str, Any] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
     zeros = graph.call_function(aten.full.default, (shape, 0), kind)
     zeros.meta["val"] = value.new_empty(shape)
     for op, argument in ((aten.permute.default, back), (aten.expand.default, list(value.shape))):
@@ -164,12 +165,12 @@ class _Skipping(TorchDispatchMode):
     """Remembers which tensors are zero; each is forgotten when it dies or is written to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._versions = WeakTensorKeyDictionary()
 
     def _is_zero(self, arg: Any) -> bool:
         if isinstance(arg, Tensor):
-            return self._versions.get(arg) == arg._version
+            return bool(self._versions.get(arg) == arg._version)
         return _is_number_zero(arg)
 
     def __torch_dispatch__(

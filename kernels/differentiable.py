@@ -1,8 +1,8 @@
 """Derivatives of a custom operator: for autograd, for ``torch.func`` and under torch.compile alike.
 
-``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp`` (torch 2.11 to 2.13: it makes an autograd.Function
-of the old style, which functorch refuses). So the same two functions also make one of the new style, whose forward
-calls the operator. Dynamo puts a call of it into its graph unseen, and AOTAutograd traces through it.
+``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp`` (torch 2.11 to 2.13: it makes an
+autograd.Function of the old style, which functorch refuses). So the same two functions also make one of the new style,
+whose forward calls the operator. Dynamo puts a call of it into its graph unseen, and AOTAutograd traces through it.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def differentiable(op: Any, setup_context: SetupContext, backward: Backward) -> 
                 flat += [None] * count if gradient is None else tree_leaves(gradient)
             return tuple(flat)
 
-    @torch.compiler.allow_in_graph
     def function(*args: Any) -> Any:
         leaves, spec = tree_flatten(list(args))
         call = _Call(spec)
-        outputs = Function.apply(call, *leaves)
+        outputs = Function.apply(call, *leaves)  # type: ignore[no-untyped-call]
         assert call.output is not None
         return tree_unflatten(outputs, call.output)
 
-    return function
+    everywhere: Callable[..., Any] = torch.compiler.allow_in_graph(function)
+    return everywhere

@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# --- one attack step on the samples -------------------------------------------------------------------------------
+
+
+def check_perturb_clip(x: Tensor, grad: Tensor, coefficient: Tensor, clip_from: int) -> None:
+    """Raises: ValueError, where the arguments of ``perturb_clip`` do not fit together."""
+    if x.ndim < 1 or x.numel() == 0:
+        raise ValueError(
+            f"x must hold at least one sample (N, ...), got shape {tuple(x.shape)}: skip empty batches"
+        )
+    if grad.shape != x.shape:
+        raise ValueError(
+            f"grad must have the shape of x, {tuple(x.shape)}, got {tuple(grad.shape)}: pass d(attacked)/dx"
+        )
+    if coefficient.shape != x.shape[:1]:
+        raise ValueError(
+            f"coefficient must be one number a sample, shape ({x.shape[0]},), got {tuple(coefficient.shape)}: "
+            "expand a scalar with .expand(N)"
+        )
+    for name, tensor in (("x", x), ("grad", grad), ("coefficient", coefficient)):
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be of a floating-point dtype, got {tensor.dtype}: convert it with .float()"
+            )
+        if tensor.device != x.device:
+            raise ValueError(
+                f"{name} is on {tensor.device}, x on {x.device}: move them to one device with .to(x.device)"
+            )
+    if not 0 <= clip_from <= x.shape[0]:
+        raise ValueError(
+            f"clip_from must be a number of samples, 0 to {x.shape[0]}, got {clip_from}: "
+            "it is the index of the first sample that is clipped"
+        )
+
+
+def arithmetic_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 where any tensor is, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
 def perturb_clip(
-    x: Tensor, grad: Tensor, coefficient: Tensor, delta_clip: float | None, bounds: tuple[float, float] | None
+    x: Tensor,
+    grad: Tensor,
+    coefficient: Tensor,
+    delta_clip: float | None,
+    bounds: tuple[float, float] | None,
+    *,
+    clip_from: int = 0,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """``clip(x + clamp(c_i * g, -delta_clip, delta_clip), low, high)``: one attack step on every sample.
 
     Differentiable to any order in ``x``, ``grad`` and ``coefficient``; a clamp passes gradient where its argument
-    lies inside or on the limits.
+    lies inside or on the limits, and passes NaN on.
 
     Args:
         x: samples (N, ...).
@@ -20,14 +68,210 @@ def perturb_clip(
         coefficient: signed strength of each sample (N,), ``-(eps / eps_batch) * s_i * a'(D_i)``.
         delta_clip: largest change of one element, or None.
         bounds: range of the result, or None.
+        clip_from: samples before this index keep what lies out of ``bounds`` (the reals of a batch [real; fake]).
+        out_dtype: dtype of the result, that of ``x`` by default.
 
     Returns:
-        x_hat, shape and dtype of ``x``; computed in the wider dtype of the three.
+        x_hat, shape of ``x``; computed in float32, or in float64 where any argument is.
+
+    Raises:
+        ValueError: an empty batch, or shapes, dtypes or devices that do not fit together.
     """
-    delta = coefficient.reshape(-1, *(1,) * (x.ndim - 1)) * grad
+    _, _, x_hat = _perturb(x, grad, coefficient, delta_clip, bounds, clip_from)
+    return x_hat.to(out_dtype or x.dtype)
+
+
+def perturb_clip_stats(
+    x: Tensor,
+    grad: Tensor,
+    coefficient: Tensor,
+    delta_clip: float | None,
+    bounds: tuple[float, float] | None,
+    *,
+    clip_from: int = 0,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``perturb_clip`` and what it did to each sample.
+
+    Returns:
+        x_hat, as ``perturb_clip``; stats (N, 2) in float32, a constant for autograd: the sum of squares of
+        ``x_hat - x`` (x_hat before it is rounded to its dtype), and the number of elements that a limit changed.
+    """
+    scaled, moved, x_hat = _perturb(x, grad, coefficient, delta_clip, bounds, clip_from)
+    limited = torch.zeros_like(scaled, dtype=torch.bool)
     if delta_clip is not None:
-        delta = torch.clamp(delta, -delta_clip, delta_clip)
-    x_hat = x + delta
+        limited |= scaled.abs() > delta_clip
     if bounds is not None:
-        x_hat = torch.clamp(x_hat, *bounds)
-    return x_hat.to(x.dtype)
+        limited[clip_from:] |= ((moved < bounds[0]) | (moved > bounds[1]))[clip_from:]
+    squares = (x_hat - x.to(x_hat.dtype)).detach().square()
+    n = x.shape[0]
+    stats = torch.stack([squares.reshape(n, -1).sum(1), limited.reshape(n, -1).sum(1)], dim=1)
+    return x_hat.to(out_dtype or x.dtype), stats.to(torch.float32)
+
+
+def _perturb(
+    x: Tensor,
+    grad: Tensor,
+    coefficient: Tensor,
+    delta_clip: float | None,
+    bounds: tuple[float, float] | None,
+    clip_from: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``c_i * g``, ``x + clamp(c_i * g)`` and x_hat, all (N, ...), in the dtype of the arithmetic."""
+    check_perturb_clip(x, grad, coefficient, clip_from)
+    dtype = arithmetic_dtype(x, grad, coefficient)
+    scaled = coefficient.to(dtype).reshape(-1, *(1,) * (x.ndim - 1)) * grad
+    delta = scaled if delta_clip is None else torch.clamp(scaled, -delta_clip, delta_clip)
+    moved = x + delta
+    if bounds is None:
+        return scaled, moved, moved
+    if clip_from == 0:
+        return scaled, moved, torch.clamp(moved, *bounds)
+    return scaled, moved, torch.cat([moved[:clip_from], torch.clamp(moved[clip_from:], *bounds)])
+
+
+# --- the coefficients of the attack -------------------------------------------------------------------------------
+
+ATTACKED: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda t: t,
+    "hinge.g1": lambda t: -F.relu(1 - t),
+    "hinge.g2": lambda t: -F.relu(1 + t),
+    "gan.g1": lambda t: -F.softplus(-t),
+    "gan.g2": lambda t: -F.softplus(t),
+    "lsgan.g1": lambda t: -((t - 1) ** 2),
+    "lsgan.g2": lambda t: -(t**2),
+    "wgan.g1": lambda t: t,
+    "wgan.g2": lambda t: -t,
+}
+"""The functions ``a`` of the logits that an attack may differentiate, by name."""
+
+REDUCTIONS = ("batch", "sample")
+
+
+def check_attack_coefficients(
+    clean: Tensor, now: Tensor, targets: Tensor | None, attacked_real: str, attacked_fake: str, reduction: str
+) -> None:
+    """Raises: ValueError, where the arguments of ``attack_coefficients`` do not fit together."""
+    if now.ndim not in (2, 3) or now.shape[-2] != 2 or now.numel() == 0:
+        raise ValueError(
+            f"now must be logits (2, n), reals in row 0 and fakes in row 1, n > 0, got {tuple(now.shape)}: "
+            "stack the two sides"
+        )
+    if clean.shape != now.shape:
+        raise ValueError(f"clean must have the shape of now, {tuple(now.shape)}, got {tuple(clean.shape)}")
+    if targets is not None and targets.shape != now.shape[:-1]:
+        raise ValueError(
+            f"targets must be (t_r, t_f), shape {tuple(now.shape[:-1])}, got {tuple(targets.shape)}: "
+            "pass those of the first attack step"
+        )
+    for name, tensor in (("clean", clean), ("now", now), ("targets", targets)):
+        if tensor is not None and (
+            tensor.dtype != now.dtype or tensor.dtype not in (torch.float32, torch.float64)
+        ):
+            raise ValueError(
+                f"logits and targets must all be float32 or all float64, got {name} of {tensor.dtype}: "
+                "convert them with .float()"
+            )
+        if tensor is not None and tensor.device != now.device:
+            raise ValueError(f"{name} is on {tensor.device}, now on {now.device}: move them to one device")
+    for name in (attacked_real, attacked_fake):
+        if name not in ATTACKED:
+            raise ValueError(f"unknown attacked function {name!r}: choose from {', '.join(ATTACKED)}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+
+
+def attack_coefficients(
+    clean: Tensor,
+    now: Tensor,
+    targets: Tensor | None,
+    attacked_real: str,
+    attacked_fake: str,
+    reduction: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``c_i = -scale * s_i * a'(now_i)`` with ``s = sign(a(now) - t)``: the attack as one coefficient a sample.
+
+    The targets are the other side's clean means: ``t_r = mean a_r(clean fake)``, ``t_f = mean a_f(clean real)``.
+    Signs and targets are constants for autograd; the coefficient is differentiable in ``now``, through ``a'``.
+
+    Args:
+        clean: logits (2, n) of the clean samples, reals in row 0 and fakes in row 1; or (B, 2, n), B of these.
+        now: logits at the point attacked, shape of ``clean``.
+        targets: ``(t_r, t_f)`` of the first attack step (2,), or (B, 2), where it is over; else None.
+        attacked_real, attacked_fake: names in ``ATTACKED`` of ``a_r`` and ``a_f``.
+        reduction: "batch", the sign of ``mean_i a(now_i) - t`` for all; "sample", a sign a sample.
+        scale: ``eps / eps_batch``.
+
+    Returns:
+        coefficient and sign, shape of ``now``, and the targets, as above. A residual of NaN has the sign NaN, where
+        ``torch.sign`` would say 0 and so hide it.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together, or an unknown name.
+    """
+    check_attack_coefficients(clean, now, targets, attacked_real, attacked_fake, reduction)
+    attacked = ATTACKED[attacked_real], ATTACKED[attacked_fake]
+    with torch.no_grad():
+        if targets is None:
+            other = clean.flip(-2)
+            targets = torch.stack([a(other[..., i, :]).mean(-1) for i, a in enumerate(attacked)], dim=-1)
+        value = torch.stack([a(now[..., i, :]) for i, a in enumerate(attacked)], dim=-2)
+        if reduction == "batch":
+            value = value.mean(-1, keepdim=True).expand_as(value)
+        residual = value - targets[..., None]
+        sign = torch.where(residual.isnan(), residual, torch.sign(residual))
+    slope = torch.stack([_slope(a, now[..., i, :]) for i, a in enumerate(attacked)], dim=-2)
+    return -scale * (sign * slope), sign, targets.detach().clone()
+
+
+def _slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """``a'`` of an elementwise function, itself differentiable; shape of ``logits``."""
+    out, pullback = torch.func.vjp(function, logits)  # type: ignore[misc]
+    gradient: Tensor = pullback(torch.ones_like(out))[0]
+    return gradient
+
+
+def spectral_norm(
+    weights: Sequence[Tensor],
+    us: Sequence[Tensor],
+    vs: Sequence[Tensor],
+    iterations: int,
+    eps: float,
+    u_first: bool,
+    out_dtype: torch.dtype,
+) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+    """``W / sigma`` with ``sigma = u' W v``, W being a weight as a matrix (rows, columns), after its power iterations.
+
+    Differentiable to any order in the weights; u and v are constants.
+
+    Args:
+        weights: (rows, ...) each, of one dtype.
+        us, vs: unit vectors (rows,) and (columns,).
+        iterations: ``u = Wv / max(|Wv|, eps)``, ``v = W'u / max(|W'u|, eps)``, so many times; 0 leaves both alone.
+        eps: the least norm divided by.
+        u_first: the order in an iteration; torch's parametrization updates u first, its older hook v.
+        out_dtype: of the results.
+
+    Returns:
+        ``W / sigma`` in the shapes of ``weights``; u and v; sigma (L,). The arithmetic, u, v and sigma are in fp32
+        or wider.
+    """
+    normalised, new_us, new_vs, sigmas = [], [], [], []
+    for weight, u, v in zip(weights, us, vs, strict=True):
+        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
+        W = wide.flatten(1)
+        u, v = u.to(W.dtype), v.to(W.dtype)
+        constant = W.detach()
+        for _ in range(iterations):
+            if u_first:
+                u = F.normalize(constant.mv(v), dim=0, eps=eps)
+            v = F.normalize(constant.mH.mv(u), dim=0, eps=eps)
+            if not u_first:
+                u = F.normalize(constant.mv(v), dim=0, eps=eps)
+        sigma = torch.vdot(u, W.mv(v))
+        normalised.append((wide / sigma).to(out_dtype))
+        new_us.append(u)
+        new_vs.append(v)
+        sigmas.append(sigma)
+    return normalised, tuple(new_us), tuple(new_vs), torch.stack(sigmas)

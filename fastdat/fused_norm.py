@@ -1,0 +1,225 @@
+"""Spectral norm for whole discriminators: all layers normalised in one operation before D's forward runs.
+
+``dat_step`` does so by itself, whatever spectral norm D has. This is for D's other calls: G's step, evaluation, a loop
+without ``dat_step``. The layers keep torch's parametrization, or torch's older hook, with its buffers, so a state_dict
+of one kind loads into the other; a layer called outside of D's forward normalises itself, as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.utils.parametrizations
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
+
+from fastdat import spectral
+from fastdat.spectral import SpectralWeight, State
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def spectral_norm(
+    module: Module,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
+) -> Module:
+    """Spectral norm on one layer, as ``torch.nn.utils.parametrizations.spectral_norm``; ``fuse_spectral_norm(D)`` then
+    normalises all layers of D at once.
+
+    Args:
+        module: a layer.
+        name: its weight.
+        n_power_iterations, eps, dim: as torch's.
+
+    Returns:
+        module.
+
+    Raises:
+        ValueError: as torch's.
+    """
+    torch.nn.utils.parametrizations.spectral_norm(module, name, n_power_iterations, eps, dim)
+    parametrizations: Any = module.parametrizations
+    _make_fused(parametrizations[name][-1], FusedSpectralNorm)
+    return module
+
+
+def fuse_spectral_norm(D: Module) -> Module:
+    """Let every call of D normalise all its spectrally normalised weights in one operation.
+
+    D is changed in place and stays what it was: parameters, buffers and state_dict keep their names and values, and
+    outputs, gradients and the moves of u and v keep theirs, to rounding. Call it again after adding layers.
+
+    Args:
+        D: a module whose layers have torch's spectral norm (parametrization or older hook) or fastdat's.
+
+    Returns:
+        D.
+
+    Raises:
+        ValueError: D has no spectral norm.
+        NotImplementedError: spectral norm chained with another parametrization of the same weight.
+    """
+    modules = dict(D.named_modules())
+    spectral.spectral_weights(modules)  # refuses what cannot be fused
+    layers = []
+    for path, module in modules.items():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, (_Before, _After))]:
+                del hooks[key]
+        if isinstance(module, ParametrizationList) and isinstance(module[0], _SpectralNorm):
+            if module.original.ndim > 1:  # a vector's norm needs no iteration
+                _make_fused(module[0], FusedSpectralNorm)
+                layers.append(_Layer(modules[path.rpartition(".parametrizations.")[0]], module, module[0]))
+        else:
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, _SpectralNormHook):
+                    _make_fused(hook, FusedSpectralNormHook)
+                    layers.append(_Layer(module, None, hook))
+    if not layers:
+        raise ValueError(
+            f"{type(D).__name__} has no spectral norm to fuse: put fastdat.spectral_norm on its layers first"
+        )
+    fusion = _Fusion(layers)
+    D.register_forward_pre_hook(_Before(fusion))
+    D.register_forward_hook(_After(fusion), always_call=True)
+    return D
+
+
+@contextmanager
+def normalised_once(D: nn.Module) -> Iterator[None]:
+    """Within it all calls of a fused D share one set of normalised weights, made in the first; u moves once.
+
+    For steps in which D's weights stay as they are: G's step over several micro-batches, evaluation. With D frozen
+    (``requires_grad_(False)``) the calls can be differentiated one by one; otherwise all at once.
+
+    Raises:
+        ValueError: D is not fused.
+    """
+    fusions = [
+        hook.fusion
+        for m in D.modules()
+        for hook in m._forward_pre_hooks.values()
+        if isinstance(hook, _Before)
+    ]
+    if not fusions:
+        raise ValueError(f"{type(D).__name__} is not fused: call fastdat.fuse_spectral_norm(D) first")
+    try:
+        for fusion in fusions:
+            fusion.keeps = True
+        yield
+    finally:
+        for fusion in fusions:
+            fusion.keeps = False
+            fusion.release()
+
+
+def _make_fused(norm: Any, kind: type) -> None:
+    """Turn torch's object into ours in place: others hold it, and its buffers are D's."""
+    norm.__class__ = kind
+    norm.ready = None
+
+
+class FusedSpectralNorm(_SpectralNorm):
+    """torch's parametrization, which hands out what D's forward has made ready."""
+
+    ready: Tensor | None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        normalised: Tensor = super().forward(weight) if self.ready is None else self.ready
+        return normalised
+
+
+class FusedSpectralNormHook(_SpectralNormHook):
+    """torch's older hook, likewise."""
+
+    ready: Tensor | None
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        if self.ready is None:
+            super().__call__(module, inputs)
+        else:
+            setattr(module, self.name, self.ready)
+
+
+class _Layer:
+    """One normalised weight: the layer, torch's ParametrizationList (None for the older hook), and the norm."""
+
+    def __init__(self, owner: nn.Module, parametrization: ParametrizationList | None, norm: Any) -> None:
+        self.owner, self.parametrization, self.norm = owner, parametrization, norm
+
+    def is_bypassed(self) -> bool:
+        """Whether a step gives D its weights at this moment."""
+        if self.parametrization is not None:
+            return self.parametrization._modules["0"] is not self.norm
+        return self.norm.name in self.owner._parameters
+
+    def parts(self) -> tuple[SpectralWeight, Tensor, State]:
+        owner, norm = self.owner, self.norm
+        if self.parametrization is not None:
+            spec = spectral.of_parametrization("", self.parametrization, owner)
+            weight: Any = self.parametrization.original
+            return spec, weight, (norm._u, norm._v)
+        spec = spectral.of_hook("", owner, norm)
+        buffers: Any = owner._buffers
+        return spec, getattr(owner, spec.original), (buffers[spec.u], buffers[spec.v])
+
+
+class _Fusion:
+    """All spectrally normalised weights of one D."""
+
+    def __init__(self, layers: list[_Layer]) -> None:
+        self.layers = layers
+        self.keeps = False
+
+    def prepare(self) -> None:
+        """Make every weight ready, and move u and v on."""
+        if self.layers[0].is_bypassed() or self.layers[0].norm.ready is not None:
+            return
+        specs, weights, states = zip(*[layer.parts() for layer in self.layers], strict=True)
+        dtypes = [spectral.dtype_under_autocast(s, w) for s, w in zip(specs, weights, strict=True)]
+        normalised, advanced = spectral.normalise(specs, weights, states, dtypes)
+        with torch.no_grad():
+            for spec, state, moved in zip(specs, states, advanced, strict=True):
+                if spec.iterations and moved is not None:
+                    state[0].copy_(moved[0])
+                    state[1].copy_(moved[1])
+        for layer, weight in zip(self.layers, normalised, strict=True):
+            layer.norm.ready = weight
+
+    def release(self) -> None:
+        """Forget the weights, so that the next call of D makes them anew."""
+        if self.keeps:
+            return
+        for layer in self.layers:
+            layer.norm.ready = None
+            if layer.parametrization is None and layer.norm.name in layer.owner.__dict__:
+                # torch's older hook leaves the last weight on the layer; detached, it can be copied and pickled.
+                layer.owner.__dict__[layer.norm.name] = layer.owner.__dict__[layer.norm.name].detach()
+
+
+class _Before:
+    """Forward pre-hook of a fused D."""
+
+    def __init__(self, fusion: _Fusion) -> None:
+        self.fusion = fusion
+
+    def __call__(self, D: nn.Module, inputs: Any) -> None:
+        self.fusion.prepare()
+
+
+class _After:
+    """Forward hook of a fused D; runs after a forward that raised, too."""
+
+    def __init__(self, fusion: _Fusion) -> None:
+        self.fusion = fusion
+
+    def __call__(self, D: nn.Module, inputs: Any, output: Any) -> None:
+        self.fusion.release()

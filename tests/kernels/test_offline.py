@@ -1,0 +1,52 @@
+"""Every kernel compiles for GPUs that are not there, and none spills."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastdat.kernels import offline
+from tests.environment import REPOSITORY
+
+VARIANTS = offline.variants() if importlib.util.find_spec("triton") else ()
+
+
+@pytest.mark.parametrize("arch", offline.ARCHITECTURES)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_nothing_spills(variant: offline.Variant, arch: int, compiler: None, record_property) -> None:
+    found = offline.compile_variant(variant, arch)
+    record_property("resources", str(found))
+    assert not found.spills, found
+    assert 0 < found.registers <= 128, found
+    assert found.shared_bytes <= 16 * 1024, found
+
+
+def test_variants_have_names_of_their_own() -> None:
+    assert len(set(map(str, VARIANTS))) == len(VARIANTS)
+
+
+def test_pointers_inside_tuples_are_aligned() -> None:
+    variant = offline.Variant(
+        None, "", {"Ws": ("*fp32", "i32", "*fp32"), "n": "i32", "k": "i32"}, {}, aligned=("k",)
+    )
+    assert list(offline._aligned(variant)) == [(0, 0), (0, 2), (2,)]
+
+
+def test_ptxas_that_says_something_else_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="printed no registers"):
+        offline._read("ptxas info: hello", 0)
+
+
+def test_interpreter_objects_are_refused() -> None:
+    pytest.importorskip("triton")
+    code = "from fastdat.kernels import offline; offline.compile_variant(offline.variants()[0], 90)"
+    outcome = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert outcome.returncode != 0
+    assert "TRITON_INTERPRET is set" in outcome.stderr
