@@ -21,13 +21,14 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 PYTEST := -m pytest --timeout=600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types bench compat gpu-check check-python check-compiler clean
+.PHONY: help setup demo test lint format types kernel-resources bench compat gpu-check check-python check-compiler clean
 
 help:
 	@echo "make demo       nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
-	@echo "make test       the test suite"
+	@echo "make test       the test suite, then the kernels under Triton's interpreter"
 	@echo "make lint       ruff: check and formatting    (make format: put it right)"
 	@echo "make types      mypy, strict"
+	@echo "make kernel-resources  registers, spills, shared memory of the kernels, compiled for sm_80 and sm_90"
 	@echo "make bench      the speed of a step, into bench/results"
 	@echo "make compat     the test suite on the oldest supported torch, in $(COMPAT_VENV)"
 	@echo "make gpu-check  on a machine with a GPU, installing nothing: GPU tests and bench"
@@ -39,8 +40,10 @@ demo: $(STAMP) check-compiler
 	$(BIN)/fastdat reproduce fig3 --outdir $(DEMO_DIR) $(DEMO_FLAGS)
 	@echo "Picture, table and JSON are in $(DEMO_DIR)"
 
+# Twice, since Triton reads TRITON_INTERPRET once: kernels compiled for GPUs that are not there, then run on the CPU.
 test: $(STAMP) check-compiler
 	$(BIN)/python $(PYTEST) $(PYTEST_FLAGS)
+	TRITON_INTERPRET=1 $(BIN)/python $(PYTEST) tests/kernels $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -53,12 +56,16 @@ format: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+kernel-resources: $(STAMP)
+	$(BIN)/python -m fastdat.kernels.offline
+
 bench: $(STAMP) check-compiler
 	$(BIN)/python -m pytest bench --benchmark-only \
 	    --benchmark-json="$$($(BIN)/python -m bench.environment)" $(BENCH_FLAGS)
 
 compat: $(COMPAT_STAMP) check-compiler
 	$(COMPAT_VENV)/bin/python $(PYTEST) $(PYTEST_FLAGS)
+	TRITON_INTERPRET=1 $(COMPAT_VENV)/bin/python $(PYTEST) tests/kernels $(PYTEST_FLAGS)
 
 # Runs on whatever torch, triton and pytest `python3` has there.
 gpu-check:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from fastdat.calls import Linearised, Weights, call_both, linearise
 from fastdat.config import DATConfig
-from fastdat.kernels.reference import perturb_clip
-from fastdat.losses import Loss
+from fastdat.kernels import ops
+from fastdat.losses import LOSSES, Loss
 from fastdat.spec import Inputs, Pair, StepSpec, Tensors
 
 
@@ -50,6 +50,17 @@ def global_means(values: Sequence[Tensor], group: dist.ProcessGroup | None) -> l
     sums = collectives.wait_tensor(collectives.all_reduce(sums, "sum", group))
     means = sums[:-1] / sums[-1]
     return [means[i] for i in range(len(values))]
+
+
+def attacked_names(config: DATConfig, loss: Loss) -> tuple[str, str] | None:
+    """The same by their names in ``fastdat.kernels``; None for a loss that the kernels do not know."""
+    if config.seed == "logits":
+        return "identity", "identity"
+    names = [name for name, known in LOSSES.items() if known is loss]
+    if not names:
+        return None
+    g1, g2 = f"{names[0]}.g1", f"{names[0]}.g2"
+    return (g1, g2) if config.seed == "eq10" else (g2, g1)
 
 
 def residual_signs(
@@ -111,10 +122,8 @@ def strength(config: DATConfig, batch: int) -> float:
 class Attacked(NamedTuple):
     """The outcome of the attack."""
 
-    xr: Tensor
-    """x_hat_r (m, ...)."""
-    xf: Tensor
-    """x_hat_f (m, ...)."""
+    x: Inputs
+    """x_hat."""
     clean: Pair
     """Logits (m,) of the clean samples."""
     buffers: Tensors
@@ -155,54 +164,123 @@ def run_attack(
             at = x if config.second_order else x.detached()
             sides = linearise(D, spec, (of_real, of_fake), buffers, at, known=clean)
         if fixed_signs:
-            signs = fixed_signs[step]
+            moves = attack_moves(spec, sides, fixed_signs[step])
         else:
-            signs, targets = residual_signs(config, spec.loss, clean, sides.logits, targets, spec.group)
-        moves = attack_move(spec, sides, signs)
-        if spec.with_info and step == 0:
-            info = attack_info(spec, sides, signs, moves)
-        x = perturbed(config, x, moves)
+            signs, seeded, targets = decide(spec, clean, sides.logits, targets)
+            moves = attack_moves(spec, sides, signs, seeded)
+        of_first_step = spec.with_info and step == 0
+        if of_first_step:
+            info = attack_info(spec, sides, moves)
+        x, measured = perturbed(config, x, moves, measure=of_first_step)
+        info |= measured
         sides = None
-    return Attacked(x.xr, x.xf, clean, moved if config.clean_weight > 0 else buffers, info)
+    return Attacked(x, clean, moved if config.clean_weight > 0 else buffers, info)
 
 
 Move = tuple[Tensor, Tensor]
 """Input gradient (n, ...) and the coefficient (n,) it is scaled by."""
 
 
-def attack_move(spec: StepSpec, sides: Linearised, signs: Pair) -> tuple[Move | None, Move | None]:
-    """Where each attacked side is to move: ``c_i * g_i`` before any clamp; constants in a first-order step."""
+class Moves(NamedTuple):
+    """Where the samples are to move: ``c_i * g_i`` before any clamp; None for a side that is not attacked."""
+
+    real: Move | None
+    fake: Move | None
+    both: Move | None
+    """The two as one move (2n, ...) of real then fake, where D was called on both at once."""
+    seeded: Pair
+    """``dA/dD_i``, (n,) a side."""
+
+
+def decide(spec: StepSpec, clean: Pair, now: Pair, targets: Pair | None) -> tuple[Pair, Pair, Pair | None]:
+    """Signs and seeds (n,) a side, and the targets; arguments as of ``residual_signs``."""
     config = spec.config
-    seeded = seeds(config, spec.loss, sides.logits, signs)
-    scale = strength(config, spec.batch)
+    if spec.attacked is None or spec.group is not None:  # a user's function, or means over several ranks
+        signs, targets = residual_signs(config, spec.loss, clean, now, targets, spec.group)
+        return signs, seeds(config, spec.loss, now, signs), targets
+    wanted = None if targets is None else torch.stack(targets)
+    seeded, sign, target = ops.attack_coefficients(
+        torch.stack(clean), torch.stack(now), wanted, *spec.attacked, config.reduction, -1.0
+    )
+    return Pair(*sign.unbind()), Pair(*seeded.unbind()), Pair(*target.unbind())
+
+
+def attack_moves(spec: StepSpec, sides: Linearised, signs: Pair, seeded: Pair | None = None) -> Moves:
+    """The move of each attacked side; constants in a first-order step. ``seeded`` follows from the signs."""
+    config, scale = spec.config, strength(spec.config, spec.batch)
+    if seeded is None:
+        seeded = seeds(config, spec.loss, sides.logits, signs)
+    both: Move | None = None
+    real: Tensor | None
+    fake: Tensor | None
     with torch.set_grad_enabled(config.second_order):
         if spec.independent:
             # Seeds of one keep the input backward free of the batch statistics; they enter as c_i afterwards.
-            grads = sides.pull(Pair(torch.ones_like(seeded.real), torch.ones_like(seeded.fake)))
-            coefficients = [-scale * seed for seed in seeded]
+            wanted = Pair(torch.ones_like(seeded.real), torch.ones_like(seeded.fake))
+            coefficients = Pair(-scale * seeded.real, -scale * seeded.fake)
         else:
-            grads = sides.pull(seeded)
-            coefficients = [torch.full_like(seed, -scale) for seed in seeded]
-    moves = [None if g is None else (g, c) for g, c in zip(grads, coefficients, strict=True)]
-    if not config.second_order:
-        moves = [None if move is None else (move[0].detach(), move[1].detach()) for move in moves]
-    return moves[0], moves[1]
+            wanted = seeded
+            coefficients = Pair(*[torch.full_like(seed, -scale) for seed in seeded])
+        if sides.pull_both is not None:
+            gradient = sides.pull_both(torch.cat(wanted))
+            real, fake = gradient.chunk(2)
+            both = _move(config, gradient, torch.cat(coefficients))
+        else:
+            real, fake = sides.pull(wanted)
+    of_real, of_fake = (_move(config, g, c) for g, c in zip((real, fake), coefficients, strict=True))
+    return Moves(of_real, of_fake, both, seeded)
 
 
-def perturbed(config: DATConfig, x: Inputs, moves: tuple[Move | None, Move | None]) -> Inputs:
-    """``clip(x + clamp(c g))`` on the attacked sides."""
-    real, fake = moves
-    xr = x.xr if real is None else perturb_clip(x.xr, *real, config.delta_clip, config.bounds_of("real"))
-    xf = x.xf if fake is None else perturb_clip(x.xf, *fake, config.delta_clip, config.bounds_of("fake"))
-    return x._replace(xr=xr, xf=xf)
+def _move(config: DATConfig, gradient: Tensor | None, coefficient: Tensor) -> Move | None:
+    if gradient is None:
+        return None
+    return (gradient, coefficient) if config.second_order else (gradient.detach(), coefficient.detach())
 
 
-def attack_info(
-    spec: StepSpec, sides: Linearised, signs: Pair, moves: tuple[Move | None, Move | None]
-) -> dict[str, Any]:
+def perturbed(
+    config: DATConfig, x: Inputs, moves: Moves, measure: bool = False
+) -> tuple[Inputs, dict[str, Any]]:
+    """``clip(x + clamp(c g))`` on the attacked sides, and what it did to them if that is to be measured."""
+    if moves.both is not None:
+        m = x.xr.shape[0]
+        # Reals come first: where they are not clipped, clipping begins with the fakes.
+        clip_from = m if config.bounds_of("real") is None else 0
+        x_hat, stats = _perturbed(config, x.samples(), moves.both, config.bounds, clip_from, measure)
+        of_real, of_fake = (None, None) if stats is None else stats.split(m)
+        x = x._replace(xr=x_hat[:m], xf=x_hat[m:], both=x_hat)
+    else:
+        xr, of_real = _perturbed(config, x.xr, moves.real, config.bounds_of("real"), 0, measure)
+        xf, of_fake = _perturbed(config, x.xf, moves.fake, config.bounds_of("fake"), 0, measure)
+        x = x.replaced(xr, xf)
+    return x, {**_measured("real", of_real, x.xr), **_measured("fake", of_fake, x.xf)}
+
+
+def _perturbed(
+    config: DATConfig,
+    x: Tensor,
+    move: Move | None,
+    bounds: tuple[float, float] | None,
+    clip_from: int,
+    measure: bool,
+) -> tuple[Tensor, Tensor | None]:
+    if move is None:
+        return x, None
+    if measure:
+        return ops.perturb_clip_stats(x, *move, config.delta_clip, bounds, clip_from=clip_from)
+    return ops.perturb_clip(x, *move, config.delta_clip, bounds, clip_from=clip_from), None
+
+
+def _measured(side: str, stats: Tensor | None, x: Tensor) -> dict[str, Any]:
+    """``delta_rms`` and ``clipped`` of one attack step, from the statistics (n, 2) of a side."""
+    if stats is None:
+        return {}
+    squares, clipped = (stats.sum(0) / x.numel()).unbind()
+    return {f"delta_rms_{side}": squares.sqrt(), f"clipped_{side}": clipped}
+
+
+def attack_info(spec: StepSpec, sides: Linearised, moves: Moves) -> dict[str, Any]:
     """``grad_norm_*`` and ``penalty_fraction`` of DATInfo."""
-    loss = spec.loss
-    seeded = seeds(spec.config, loss, sides.logits, signs)
+    loss, seeded = spec.loss, moves.seeded
     own = Pair(slope(loss.g1, sides.logits.real), slope(loss.g2, sides.logits.fake))
     effects = (None, None) if spec.independent else sides.pull(own)
     info: dict[str, Any] = {}

@@ -67,6 +67,8 @@ class Linearised(NamedTuple):
     buffers: Tensors
     pull: Callable[[Pair], tuple[Tensor | None, Tensor | None]]
     """Seeds (n,) a side -> gradient (n, ...) of ``seeds @ logits``; None for a side that is not attacked."""
+    pull_both: Callable[[Tensor], Tensor] | None = None
+    """Seeds (2n,), real then fake -> gradient (2n, ...), where both sides went through one call of D."""
 
 
 def linearise(
@@ -91,11 +93,15 @@ def linearise(
     if spec.joint and config.real and config.fake:
         logits, _, pullback = at(weights[0], {}, *x.joined())
 
+        def pull_both(seeds: Tensor) -> Tensor:
+            gradient: Tensor = pullback(seeds)[0]
+            return gradient
+
         def pull_joint(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-            real, fake = pullback(torch.cat(seeds))[0].chunk(2)
+            real, fake = pull_both(torch.cat(seeds)).chunk(2)
             return real, fake
 
-        return Linearised(Pair(*logits.chunk(2)), {}, pull_joint)
+        return Linearised(Pair(*logits.chunk(2)), {}, pull_joint, pull_both)
 
     pullbacks: list[Any] = []
     logits_of_sides: list[Tensor] = []

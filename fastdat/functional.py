@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from fastdat import zero_flow
-from fastdat.attack import Attacked, run_attack
+from fastdat.attack import Attacked, attacked_names, run_attack
 from fastdat.calls import Call, Weights, call_aux, call_both
 from fastdat.config import DATConfig
 from fastdat.losses import Loss, discriminator_loss, get_loss
@@ -48,12 +48,11 @@ def objective(
     weights = Weights(spec, params, buffers, in_full=aux_loss is not None)
     moving = {name: buffers[name] for name in spec.moving}
     adversarial = fixed.adversarial if fixed is not None else None
+    x_hat = x if adversarial is None else x.replaced(*adversarial)
     attacked: Attacked | None = None
     if config.attacks and adversarial is None:
         attacked = run_attack(D, spec, weights, moving, x, fixed.signs if fixed is not None else ())
-        moving = attacked.buffers
-        adversarial = attacked.xr, attacked.xf
-    x_hat = x if adversarial is None else x._replace(xr=adversarial[0], xf=adversarial[1])
+        x_hat, moving = attacked.x, attacked.buffers
 
     # The released code updates on the fakes first; only the order of the buffers' moves depends on it.
     fake_first = config.attacks and config.power_iterations == "per_forward"
@@ -76,7 +75,10 @@ def objective(
 
     info: dict[str, Any] = {}
     if spec.with_info:
-        info = _info(x, x_hat, real, fake, clean, attacked.info if attacked is not None else {})
+        of_attack = attacked.info if attacked is not None else {}
+        if config.steps > 1:  # those of one step are not those of all
+            of_attack = {name: value for name, value in of_attack.items() if "delta_rms" not in name}
+        info = _info(x, x_hat, real, fake, clean, of_attack)
     return total, ({**weights.buffers(), **moving}, info)
 
 
@@ -95,14 +97,17 @@ def _info(
         "clean_logits_fake": clean.fake,
         "xr_adv": x_hat.xr,
         "xf_adv": x_hat.xf,
-        "delta_rms_real": _rms(x_hat.xr - x.xr),
-        "delta_rms_fake": _rms(x_hat.xf - x.xf),
         "grad_norm_real": nan,
         "grad_norm_fake": nan,
+        "clipped_real": nan,
+        "clipped_fake": nan,
         "penalty_fraction": nan,
         "aux": (real.extras, fake.extras),
         **of_attack,
     }
+    for side in ("real", "fake"):
+        if f"delta_rms_{side}" not in info:
+            info[f"delta_rms_{side}"] = _rms(getattr(x_hat, f"x{side[0]}") - getattr(x, f"x{side[0]}"))
     detached: dict[str, Any] = tree_map_only(Tensor, Tensor.detach, info)
     return detached
 
@@ -140,7 +145,7 @@ def step(
 
     def of(wanted: Tensors) -> tuple[Tensor, tuple[Tensors, dict[str, Any]]]:
         params = {**frozen, **{name: wanted[name] for name in trainable}}
-        samples = x._replace(xr=wanted.get("xr", x.xr), xf=wanted.get("xf", x.xf)) if of_inputs else x
+        samples = x.replaced(wanted.get("xr", x.xr), wanted.get("xf", x.xf)) if of_inputs else x
         return objective(D, spec, params, buffers, samples, aux_loss, fixed)
 
     if not wanted:
@@ -186,7 +191,9 @@ def dat_grads(
     if spectral_weights(dict(D.named_modules())):
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
     config = config or DATConfig()
-    spec = StepSpec(config, get_loss(loss), independent=True, joint=True, batch=xr.shape[0])
+    loss = get_loss(loss)
+    names = attacked_names(config, loss)
+    spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0], attacked=names)
     constants = {name: param.detach() for name, param in params.items()}
     result = step(D, spec, constants, {}, {}, Inputs(xr, xf).detached())
     return result.grads, result.loss

@@ -35,6 +35,11 @@ class DATInfo:
     """Mean over the reals of ||dA/dx_i||_2 at the clean sample; NaN where the reals are not attacked."""
     grad_norm_fake: Tensor
     """Mean over the fakes of ||dA/dx_i||_2 at the clean sample; NaN where the fakes are not attacked."""
+    clipped_real: Tensor
+    """Share of the reals' elements that ``delta_clip`` or ``bounds`` changed in the first attack step; NaN where the
+    reals are not attacked."""
+    clipped_fake: Tensor
+    """The same of the fakes."""
     penalty_fraction: Tensor
     """Share of the attacked samples whose first delta lowers D's own objective to first order: the gradient
     penalty case of Eq. (13), the others being rewards or unmoved. NaN where nothing is attacked."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.attack import attack_info, attack_move, perturbed, residual_signs
+from fastdat.attack import attack_info, attack_moves, decide, perturbed
 from fastdat.calls import Linearised, Weights, call_both, linearise
 from fastdat.functional import StepResult
 from fastdat.spec import Fixed, Inputs, Pair, StepSpec, Tensors
@@ -123,15 +123,19 @@ def _attack_by_parts(
         move_on = keep_x_hat or k + 1 < config.steps
         logits, grads = over_parts(of_sides, move_on)
         clean = logits if clean is None else clean
-        sign, targets = residual_signs(config, spec.loss, clean, logits, targets, spec.group)
+        sign, seeded, targets = decide(spec, clean, logits, targets)
         signs.append(sign)
         if move_on:
             sides = Linearised(logits, {}, lambda _, grads=grads: grads)  # type: ignore[misc]
-            moves = attack_move(spec, sides, sign)
-            if spec.with_info and keep_x_hat and k == 0:
-                info = attack_info(spec, sides, sign, moves)
-            x = perturbed(config, x, moves)
+            moves = attack_moves(spec, sides, sign, seeded)
+            of_first_step = spec.with_info and keep_x_hat and k == 0
+            if of_first_step:
+                info = attack_info(spec, sides, moves)
+            x, measured = perturbed(config, x, moves, measure=of_first_step)
+            info |= measured
     assert clean is not None
+    if config.steps > 1:  # those of one step are not those of all
+        info = {name: value for name, value in info.items() if "delta_rms" not in name}
     if spec.with_info:
         info |= {"clean_logits_real": clean.real, "clean_logits_fake": clean.fake}
     return (x if keep_x_hat else None), signs, info

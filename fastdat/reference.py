@@ -78,6 +78,17 @@ def dat_step(
             delta = delta.clamp(-config.delta_clip, config.delta_clip)
         return x + delta if bounds is None else (x + delta).clamp(*bounds)
 
+    def clipped(x: Tensor, gradient: Tensor | None, bounds: tuple[float, float] | None) -> Tensor:
+        # Share of the elements that a limit changes, for DATInfo.
+        if gradient is None:
+            return x.new_full((), torch.nan)
+        x, delta = x.detach(), -(config.eps / (config.eps_batch or m)) * gradient.detach()
+        limit = float("inf") if config.delta_clip is None else config.delta_clip
+        moved = x + delta.clamp(-limit, limit)
+        low, high = bounds or (-float("inf"), float("inf"))
+        cut: Tensor = (delta.abs() > limit) | (moved < low) | (moved > high)
+        return cut.to(x.dtype).mean()
+
     xr_hat, xf_hat = xr, xf
     gradient_r = gradient_f = None
     first: list[Tensor | None] = [None, None]
@@ -130,6 +141,8 @@ def dat_step(
         delta_rms_fake=(xf_hat - xf).detach().square().mean().sqrt(),
         grad_norm_real=_mean_norm(first[0], real),
         grad_norm_fake=_mean_norm(first[1], fake),
+        clipped_real=clipped(xr, first[0], config.bounds_of("real")),
+        clipped_fake=clipped(xf, first[1], config.bounds_of("fake")),
         penalty_fraction=torch.cat(
             [
                 _lowered(D, x, args, g, -config.eps * gradient)

@@ -46,6 +46,8 @@ class StepSpec:
     group: dist.ProcessGroup | None = None
     """Ranks that share the batch; None for one process."""
     with_info: bool = False
+    attacked: tuple[str, str] | None = None
+    """Names in ``fastdat.kernels`` of the functions of D that are attacked on real and on fake; None for a user's."""
 
 
 class Inputs(NamedTuple):
@@ -55,15 +57,26 @@ class Inputs(NamedTuple):
     xf: Tensor
     args_real: Args = ()
     args_fake: Args = ()
+    both: Tensor | None = None
+    """Real then fake in one tensor (2m, ...) where there is one already, of which ``xr`` and ``xf`` are halves."""
 
     def detached(self) -> Inputs:
-        return self._replace(xr=self.xr.detach(), xf=self.xf.detach())
+        both = None if self.both is None else self.both.detach()
+        return self._replace(xr=self.xr.detach(), xf=self.xf.detach(), both=both)
+
+    def replaced(self, xr: Tensor, xf: Tensor) -> Inputs:
+        """The same with other samples."""
+        return self._replace(xr=xr, xf=xf, both=None)
+
+    def samples(self) -> Tensor:
+        """Real then fake as one batch (2m, ...)."""
+        return torch.cat([self.xr, self.xf]) if self.both is None else self.both
 
     def joined(self) -> tuple[Tensor, Args]:
-        """Real then fake as one batch (2m, ...)."""
+        """Real then fake as one batch (2m, ...), with D's further arguments."""
         pairs = zip(self.args_real, self.args_fake, strict=True)
         args = tuple(torch.cat([r, f]) if isinstance(r, Tensor) else r for r, f in pairs)
-        return torch.cat([self.xr, self.xf]), args
+        return self.samples(), args
 
 
 class Fixed(NamedTuple):

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 from fastdat import checks, functional, spectral, zero_flow
 from fastdat import microbatch as parts
 from fastdat.anatomy import Anatomy, anatomy
+from fastdat.attack import attacked_names
 from fastdat.config import DATConfig
 from fastdat.distributed import batch_group, run_inside, unwrap
 from fastdat.functional import StepResult
@@ -128,14 +129,16 @@ def dat_step(
     body = anatomy(module)
     checks.check_layers(body.modules, world_size)
     checks.check_device(body.params, x)
+    loss = get_loss(loss)
     spec = StepSpec(
         config,
-        get_loss(loss),
+        loss,
         spectral=spectral.spectral_weights(body.modules),
         aliases=body.aliases,
         batch=xr.shape[0] * world_size,
         group=group,
         with_info=with_info,
+        attacked=attacked_names(config, loss),
     )
     call = _StepCall(module, body, spec, x, aux_loss, _compile_mode(compile), microbatch)
     info: dict[str, Any] = {}

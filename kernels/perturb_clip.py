@@ -237,14 +237,14 @@ def perturb_clip_stats_op(
 ) -> tuple[Tensor, Tensor]:
     out, partials = _launch(x, grad, coefficient, (delta_clip, low, high, clip_from), out_dtype, True)
     assert partials is not None
-    return out, partials.sum(1).to(torch.float32)
+    return out, partials.sum(1)
 
 
 @perturb_clip_stats_op.register_fake
 def _(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype):
     _check(x, grad, coefficient, (delta_clip, low, high, clip_from))
     out = torch.empty_like(sample_major(x), dtype=out_dtype or x.dtype)
-    return out, x.new_empty((x.shape[0], 2), dtype=torch.float32)
+    return out, x.new_empty((x.shape[0], 2), dtype=arithmetic_dtype(x, grad, coefficient))
 
 
 @torch.library.custom_op("fastdat::perturb_clip_backward", mutates_args=())
@@ -363,7 +363,7 @@ As ``reference.perturb_clip``; the number of samples is not limited, one sample 
 """
 
 perturb_clip_stats = differentiable(perturb_clip_stats_op, _setup, _backward)
-"""The same arguments -> x_hat, stats (N, 2) in float32. As ``reference.perturb_clip_stats``; counts are exact up to
+"""The same arguments -> x_hat, stats (N, 2). As ``reference.perturb_clip_stats``; counts are exact up to
 2^24 elements a sample."""
 
 

@@ -94,8 +94,9 @@ def perturb_clip_stats(
     """``perturb_clip`` and what it did to each sample.
 
     Returns:
-        x_hat, as ``perturb_clip``; stats (N, 2) in float32, a constant for autograd: the sum of squares of
-        ``x_hat - x`` (x_hat before it is rounded to its dtype), and the number of elements that a limit changed.
+        x_hat, as ``perturb_clip``; stats (N, 2) in the dtype of the arithmetic, constants for autograd: the sum of
+        squares of ``x_hat - x`` (x_hat before it is rounded to its dtype), and the number of elements that a limit
+        changed.
     """
     scaled, moved, x_hat = _perturb(x, grad, coefficient, delta_clip, bounds, clip_from)
     limited = torch.zeros_like(scaled, dtype=torch.bool)
@@ -106,7 +107,7 @@ def perturb_clip_stats(
     squares = (x_hat - x.to(x_hat.dtype)).detach().square()
     n = x.shape[0]
     stats = torch.stack([squares.reshape(n, -1).sum(1), limited.reshape(n, -1).sum(1)], dim=1)
-    return x_hat.to(out_dtype or x.dtype), stats.to(torch.float32)
+    return x_hat.to(out_dtype or x.dtype), stats
 
 
 def _perturb(

@@ -14,7 +14,9 @@ from torch import nn
 import fastdat
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.data.registry import TRAIN_READERS
+from fastdat.fused_norm import fuse_spectral_norm
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
+from fastdat.spectral import spectral_weights
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display
 from fastdat.training.errors import ConfigError
@@ -68,6 +70,8 @@ def build_trainer(
     device = choose_device(config.device)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     netG, netD = (net.to(device, memory_format=memory_format) for net in build_nets(config))  # type: ignore[call-overload]
+    if spectral_weights(dict(netD.named_modules())):
+        fuse_spectral_norm(netD)  # for G's step; dat_step does so by itself
     optG, optD = (
         torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas, fused=True)
         for net in (netG, netD)

@@ -112,4 +112,5 @@ def measurements(info: DATInfo, config: DATConfig) -> dict[str, Tensor]:
         if attacked:
             values[f"delta_rms_{side}"] = getattr(info, f"delta_rms_{side}")
             values[f"grad_norm_{side}"] = getattr(info, f"grad_norm_{side}")
+            values[f"clipped_{side}"] = getattr(info, f"clipped_{side}")
     return values

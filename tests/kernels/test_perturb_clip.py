@@ -176,7 +176,7 @@ def test_properties(
         clipped = found[clip_from:]
         assert ((clipped >= bounds[0]) & (clipped <= bounds[1])).all()
     change = (found - x).reshape(shape[0], -1)
-    torch.testing.assert_close(stats[:, 0], change.square().sum(1).float())
+    torch.testing.assert_close(stats[:, 0], change.square().sum(1))
     free = x + coefficient.reshape(-1, *(1,) * (x.ndim - 1)) * grad
     touched = ((free - found).abs() > 1e-12).reshape(shape[0], -1).sum(1)
     assert (stats[:, 1] >= touched).all()  # both limits may undo each other

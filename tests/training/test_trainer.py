@@ -93,6 +93,7 @@ def test_run_folder_of_a_dat_run(few_images: ImageSet, tmp_path: Path) -> None:
             "step", "seconds", "it_per_s", "lr", "loss_d", "loss_g", "logits_real", "logits_fake",
             "clean_logits_real", "clean_logits_fake", "penalty_fraction",
             "delta_rms_real", "delta_rms_fake", "grad_norm_real", "grad_norm_fake",
+            "clipped_real", "clipped_fake",
         }  # fmt: skip
         assert line["delta_rms_real"] > 0
         assert 0 <= line["penalty_fraction"] <= 1

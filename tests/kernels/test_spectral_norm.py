@@ -1,0 +1,248 @@
+"""Spectral norm of many weights at once: the kernels against the plain formula and float64."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastdat.kernels import ops, reference
+from fastdat.kernels.multi_tensor import BLOCK, COLUMNS_TILE, ROWS_TILE
+from tests.kernels.accuracy import assert_as_accurate
+
+ORDERS = pytest.mark.parametrize("u_first", [True, False], ids=["u first", "v first"])
+EPS = 1e-12
+# One row, one column, primes, sizes on and off the tiles, and a matrix of more than 2^16 elements.
+SHAPES = ((16, 3, 3, 3), (1, 301), (63, 1), (33, 17, 1, 1), (13, 11, 3, 3), (8, 256), (131, 521))
+
+
+def layers(
+    shapes: tuple[tuple[int, ...], ...] = SHAPES, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Weights, u and v; every other 4-D weight is channels_last."""
+    weights = [torch.randn(shape, dtype=torch.float64).to(device, dtype) for shape in shapes]
+    for i, w in enumerate(weights):
+        if w.ndim == 4 and i % 2 == 0:
+            weights[i] = w.to(memory_format=torch.channels_last)
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    us = [F.normalize(torch.randn(w.shape[0], dtype=state), dim=0).to(device) for w in weights]
+    vs = [F.normalize(torch.randn(w[0].numel(), dtype=state), dim=0).to(device) for w in weights]
+    return weights, us, vs
+
+
+def doubled(*groups: list[Tensor]) -> list[list[Tensor]]:
+    return [[t.detach().double() for t in group] for group in groups]
+
+
+@ORDERS
+@pytest.mark.parametrize("iterations", [0, 1, 2])
+def test_as_accurate_as_the_plain_formula(
+    iterations: int, u_first: bool, device: str, deterministic: None
+) -> None:
+    given = layers(device=device)
+    found = ops.spectral_norm(*given, iterations, EPS, u_first, torch.float32)
+    plain = reference.spectral_norm(*given, iterations, EPS, u_first, torch.float32)
+    exact = reference.spectral_norm(*doubled(*given), iterations, EPS, u_first, torch.float64)
+    for results in zip(found[:3], plain[:3], exact[:3], strict=True):
+        for ours, theirs, true in zip(*results, strict=True):
+            assert_as_accurate(ours, theirs, true)
+    torch.testing.assert_close(found[3].double(), exact[3], rtol=1e-5, atol=0)
+    for w, out in zip(given[0], found[0], strict=True):
+        assert out.stride() == w.stride()
+
+
+@pytest.mark.parametrize("size", [1, *(n + k for n in (*ROWS_TILE, *COLUMNS_TILE) for k in (-1, 0, 1))])
+def test_sizes_around_the_tiles(size: int, device: str, deterministic: None) -> None:
+    given = layers(((size, 5), (7, size)), torch.float64, device)
+    found = ops.spectral_norm(*given, 1, EPS, True, torch.float64)
+    plain = reference.spectral_norm(*given, 1, EPS, True, torch.float64)
+    torch.testing.assert_close(found[:3], plain[:3], rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 40), min_size=2, max_size=4), min_size=1, max_size=5),
+    iterations=st.integers(0, 2),
+    u_first=st.booleans(),
+)
+def test_any_shapes(shapes: list[list[int]], iterations: int, u_first: bool, device: str) -> None:
+    shapes = [shape if len(shape) < 4 else [*shape[:2], 3, 3] for shape in shapes]
+    given = layers(tuple(map(tuple, shapes)), torch.float64, device)
+    found = ops.spectral_norm(*given, iterations, EPS, u_first, torch.float64)
+    plain = reference.spectral_norm(*given, iterations, EPS, u_first, torch.float64)
+    torch.testing.assert_close(found[:3], plain[:3], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "out_dtype"),
+    [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+    ids=str,
+)
+def test_low_precision(dtype: torch.dtype, out_dtype: torch.dtype, device: str) -> None:
+    """bf16 weights are read as they are and summed in fp32; sigma is within 1e-3 of float64 on the same numbers."""
+    given = layers(dtype=dtype, device=device)
+    outs, *_, sigma = ops.spectral_norm(*given, 1, EPS, True, out_dtype)
+    plain, *_ = reference.spectral_norm(*given, 1, EPS, True, out_dtype)
+    exact, *_, true = reference.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
+    torch.testing.assert_close(sigma.double(), true, rtol=1e-5, atol=0)
+    for ours, theirs, weight in zip(outs, plain, exact, strict=True):
+        assert_as_accurate(ours, theirs, weight)
+
+
+def test_weights_laid_out_otherwise(device: str) -> None:
+    """A transposed or sliced weight is copied; the result is contiguous."""
+    base = torch.randn(12, 20, dtype=torch.float64, device=device)
+    weights = [base.t(), base[:, ::2], base[:1].expand(3, 20)]
+    us = [F.normalize(torch.randn(w.shape[0], dtype=torch.float64), dim=0).to(device) for w in weights]
+    vs = [F.normalize(torch.randn(w.shape[1], dtype=torch.float64), dim=0).to(device) for w in weights]
+    found = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    plain = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    torch.testing.assert_close(found[:3], plain[:3], rtol=1e-12, atol=1e-12)
+    assert all(out.is_contiguous() for out in found[0])
+
+
+def test_a_weight_that_begins_anywhere(device: str) -> None:
+    """Not on 16 bytes, as a slice of a flat buffer may."""
+    flat = torch.randn(1 + 16 * 48, device=device)
+    weights = [flat[1:].view(16, 48).requires_grad_()]
+    _, us, vs = layers(((16, 48),), device=device)
+    outs, *_ = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float32)
+    plain, *_ = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float32)
+    upstream = torch.randn(1 + 16 * 48, device=device)[1:].view(16, 48)
+    ours, theirs = (torch.autograd.grad(o[0], weights, upstream)[0] for o in (outs, plain))
+    torch.testing.assert_close(outs, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+# NumPy, in the interpreter, at what these tests are about.
+INVALID = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+
+
+@INVALID
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_nan_and_inf_show(bad: float, iterations: int, device: str) -> None:
+    """In the layer that has them, and in no other."""
+    weights, us, vs = layers(((9, 20), (5, 7)), device=device)
+    weights[0][4, 3] = bad
+    outs, new_us, new_vs, sigma = ops.spectral_norm(weights, us, vs, iterations, EPS, True, torch.float32)
+    assert not sigma[0].isfinite()
+    assert not outs[0].isfinite().all()
+    if iterations:
+        assert not new_us[0].isfinite().all()
+        assert not new_vs[0].isfinite().all()
+    assert all(t.isfinite().all() for t in (outs[1], new_us[1], new_vs[1], sigma[1]))
+
+
+@INVALID
+def test_a_weight_of_zeros_is_what_torch_makes_of_it(device: str) -> None:
+    """0 / 0: NaN, and u and v become 0."""
+    weights, us, vs = layers(((4, 6),), torch.float64, device)
+    weights[0].zero_()
+    found = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    plain = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    torch.testing.assert_close(found[:3], plain[:3], equal_nan=True)
+
+
+@ORDERS
+def test_gradients(u_first: bool, device: str, deterministic: None) -> None:
+    """Also of sigma, also for gradients in another layout than their weight's."""
+    weights, us, vs = layers(device=device)
+    upstream = [torch.randn(w.shape, device=device) for w in weights]  # contiguous, where weights are not
+    weigh = torch.randn(len(weights), device=device)
+    found, exact, plain = [], [], []
+    for function, dtype, result in (
+        (ops.spectral_norm, torch.float32, found),
+        (reference.spectral_norm, torch.float32, plain),
+        (reference.spectral_norm, torch.float64, exact),
+    ):
+        leaves = [w.detach().to(dtype).requires_grad_() for w in weights]
+        states = [[s.to(dtype) for s in group] for group in (us, vs)]
+        outs, *_, sigma = function(leaves, *states, 1, EPS, u_first, dtype)
+        total = sum((o * g.to(dtype)).sum() for o, g in zip(outs, upstream, strict=True)) + sigma @ weigh.to(
+            dtype
+        )
+        result += torch.autograd.grad(total, leaves)
+    for ours, theirs, true in zip(found, plain, exact, strict=True):
+        assert_as_accurate(ours, theirs, true)
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_first_and_second_derivative(iterations: int, device: str) -> None:
+    """u and v are constants, so with an iteration the derivative is that of the formula at the new ones."""
+    weights, us, vs = layers(((2, 1, 1, 2), (2, 3)), torch.float64, device)
+
+    def function(*weights: Tensor) -> tuple[Tensor, ...]:
+        outs, *_, sigma = ops.spectral_norm(weights, *states, 0, EPS, True, torch.float64)
+        return *outs, sigma
+
+    _, *states, _ = ops.spectral_norm(weights, us, vs, iterations, EPS, True, torch.float64)
+    leaves = [w.requires_grad_() for w in weights]
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+def penalised(function: Callable[..., object]) -> Callable[..., Tensor]:
+    """The gradient for the weights of a loss that holds an input gradient of a network made of them."""
+
+    def loss(weights: list[Tensor], us: list[Tensor], vs: list[Tensor], x: Tensor) -> Tensor:
+        (a, b), new_us, _, _ = function(weights, us, vs, 1, EPS, True, torch.float64)
+        gradient = torch.func.vjp(lambda x: torch.tanh(x @ a.t()) @ b.t(), x)[1](x.new_ones(x.shape[0], 1))[0]
+        return gradient.square().sum() + new_us[0].detach().sum()
+
+    return torch.func.grad(loss)
+
+
+def test_under_torch_func_and_compiled(device: str) -> None:
+    weights, us, vs = layers(((6, 5), (1, 6)), torch.float64, device)
+    x = torch.randn(4, 5, dtype=torch.float64, device=device)
+    expected = penalised(reference.spectral_norm)(weights, us, vs, x)
+    torch.testing.assert_close(penalised(ops.spectral_norm)(weights, us, vs, x), expected)
+    compiled = torch.compile(penalised(ops.spectral_norm), fullgraph=True)
+    torch.testing.assert_close(compiled(weights, us, vs, x), expected)
+
+
+def test_opcheck(device: str) -> None:
+    from fastdat.kernels import spectral_norm, spectral_norm_backward
+
+    for iterations, u_first, dtype in itertools.product(
+        (0, 1), (True, False), (torch.float32, torch.bfloat16)
+    ):
+        weights, us, vs = layers(((6, 2, 3, 3), (3, 8)), device=device)
+        weights = [w.requires_grad_(dtype == torch.float32) for w in weights]
+        given = (weights, us, vs, iterations, EPS, u_first, dtype)
+        torch.library.opcheck(spectral_norm._forward, given)
+    outs, state, sigma = spectral_norm._forward(*given)
+    grads = [torch.randn_like(o, requires_grad=True) for o in outs]
+    given = (grads, [w.detach() for w in weights], state, sigma, torch.randn_like(sigma))
+    torch.library.opcheck(spectral_norm_backward._backward, given)
+
+
+def test_equal_inputs_give_equal_bits(device: str) -> None:
+    weights, us, vs = layers(((33, 17, 1, 1), (13, 11, 3, 3)), device=device)
+    leaves = [w.requires_grad_() for w in weights]
+
+    def run() -> list[Tensor]:
+        outs, new_us, new_vs, sigma = ops.spectral_norm(leaves, us, vs, 1, EPS, True, torch.float32)
+        total = sum(o.square().sum() for o in outs)
+        return [*outs, *new_us, *new_vs, sigma, *torch.autograd.grad(total, leaves)]
+
+    first = run()
+    for _ in range(3 if device == "cpu" else 50):
+        assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+
+
+def test_a_weight_of_many_programs(device: str) -> None:
+    """More partial sums than one block of a matrix: the counts that a program sums up are those it should."""
+    given = layers(((3, 5 * BLOCK + 1), (9 * ROWS_TILE[0] + 1, 3)), device=device)
+    found = ops.spectral_norm(*given, 1, EPS, True, torch.float32)
+    exact = reference.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
+    for ours, true in zip(found[:3], exact[:3], strict=True):
+        for a, b in zip(ours, true, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
