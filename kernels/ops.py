@@ -91,7 +91,7 @@ def spectral_norm(
     out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
     """``W / sigma`` of all weights at once; see ``reference.spectral_norm``."""
-    function = of_spectral.spectral_norm if use_triton(weights[0]) else reference.spectral_norm
+    function = of_spectral.spectral_norm if weights and use_triton(weights[0]) else reference.spectral_norm
     found: tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]
     found = function(weights, us, vs, iterations, eps, u_first, out_dtype)
     return found

@@ -233,6 +233,33 @@ def _slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     return gradient
 
 
+# --- spectral norm ------------------------------------------------------------------------------------------------
+
+
+def check_spectral_norm(weights: Sequence[Tensor], us: Sequence[Tensor], vs: Sequence[Tensor]) -> None:
+    """Raises: ValueError, where the arguments of ``spectral_norm`` do not fit together."""
+    if not weights or not len(weights) == len(us) == len(vs):
+        raise ValueError(
+            f"weights, us and vs must be as many, at least one: got {len(weights)}, {len(us)} and {len(vs)}"
+        )
+    for i, (w, u, v) in enumerate(zip(weights, us, vs, strict=True)):
+        if w.ndim < 2 or w.numel() == 0:
+            raise ValueError(
+                f"weights[{i}] must be (rows, columns, ...) and hold something, got shape {tuple(w.shape)}"
+            )
+        shapes = (w.shape[0],), (w[0].numel(),)
+        if (tuple(u.shape), tuple(v.shape)) != shapes:
+            raise ValueError(
+                f"u and v of weights[{i}], of shape {tuple(w.shape)}, must be of shapes {shapes[0]} and {shapes[1]}, "
+                f"got {tuple(u.shape)} and {tuple(v.shape)}"
+            )
+        if w.dtype != weights[0].dtype or w.device != weights[0].device:
+            raise ValueError(
+                f"weights must share one dtype and device, got {weights[0].dtype} on {weights[0].device} and "
+                f"{w.dtype} on {w.device} (weights[{i}]): normalise each kind in a call of its own"
+            )
+
+
 def spectral_norm(
     weights: Sequence[Tensor],
     us: Sequence[Tensor],
@@ -257,7 +284,11 @@ def spectral_norm(
     Returns:
         ``W / sigma`` in the shapes of ``weights``; u and v; sigma (L,). The arithmetic, u, v and sigma are in fp32
         or wider.
+
+    Raises:
+        ValueError: weights of several dtypes or devices, or vectors that are not theirs.
     """
+    check_spectral_norm(weights, us, vs)
     normalised, new_us, new_vs, sigmas = [], [], [], []
     for weight, u, v in zip(weights, us, vs, strict=True):
         wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight

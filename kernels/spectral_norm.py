@@ -63,6 +63,7 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.reference import check_spectral_norm
 from fastdat.kernels.spectral_norm_backward import backward_everywhere
 
 # Where a pass takes its vector from.
@@ -239,6 +240,7 @@ def _launch_forward(
     u_first: bool,
     out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
+    check_spectral_norm(weights, us, vs)
     weights = [as_stored(w) for w in weights]
     outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
     layers = [layer_of(w) for w in weights]
@@ -338,6 +340,7 @@ def _(
     u_first: bool,
     out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
+    check_spectral_norm(weights, us, vs)
     dtype = accumulator(weights[0])
     outs = [torch.empty_like(as_stored(w), dtype=out_dtype) for w in weights]
     state = weights[0].new_empty(state_size(weights), dtype=dtype)

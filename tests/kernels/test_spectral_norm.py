@@ -224,6 +224,26 @@ def test_opcheck(device: str) -> None:
     torch.library.opcheck(spectral_norm_backward._backward, given)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, u, v: ([], [], []), r"at least one: got 0, 0 and 0"),
+        (lambda w, u, v: (w, u[:1], v), r"as many, at least one: got 2, 1 and 2"),
+        (lambda w, u, v: ([w[0], w[1].double()], u, v), r"one dtype and device, got torch.float32.*float64"),
+        (
+            lambda w, u, v: (w, v, u),
+            r"u and v of weights\[0\], of shape \(9, 20\), must be of shapes \(9,\) and \(20,\)",
+        ),
+        (lambda w, u, v: ([w[0], w[1][:0]], u, v), r"weights\[1\] must be .* got shape \(0, 7\)"),
+    ],
+    ids=["none", "too few", "two dtypes", "swapped", "empty"],
+)
+def test_what_does_not_fit_says_so(change: Callable[..., object], message: str) -> None:
+    given = change(*layers(((9, 20), (5, 7))))
+    with pytest.raises(ValueError, match=message):
+        ops.spectral_norm(*given, 1, EPS, True, torch.float32)
+
+
 def test_equal_inputs_give_equal_bits(device: str) -> None:
     weights, us, vs = layers(((33, 17, 1, 1), (13, 11, 3, 3)), device=device)
     leaves = [w.requires_grad_() for w in weights]
