@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench import report
+from bench import kernel_report, report
+from bench.kernel_report import KERNELS
 from bench.report import MEASUREMENTS
 from fastdat import provenance
 from tests.data_fixtures import cifar10_root  # noqa: F401  # a fixture
@@ -22,6 +23,7 @@ use_cache_folder(Path(_COMPILED.name))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MEASUREMENTS] = []
+    config.stash[KERNELS] = []
 
 
 def pytest_unconfigure() -> None:
@@ -64,4 +66,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for measurement in config.stash[MEASUREMENTS]:
         terminalreporter.write_sep("=", "one step of the discriminator")
         for line in report.tables(measurement):
+            terminalreporter.write_line(line)
+    kernels = config.stash[KERNELS]
+    if kernels:
+        terminalreporter.write_sep("=", "kernels")
+        for line in kernel_report.tables(kernels):
             terminalreporter.write_line(line)

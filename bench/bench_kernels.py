@@ -1,0 +1,64 @@
+"""The kernels against the plain formula, against the same compiled, and against a copy of memory."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import time
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.interleaved import ReplayClock
+from bench.kernel_measure import KernelMeasurement, measure
+from bench.kernel_report import KERNELS
+from bench.kernel_workloads import FASTDAT, Case, cases
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ROUNDS, REPEATS = (20, 10) if DEVICE.type == "cuda" else (15, 3)
+CLOCK = ReplayClock()
+LAST_START = time.monotonic() + float(os.environ.get("FASTDAT_BENCH_SECONDS", "inf"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test a case and provider, in the order of the cases."""
+    pairs = [(case, provider) for case in cases(DEVICE) for provider in case.provider_names()]
+    ids = [f"{case.name}-{provider}" for case, provider in pairs]
+    metafunc.parametrize(("case", "provider"), pairs, ids=ids)
+
+
+@pytest.fixture
+def measurement(request: pytest.FixtureRequest, case: Case) -> KernelMeasurement:
+    """All providers of a case, measured in turns, once."""
+    measured, kernels = measure_once(case), request.config.stash[KERNELS]
+    if not kernels or kernels[-1] is not measured:
+        kernels.append(measured)
+    return measured
+
+
+@functools.lru_cache(maxsize=1)  # the tests of a case come one after another
+def measure_once(case: Case) -> KernelMeasurement:
+    """Measure a case, with nothing left of the one before."""
+    if time.monotonic() > LAST_START:
+        pytest.skip("FASTDAT_BENCH_SECONDS are over")
+    torch.compiler.reset()
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        if case.memory_bytes > torch.cuda.mem_get_info()[0]:
+            pytest.skip(f"needs up to {case.memory_bytes / 2**30:.0f} GiB of device memory")
+    return measure(case, int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS)), REPEATS)
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+def bench_kernel(benchmark: BenchmarkFixture, measurement: KernelMeasurement, provider: str) -> None:
+    """Report one provider's rounds; fail where fastdat's result is not right, skip where another's is not."""
+    result = measurement.results[provider]
+    if result.problem is not None and (result.absent or provider != FASTDAT):
+        pytest.skip(f"{provider}: {result.problem}")
+    benchmark.group = measurement.case.name
+    benchmark.extra_info.update(measurement.summary(provider))
+    assert result.timing is not None, result.problem
+    benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(result.timing))

@@ -1,0 +1,228 @@
+"""Measures every provider of a case: first what it computes, then how fast, in turn with a large copy."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.interleaved import Step, Timing, interleave
+from bench.kernel_workloads import Case, Provider
+
+SLACK = 1e-6
+"""Relative error that is never held against a provider."""
+COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}
+MOST_SETS = 128
+LARGEST_GRAPH = 1 << 30
+"""Bytes of a set of inputs above which no graph is made: it would hold memory, and the host is no matter there."""
+NO_KERNELS = "no Triton kernels run here; their interpreter is not timed"
+
+
+@dataclass
+class Result:
+    """What is known of one provider."""
+
+    problem: str | None = None
+    """Why it is not timed."""
+    absent: bool = False
+    """It does not exist on this device."""
+    error: float | None = None
+    limit: float | None = None
+    compile_seconds: float | None = None
+    """Time of the first call."""
+    launches: int | None = None
+    """Kernels on the device in one call; None on a CPU."""
+    timing: Timing | None = None
+    """Of calls as a program makes them: where the device waits for the host, that counts."""
+    graph_timing: Timing | None = None
+    """Of the same calls replayed as a CUDA graph; None on a CPU, or where they cannot be captured."""
+
+    @property
+    def device_timing(self) -> Timing | None:
+        """By the device's time alone, as far as known."""
+        return self.graph_timing or self.timing
+
+
+@dataclass
+class KernelMeasurement:
+    """All providers of one case, measured together."""
+
+    case: Case
+    copies: int
+    """Sets of inputs that take turns."""
+    copy_rate: float
+    """Bytes read and written a second by a large copy."""
+    results: dict[str, Result]
+
+    def rate(self, provider: str) -> float | None:
+        """Bytes that must move, over the median time."""
+        timing = self.results[provider].device_timing
+        return None if timing is None else self.case.bytes / timing.median
+
+    def summary(self, provider: str) -> dict[str, Any]:
+        """Everything known of a provider, for the JSON."""
+        result, rate = self.results[provider], self.rate(provider)
+        facts: dict[str, Any] = {
+            "case": self.case.name, "kernel": self.case.kernel, **self.case.facts, "provider": provider,
+            "bytes": self.case.bytes, "input_sets": self.copies, "copy_gb_per_s": self.copy_rate / 1e9,
+            "error": result.error, "error_limit": result.limit, "first_call_s": result.compile_seconds,
+            "launches": result.launches,
+        }  # fmt: skip
+        if result.timing is not None:
+            facts |= result.timing.summary()
+        if result.graph_timing is not None:
+            facts |= {f"graph_{key}": value for key, value in result.graph_timing.summary().items()}
+        if rate is not None:
+            facts |= {"gb_per_s": rate / 1e9, "percent_of_copy": 100 * rate / self.copy_rate}
+        return facts
+
+
+def measure(case: Case, rounds: int, repeats: int) -> KernelMeasurement:
+    """Check every provider, then time in turns those that are right, and a large copy.
+
+    Args:
+        case: what to measure.
+        rounds, repeats: as of `interleave`.
+    """
+    count = input_sets(case)
+    inputs = [case.inputs(seed) for seed in range(count)]
+    exact = case.exact(inputs[0])
+    providers = {provider.name: provider for provider in case.providers()}
+    eager = next(iter(providers.values()))
+    limit = 2 * relative_error(eager.call(eager.prepare(inputs[0])), exact) + SLACK
+    results, steps = {}, dict[str, Step]()
+    for name in case.provider_names():
+        if name not in providers:
+            results[name] = Result(NO_KERNELS, absent=True)
+            continue
+        results[name] = examine(providers[name], inputs[0], exact, limit)
+        if results[name].problem is None:
+            steps[name] = Rotating(providers[name], inputs)
+    del exact
+    graphs: dict[str, Step] = {}
+    if case.device.type == "cuda":
+        for name, step in steps.items():
+            results[name].launches = count_launches(step)
+            graph = captured(step, count) if case.input_bytes <= LARGEST_GRAPH else None
+            if graph is not None:
+                graphs[_of_graph(name)] = graph
+    copy = Copy(case.device)
+    timings = interleave(
+        {**steps, **graphs, _COPY: copy}, cuda=case.device.type == "cuda", rounds=rounds, repeats=repeats
+    )
+    for name in steps:
+        results[name].timing = timings[name]
+        if _of_graph(name) in timings:
+            results[name].graph_timing = Timing([s / count for s in timings[_of_graph(name)].seconds])
+    return KernelMeasurement(case, count, copy.bytes / timings[_COPY].median, results)
+
+
+_COPY = "a large copy"
+
+
+def _of_graph(name: str) -> str:
+    return f"{name}, graph"
+
+
+def input_sets(case: Case) -> int:
+    """As many as are together larger than twice a GPU's L2 cache, within reason; two at least."""
+    if case.device.type != "cuda":
+        return 4
+    l2: int = torch.cuda.get_device_properties(case.device).L2_cache_size
+    return max(2, min(2 * l2 // case.input_bytes + 1, MOST_SETS))
+
+
+def examine(provider: Provider, inputs: Any, exact: Sequence[Tensor], limit: float) -> Result:
+    """Whether a provider is right, and how long its first call takes."""
+    prepared = provider.prepare(inputs)
+    start = time.perf_counter()
+    try:
+        found = provider.call(prepared)
+        error = relative_error(found, exact)  # waits for the device
+    except Exception as failure:  # the others are measured all the same, and this one fails its test
+        reason = str(failure).strip().partition("\n")[0]
+        return Result(f"{type(failure).__name__}: {reason}", limit=limit)
+    seconds = time.perf_counter() - start
+    problem = None if error <= limit else f"wrong by {error:.2g}, where {limit:.2g} is allowed"
+    return Result(problem, error=error, limit=limit, compile_seconds=seconds)
+
+
+def relative_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """The largest ``max |found - exact| / max |exact|`` of all results; infinite where anything is not finite."""
+    worst = 0.0
+    for ours, truth in zip(found, exact, strict=True):
+        if ours.shape != truth.shape:
+            return float("inf")
+        rows = max(1, (1 << 24) // max(1, truth[0].numel()))
+        pieces = zip(ours.detach().split(rows), truth.detach().split(rows), strict=True)
+        difference = torch.stack([(a.double() - b).abs().max() for a, b in pieces]).max()
+        error = float(difference / truth.detach().abs().max())
+        worst = max(worst, error) if error == error else float("inf")
+    return worst
+
+
+class Rotating:
+    """Calls a provider on one set of inputs after another."""
+
+    def __init__(self, provider: Provider, inputs: Sequence[Any]) -> None:
+        self._call = provider.call
+        self._prepared = itertools.cycle([provider.prepare(one) for one in inputs])
+
+    def __call__(self) -> object:
+        return self._call(next(self._prepared))
+
+
+class Copy:
+    """A copy of random data, the ceiling on the rates of all that reads and writes memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        size = COPY_BYTES[device.type]
+        self._source = torch.randn(size // 4, device=device)
+        self._target = torch.empty_like(self._source)
+        self.bytes = 2 * size
+        """Read and written."""
+
+    def __call__(self) -> object:
+        return self._target.copy_(self._source)
+
+
+def captured(step: Step, calls: int) -> Step | None:
+    """`calls` calls as one CUDA graph; None where they cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about autograd on two streams: nothing is added up here
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        try:
+            with torch.cuda.graph(graph):
+                for _ in range(calls):
+                    step()
+        except RuntimeError:
+            return None
+    replay: Step = graph.replay
+    return replay
+
+
+def count_launches(step: Step) -> int | None:
+    """Kernels, copies and fills on the device in one call; None where the profiler sees none."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the profiler's own cycles
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            step()
+            torch.cuda.synchronize()
+    count = sum(event.device_type.name == "CUDA" for event in profiler.events() or ())
+    return count or None
