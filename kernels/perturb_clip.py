@@ -32,8 +32,6 @@ from fastdat.kernels.reference import arithmetic_dtype, check_perturb_clip
 BLOCK = 1024
 """Elements a program handles, 8 a thread."""
 NUM_WARPS = 4
-MAX_BLOCKS = 65535
-"""Limit of CUDA on the second axis of a grid."""
 
 
 # --- kernels ------------------------------------------------------------------------------------------------------
@@ -68,7 +66,9 @@ def perturb_clip_kernel(
     WITH_STATS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_sample, i_block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks = (size + BLOCK - 1) // BLOCK
+    i = tl.program_id(0)
+    i_sample, i_block = (i // blocks).to(tl.int64), i % blocks
     o = i_block * BLOCK + tl.arange(0, BLOCK)
     m = o < size
     b_c = tl.load(coefficient + i_sample)
@@ -89,7 +89,7 @@ def perturb_clip_kernel(
     tl.store(out + i_sample * size + o, round_to(b_out, out.dtype.element_ty), mask=m)
     if WITH_STATS:
         applied = tl.where(m, b_out - b_x, 0.0)
-        p = partials + (i_sample * tl.num_programs(1) + i_block) * 2
+        p = partials + (i_sample * blocks + i_block) * 2
         tl.store(p, tl.sum(applied * applied))
         tl.store(p + 1, tl.sum((m & limited).to(tl.float32)))
 
@@ -110,7 +110,9 @@ def perturb_clip_backward_kernel(
     HIGH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_sample, i_block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks = (size + BLOCK - 1) // BLOCK
+    i = tl.program_id(0)
+    i_sample, i_block = (i // blocks).to(tl.int64), i % blocks
     o = i_block * BLOCK + tl.arange(0, BLOCK)
     m = o < size
     b_c = tl.load(coefficient + i_sample)
@@ -131,7 +133,7 @@ def perturb_clip_backward_kernel(
     b_ddelta = tl.where(passes, b_dx, 0.0)
     tl.store(dx + i_sample * size + o, round_to(b_dx, dx.dtype.element_ty), mask=m)
     tl.store(dg + i_sample * size + o, round_to(b_ddelta * b_c, dg.dtype.element_ty), mask=m)
-    tl.store(partials + i_sample * tl.num_programs(1) + i_block, tl.sum(tl.where(m, b_ddelta * b_g, 0.0)))
+    tl.store(partials + i_sample * blocks + i_block, tl.sum(tl.where(m, b_ddelta * b_g, 0.0)))
 
 
 # --- memory layout ------------------------------------------------------------------------------------------------
@@ -158,13 +160,7 @@ def in_layout_of(x: Tensor, tensor: Tensor) -> Tensor:
 def sizes(x: Tensor) -> tuple[int, int, int]:
     """Samples, elements of one sample, blocks of one sample."""
     size = x.numel() // x.shape[0]
-    blocks = -(-size // BLOCK)
-    if blocks > MAX_BLOCKS:
-        raise ValueError(
-            f"samples of at most {MAX_BLOCKS * BLOCK} elements fit the kernel's grid, got {size}: "
-            "use fastdat.kernels.reference.perturb_clip"
-        )
-    return x.shape[0], size, blocks
+    return x.shape[0], size, -(-size // BLOCK)
 
 
 # --- operators ----------------------------------------------------------------------------------------------------
@@ -197,7 +193,7 @@ def _launch(
     out = torch.empty_like(x, dtype=out_dtype or x.dtype)
     partials = x.new_empty((n, blocks, 2), dtype=dtype) if with_stats else None
     with torch.cuda.device_of(x):
-        perturb_clip_kernel[n, blocks](
+        perturb_clip_kernel[n * blocks,](
             x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), out, partials, size, clip_from,
             DELTA_CLIP=delta_clip, LOW=low, HIGH=high, WITH_STATS=with_stats, BLOCK=BLOCK, num_warps=NUM_WARPS,
         )  # fmt: skip
@@ -264,7 +260,7 @@ def perturb_clip_backward_op(
     dx, dg = torch.empty_like(x), torch.empty_like(x, dtype=grad.dtype)
     partials = x.new_empty((n, blocks), dtype=dtype)
     with torch.cuda.device_of(x):
-        perturb_clip_backward_kernel[n, blocks](
+        perturb_clip_backward_kernel[n * blocks,](
             in_layout_of(x, upstream), x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), dx, dg, partials,
             size, clip_from, DELTA_CLIP=delta_clip, LOW=low, HIGH=high, BLOCK=BLOCK, num_warps=NUM_WARPS,
         )  # fmt: skip
@@ -358,9 +354,7 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 perturb_clip = differentiable(perturb_clip_op, _setup, _backward)
 """(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype) -> x_hat, in the layout of x.
-
-As ``reference.perturb_clip``; the number of samples is not limited, one sample holds at most 67 million elements.
-"""
+As ``reference.perturb_clip``."""
 
 perturb_clip_stats = differentiable(perturb_clip_stats_op, _setup, _backward)
 """The same arguments -> x_hat, stats (N, 2). As ``reference.perturb_clip_stats``; counts are exact up to
