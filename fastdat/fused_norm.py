@@ -55,7 +55,8 @@ def fuse_spectral_norm(D: Module) -> Module:
     """Let every call of D normalise all its spectrally normalised weights in one operation.
 
     D is changed in place and stays what it was: parameters, buffers and state_dict keep their names and values, and
-    outputs, gradients and the moves of u and v keep theirs, to rounding. Call it again after adding layers.
+    outputs, gradients and the moves of u and v keep theirs, to rounding. Every layer is normalised once a forward of D,
+    also one that D calls twice, or not at all. Call it again after adding layers.
 
     Args:
         D: a module whose layers have torch's spectral norm (parametrization or older hook) or fastdat's.
