@@ -93,7 +93,11 @@ def residual_signs(
     if means:
         value = Pair(means[0].expand_as(value.real), means[1].expand_as(value.fake))
     residual = Pair(value.real.detach() - targets.real, value.fake.detach() - targets.fake)
-    return Pair(torch.sign(residual.real), torch.sign(residual.fake)), targets
+    return Pair(_sign(residual.real), _sign(residual.fake)), targets
+
+
+def _sign(residual: Tensor) -> Tensor:
+    return torch.where(residual.isnan(), residual, torch.sign(residual))  # torch's sign of NaN is 0
 
 
 def slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:

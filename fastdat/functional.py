@@ -154,10 +154,13 @@ def step(
     if traced:
         grads, (loss, (moved, info)) = torch.func.grad_and_value(of, has_aux=True)(wanted)
         return StepResult(loss, grads, moved, info)
-    with torch.enable_grad(), zero_flow.skipping() if spec.config.second_order else nullcontext():
+    with torch.enable_grad():
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in wanted.items()}
         loss, (moved, info) = of(leaves)
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        with zero_flow.skipping() if spec.config.second_order else nullcontext():
+            found = torch.autograd.grad(
+                loss, list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
     return StepResult(loss.detach(), dict(zip(leaves, found, strict=True)), moved, info)
 
 

@@ -56,7 +56,8 @@ def fuse_spectral_norm(D: Module) -> Module:
 
     D is changed in place and stays what it was: parameters, buffers and state_dict keep their names and values, and
     outputs, gradients and the moves of u and v keep theirs, to rounding. Every layer is normalised once a forward of D,
-    also one that D calls twice, or not at all. Call it again after adding layers.
+    also one that D calls twice, or not at all. Call it again after adding layers. Two things torch's norms can do and
+    these cannot: activation checkpointing of a part of D, and ``torch.func`` transforms over a D in training mode.
 
     Args:
         D: a module whose layers have torch's spectral norm (parametrization or older hook) or fastdat's.
@@ -89,7 +90,7 @@ def fuse_spectral_norm(D: Module) -> Module:
             f"{type(D).__name__} has no spectral norm to fuse: put fastdat.spectral_norm on its layers first"
         )
     fusion = _Fusion(layers)
-    D.register_forward_pre_hook(_Before(fusion))
+    D.register_forward_pre_hook(_Before(fusion), prepend=True)  # before a norm that is on D itself
     D.register_forward_hook(_After(fusion), always_call=True)
     return D
 
@@ -112,13 +113,14 @@ def normalised_once(D: nn.Module) -> Iterator[None]:
     ]
     if not fusions:
         raise ValueError(f"{type(D).__name__} is not fused: call fastdat.fuse_spectral_norm(D) first")
+    outside = [fusion.keeps for fusion in fusions]
     try:
         for fusion in fusions:
             fusion.keeps = True
         yield
     finally:
-        for fusion in fusions:
-            fusion.keeps = False
+        for fusion, kept in zip(fusions, outside, strict=True):
+            fusion.keeps = kept
             fusion.release()
 
 
@@ -162,6 +164,10 @@ class _Layer:
             return self.parametrization._modules["0"] is not self.norm
         return self.norm.name in self.owner._parameters
 
+    def is_gone(self) -> bool:
+        """Whether the norm has been removed since (``torch.nn.utils.remove_spectral_norm``)."""
+        return self.parametrization is None and self.norm.name + "_orig" not in self.owner._parameters
+
     def parts(self) -> tuple[SpectralWeight, Tensor, State]:
         owner, norm = self.owner, self.norm
         if self.parametrization is not None:
@@ -182,9 +188,14 @@ class _Fusion:
 
     def prepare(self) -> None:
         """Make every weight ready, and move u and v on."""
-        if self.layers[0].is_bypassed() or self.layers[0].norm.ready is not None:
+        layers = [layer for layer in self.layers if not layer.is_gone()]
+        if not layers or layers[0].is_bypassed():
             return
-        specs, weights, states = zip(*[layer.parts() for layer in self.layers], strict=True)
+        specs, weights, states = zip(*[layer.parts() for layer in layers], strict=True)
+        ready = layers[0].norm.ready
+        wanted = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        if ready is not None and (ready.requires_grad or not wanted):
+            return  # one set for several calls
         dtypes = [spectral.dtype_under_autocast(s, w) for s, w in zip(specs, weights, strict=True)]
         normalised, advanced = spectral.normalise(specs, weights, states, dtypes)
         with torch.no_grad():
@@ -192,7 +203,7 @@ class _Fusion:
                 if spec.iterations and moved is not None:
                     state[0].copy_(moved[0])
                     state[1].copy_(moved[1])
-        for layer, weight in zip(self.layers, normalised, strict=True):
+        for layer, weight in zip(layers, normalised, strict=True):
             layer.norm.ready = weight
 
     def release(self) -> None:
@@ -201,9 +212,6 @@ class _Fusion:
             return
         for layer in self.layers:
             layer.norm.ready = None
-            if layer.parametrization is None and layer.norm.name in layer.owner.__dict__:
-                # torch's older hook leaves the last weight on the layer; detached, it can be copied and pickled.
-                layer.owner.__dict__[layer.norm.name] = layer.owner.__dict__[layer.norm.name].detach()
 
 
 class _Before:

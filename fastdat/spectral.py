@@ -149,11 +149,15 @@ def normalise(
             groups.setdefault(alike, []).append(i)
     with torch.autocast(weights[0].device.type if weights else "cpu", enabled=False):  # sigma in fp32
         for (iterations, eps, u_first, _, of_state, dtype), members in groups.items():
-            matrices = [weights[i].movedim(specs[i].dim, 0) for i in members]
+            # torch's older hook takes a vector for a matrix of one column.
+            matrices = [
+                weights[i].movedim(specs[i].dim, 0) if weights[i].ndim > 1 else weights[i].unsqueeze(1)
+                for i in members
+            ]
             us, vs = zip(*[states[i] for i in members], strict=True)
             outs, us, vs, _ = ops.spectral_norm(matrices, us, vs, iterations, eps, u_first, dtype)
             for i, out, u, v in zip(members, outs, us, vs, strict=True):
-                normalised[i] = out.movedim(0, specs[i].dim)
+                normalised[i] = out.movedim(0, specs[i].dim) if weights[i].ndim > 1 else out.squeeze(1)
                 if iterations:
                     advanced[i] = (u.to(of_state), v.to(of_state))
     return normalised, advanced

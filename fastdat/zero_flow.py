@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastdat import zero_rules
-from fastdat.zero_rules import EXPENSIVE, SUMS, VIEWS, verdict
+from fastdat.zero_rules import EXPENSIVE, SUMS, verdict
 
 aten = torch.ops.aten
 
@@ -66,7 +66,7 @@ class ZeroFlow(CustomGraphPass):
                 found = verdict(node.target, node.args, is_zero)
             if isinstance(found, tuple):
                 parts[node] = found
-                if any(found) and not all(found):
+                if any(found) and not all(found) and _is_static(node):
                     _leave_out(node, found)
             elif found:
                 zeros[node] = None
@@ -92,8 +92,13 @@ def _is_number_zero(arg: Any) -> bool:
 
 
 def _is_static(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and all(type(n) is int for n in (*value.shape, *value.stride()))
+    """Whether the shapes of all its results are known numbers."""
+    values = tree_leaves(node.meta.get("val"))
+    return all(
+        isinstance(v, Tensor) and all(type(n) is int for n in (*v.shape, *v.stride()))
+        for v in values
+        if v is not None
+    )
 
 
 def _leave_out(node: fx.Node, zero: tuple[bool, ...]) -> None:
@@ -125,11 +130,12 @@ def _layout(x: Tensor) -> tuple[Any, ...]:
 def _reaches_output(node: fx.Node) -> bool:
     """Whether ``node``, or a view of it, is a result of the graph, or is written to."""
     for user in node.users:
-        packet = getattr(user.target, "overloadpacket", None)
-        if user.op == "output" or (packet in VIEWS and _reaches_output(user)):
+        if user.op == "output" or (user.target is operator.getitem and _reaches_output(user)):
             return True
         schema = getattr(user.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
+        if schema is not None and (
+            schema.is_mutable or (any(r.alias_info for r in schema.returns) and _reaches_output(user))
+        ):
             return True
     return False
 
@@ -156,13 +162,18 @@ def _full_of_zeros(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 @contextmanager
 def skipping() -> Iterator[None]:
-    """Within it, matrix products and convolutions of what is known to be zero are not computed."""
+    """Within it, matrix products and convolutions of what is known to be zero are not computed.
+
+    A tensor may be filled behind PyTorch's back, by an extension's kernel or through ``.data``. So before an operation
+    is left out its zeros are looked at, which on a CUDA device waits for them; while a CUDA graph is captured, where
+    nothing can be waited for, everything is computed.
+    """
     with _Skipping():
         yield
 
 
 class _Skipping(TorchDispatchMode):
-    """Remembers which tensors are zero; each is forgotten when it dies or is written to."""
+    """Remembers which tensors are made as zero; each is forgotten when it dies or is written to."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -177,8 +188,9 @@ class _Skipping(TorchDispatchMode):
         self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         found = verdict(op, args, self._is_zero)
-        if found and op.overloadpacket in EXPENSIVE:
-            out = _without_computing(op, args, found)
+        if found and op.overloadpacket in EXPENSIVE and not op._schema.is_mutable:
+            found = verdict(op, args, lambda arg: self._is_zero(arg) and _is_seen_to_be_zero(arg))
+            out = _without_computing(op, args, found) if _any(found) else op(*args, **(kwargs or {}))
         else:
             out = op(*args, **(kwargs or {}))
         results = out if isinstance(out, (tuple, list)) else (out,)
@@ -187,6 +199,19 @@ class _Skipping(TorchDispatchMode):
             if zero and isinstance(result, Tensor):
                 self._versions[result] = result._version
         return out
+
+
+def _any(zero: zero_rules.Verdict) -> bool:
+    return any(zero) if isinstance(zero, tuple) else zero
+
+
+def _is_seen_to_be_zero(arg: Any) -> bool:
+    if not isinstance(arg, Tensor):
+        return True
+    with _disable_current_modes():
+        if arg.is_cuda and torch.cuda.is_current_stream_capturing():
+            return False
+        return not bool(arg.any())
 
 
 def _without_computing(op: Any, args: tuple[Any, ...], zero: zero_rules.Verdict) -> Any:

@@ -136,8 +136,6 @@ _RULES: dict[Any, Rule] = {
 
 SUMS = (aten.add.Tensor, aten.sub.Tensor)
 """x + 0 and x - 0 are x."""
-VIEWS = frozenset(_VIEWS)
-"""Operations whose result shares its first argument's memory."""
 EXPENSIVE = frozenset(
     {aten.convolution, aten.convolution_backward, aten.mm, aten.bmm, aten.addmm, aten.baddbmm}
 )

@@ -57,7 +57,7 @@ def perturb_clip_kernel(
     grad,  # (N, size)
     coefficient,  # (N,), in the dtype of the arithmetic
     out,  # (N, size)
-    partials,  # (N, blocks, 2), read only WITH_STATS
+    partials,  # (N, blocks, 2), written only WITH_STATS
     size,
     clip_from,
     DELTA_CLIP: tl.constexpr,

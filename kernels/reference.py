@@ -293,7 +293,8 @@ def spectral_norm(
     for weight, u, v in zip(weights, us, vs, strict=True):
         wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
         W = wide.flatten(1)
-        u, v = u.to(W.dtype), v.to(W.dtype)
+        # Copies, since u and v may be buffers that move before the backward pass.
+        u, v = u.to(W.dtype, copy=True), v.to(W.dtype, copy=True)
         constant = W.detach()
         for _ in range(iterations):
             if u_first:

@@ -242,6 +242,7 @@ def _launch_forward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     check_spectral_norm(weights, us, vs)
     weights = [as_stored(w) for w in weights]
+    us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
     outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
     layers = [layer_of(w) for w in weights]
     of_rows = [blocks(layer.rows, ROWS_TILE[0]) for layer in layers]

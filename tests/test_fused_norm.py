@@ -74,10 +74,11 @@ def test_state_dicts_load_both_ways(kind: str) -> None:
 
 @KINDS
 def test_copies_are_independent(kind: str) -> None:
-    """Before and after a forward, which in torch's older hook leaves a tensor behind that cannot be copied."""
+    """Before and after a forward."""
     _, fused, args = pair(kind)
     first = copy.deepcopy(fused)
-    fused(*args).sum().backward()
+    with torch.no_grad():  # after a forward with a graph, torch's older hook leaves what no one can copy
+        fused(*args)
     second = copy.deepcopy(fused)
     before = {name: value.clone() for name, value in second.state_dict().items()}
     for _ in range(3):
@@ -235,6 +236,60 @@ def test_under_autocast_as_torch() -> None:
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     exact = copy.deepcopy(D).double().eval()(x.double())
     assert (found - exact).abs().max() <= 2 * (expected - exact).abs().max() + 1e-3
+
+
+def test_normalised_once_notices_that_gradients_are_wanted() -> None:
+    _, fused, (x,) = pair("spectral")
+    with fastdat.normalised_once(fused):
+        with torch.no_grad():
+            fused(x)
+        with fastdat.normalised_once(fused):
+            fused(x)
+        before = fused.conv1.parametrizations.weight[0]._u.clone()
+        fused(x).sum().backward()
+    assert fused.conv1.parametrizations.weight.original.grad is not None
+    assert torch.equal(fused.conv1.parametrizations.weight[0]._u, before)
+
+
+def test_a_norm_on_the_module_itself() -> None:
+    """torch's older hook runs before D's forward, too: only one of the two may normalise."""
+    D = hook_spectral_norm(nn.Linear(40, 30).double())
+    fused, x = fastdat.fuse_spectral_norm(copy.deepcopy(D)), torch.randn(3, 40, dtype=torch.float64)
+    for _ in range(3):
+        torch.testing.assert_close(fused(x), D(x))
+
+
+def test_a_vector_under_torchs_older_hook() -> None:
+    D = nn.Sequential(hook_spectral_norm(nn.LayerNorm(4)), hook_spectral_norm(nn.Linear(4, 1))).double()
+    fused, x = fastdat.fuse_spectral_norm(copy.deepcopy(D)), torch.randn(3, 4, dtype=torch.float64)
+    torch.testing.assert_close(fused(x), D(x))
+    fastdat.dat_step(fused, x, x + 1, compile=False).backward()
+
+
+def test_a_norm_that_is_removed() -> None:
+    _, fused, (x,) = pair("spectral-hook")
+    fused(x)
+    expected = fused.eval()(x)
+    torch.nn.utils.remove_spectral_norm(fused.conv1)
+    torch.testing.assert_close(fused(x), expected)
+
+
+def test_evaluation_between_forward_and_backward() -> None:
+    """u moves after a forward in eval mode, whose backward must not mind."""
+    D, fused, (x,) = pair("spectral")
+    for net in (D, fused):
+        value = net.eval()(x)
+        net.train()(x)
+        value.sum().backward()
+    torch.testing.assert_close(gradients(fused), gradients(D))
+
+
+def test_the_weight_a_forward_leaves_behind_has_its_graph() -> None:
+    """As under torch's older hook, for a penalty on ``layer.weight``."""
+    _, fused, (x,) = pair("spectral-hook")
+    fused(x)
+    fused.conv1.weight.square().sum().backward()
+    assert fused.conv1.weight_orig.grad.abs().sum() > 0
 
 
 class Scaled(nn.Linear):

@@ -194,6 +194,8 @@ PROGRAMS: dict[str, Callable[[Tensor], Any]] = {
     "sum that changes type": lambda x: (x + torch.zeros_like(x, dtype=torch.float64)) * 2,
     "x as a result": lambda x: x + torch.zeros_like(x),
     "a view of x as a result": lambda x: (x.view(-1) + torch.zeros(x.numel())).view(2, -1),
+    "a part of x as a result": lambda x: (x + torch.zeros_like(x) * x).chunk(2)[0],
+    "windows of x as a result": lambda x: (x + torch.zeros_like(x) * x).unfold(0, 2, 1),
     "one result twice": lambda x: (x * 2, x * 2 + torch.zeros_like(x)),
     "zero as a result": lambda x: (torch.zeros_like(x) * x, x.sum()),
     "transposed zero as a result": lambda x: torch.zeros_like(x).t() * x.t(),
@@ -265,6 +267,65 @@ def test_a_tensor_that_was_zero_is_forgotten_when_written_to() -> None:
         x += 1
         torch.testing.assert_close(x @ weight, torch.ones(4, 6) @ weight)
         torch.testing.assert_close(view @ weight, torch.ones(4, 6) @ weight)
+
+
+class FillsBehindTheScenes(torch.autograd.Function):
+    """Writes its results as an extension's kernel does: into zeros, without PyTorch's knowing."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        out.data.copy_(x * 2)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return FillsBehindTheScenes.apply(grad)
+
+
+class WithExtension(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixing = torch.zeros(8, 8, dtype=x.dtype)
+        mixing.data.fill_diagonal_(1.5)
+        return self.b(FillsBehindTheScenes.apply(F.relu(self.a(x)) @ mixing))
+
+
+def test_zeros_that_an_extension_fills_are_no_zeros() -> None:
+    D, (xr, xf, _) = WithExtension().double(), batch("mlp")
+    assert_step_matches(D, xr, xf, SECOND, "gan", tolerance=1e-12)
+    with zero_flow.skipping():
+        x = torch.randn(3, 4)
+        z = torch.zeros(4, 4)
+        z.numpy()[:] = 1.0
+        torch.testing.assert_close(x @ z, x.sum(1, keepdim=True).expand(3, 4))
+
+
+def test_results_with_a_place_of_their_own() -> None:
+    out = torch.ones(3, 3)
+    with zero_flow.skipping():
+        torch.mm(torch.zeros(3, 3), torch.randn(3, 3), out=out)
+    assert torch.equal(out, torch.zeros(3, 3))
+
+
+def test_shapes_that_are_not_known() -> None:
+    """Where the compiler knows a shape by name only, zeros stay as they are."""
+
+    def function(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        convolution = ((1,), (1,), (1,), False, (0,), 1, (True, True, True))
+        grads = aten.convolution_backward(torch.ones_like(x), torch.zeros_like(x), weight, [3], *convolution)
+        return grads[0] * 2, grads[1] * grads[1], grads[2] + 1
+
+    x, weight = torch.randn(5, 3, 7), torch.randn(3, 3, 3)
+    compiled = torch.compile(function, dynamic=True, fullgraph=True, options=zero_flow.options())
+    torch.testing.assert_close(compiled(x, weight), function(x, weight))
 
 
 def test_a_zero_without_memory_gets_some() -> None:
