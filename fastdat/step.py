@@ -100,7 +100,7 @@ def dat_step(
         args_real, args_fake: further arguments of D (labels, say) for each side.
         aux_loss: function (D, xr, xf) -> scalar, added to the loss in the same graph; it sees the clean batch and
             the weights of D's last call.
-        compile: True, a mode of torch.compile, or False for eager.
+        compile: True, a mode of torch.compile, or False for eager, which in second order waits for the device.
         microbatch: samples a side at a time; the loss and gradient stay those of the whole batch.
         with_info: return (loss, DATInfo) too.
         check_finite: refuse NaN and Inf in xr, xf. Synchronises with the device.

@@ -1,8 +1,8 @@
 """Where kernels run: on a CUDA device, else under Triton's interpreter, in a run of its own.
 
-Triton reads ``TRITON_INTERPRET`` once, at import. So `make test` runs twice: plain, where kernels are compiled for GPUs
-that are not there, and as `TRITON_INTERPRET=1 pytest tests/kernels`, where they run on the CPU. A test that asks for
-the fixture ``device`` runs kernels, one that asks for ``compiler`` compiles them.
+Triton reads ``TRITON_INTERPRET`` once, at import. So `make test` makes two runs: plain, where kernels are compiled for
+GPUs that are not there, and as `TRITON_INTERPRET=1 pytest tests/kernels`, where they run on the CPU. A test that asks
+for the fixture ``device`` runs kernels, one that asks for ``compiler`` compiles them.
 """
 
 from __future__ import annotations
