@@ -256,7 +256,8 @@ def perturbed(
         xr, of_real = _perturbed(config, x.xr, moves.real, config.bounds_of("real"), 0, measure)
         xf, of_fake = _perturbed(config, x.xf, moves.fake, config.bounds_of("fake"), 0, measure)
         x = x.replaced(xr, xf)
-    return x, {**_measured("real", of_real, x.xr), **_measured("fake", of_fake, x.xf)}
+    measured = {**_measured(config, "real", of_real, x.xr), **_measured(config, "fake", of_fake, x.xf)}
+    return x, measured
 
 
 def _perturbed(
@@ -274,12 +275,13 @@ def _perturbed(
     return ops.perturb_clip(x, *move, config.delta_clip, bounds, clip_from=clip_from), None
 
 
-def _measured(side: str, stats: Tensor | None, x: Tensor) -> dict[str, Any]:
-    """``delta_rms`` and ``clipped`` of one attack step, from the statistics (n, 2) of a side."""
+def _measured(config: DATConfig, side: str, stats: Tensor | None, x: Tensor) -> dict[str, Any]:
+    """``clipped``, and ``delta_rms`` where the attack has no further step, from the statistics (n, 2) of a side."""
     if stats is None:
         return {}
     squares, clipped = (stats.sum(0) / x.numel()).unbind()
-    return {f"delta_rms_{side}": squares.sqrt(), f"clipped_{side}": clipped}
+    info = {f"clipped_{side}": clipped}
+    return info if config.steps > 1 else {f"delta_rms_{side}": squares.sqrt(), **info}
 
 
 def attack_info(spec: StepSpec, sides: Linearised, moves: Moves) -> dict[str, Any]:

@@ -76,8 +76,6 @@ def objective(
     info: dict[str, Any] = {}
     if spec.with_info:
         of_attack = attacked.info if attacked is not None else {}
-        if config.steps > 1:  # those of one step are not those of all
-            of_attack = {name: value for name, value in of_attack.items() if "delta_rms" not in name}
         info = _info(x, x_hat, real, fake, clean, of_attack)
     return total, ({**weights.buffers(), **moving}, info)
 

@@ -15,11 +15,10 @@ import torch
 import torch.nn.utils.parametrizations
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
 from fastdat import spectral
-from fastdat.spectral import SpectralWeight, State
+from fastdat.spectral import Norm, SpectralWeight, State
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -71,20 +70,18 @@ def fuse_spectral_norm(D: Module) -> Module:
     """
     modules = dict(D.named_modules())
     spectral.spectral_weights(modules)  # refuses what cannot be fused
-    layers = []
-    for path, module in modules.items():
+    for module in modules.values():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if isinstance(hook, (_Before, _After))]:
                 del hooks[key]
-        if isinstance(module, ParametrizationList) and isinstance(module[0], _SpectralNorm):
-            if module.original.ndim > 1:  # a vector's norm needs no iteration
-                _make_fused(module[0], FusedSpectralNorm)
-                layers.append(_Layer(modules[path.rpartition(".parametrizations.")[0]], module, module[0]))
-        else:
-            for hook in module._forward_pre_hooks.values():
-                if isinstance(hook, _SpectralNormHook):
-                    _make_fused(hook, FusedSpectralNormHook)
-                    layers.append(_Layer(module, None, hook))
+    layers = []
+    for found in spectral.norms(modules):
+        if found.parametrization is None:
+            _make_fused(found.norm, FusedSpectralNormHook)
+            layers.append(_Layer(found))
+        elif found.parametrization.original.ndim > 1:  # a vector's norm needs no iteration
+            _make_fused(found.norm, FusedSpectralNorm)
+            layers.append(_Layer(found))
     if not layers:
         raise ValueError(
             f"{type(D).__name__} has no spectral norm to fuse: put fastdat.spectral_norm on its layers first"
@@ -153,10 +150,11 @@ class FusedSpectralNormHook(_SpectralNormHook):
 
 
 class _Layer:
-    """One normalised weight: the layer, torch's ParametrizationList (None for the older hook), and the norm."""
+    """One normalised weight of a fused D."""
 
-    def __init__(self, owner: nn.Module, parametrization: ParametrizationList | None, norm: Any) -> None:
-        self.owner, self.parametrization, self.norm = owner, parametrization, norm
+    def __init__(self, found: Norm) -> None:
+        self._found = found
+        self.owner, self.parametrization, self.norm = found.owner, found.parametrization, found.norm
 
     def is_bypassed(self) -> bool:
         """Whether a step gives D its weights at this moment."""
@@ -169,14 +167,12 @@ class _Layer:
         return self.parametrization is None and self.norm.name + "_orig" not in self.owner._parameters
 
     def parts(self) -> tuple[SpectralWeight, Tensor, State]:
-        owner, norm = self.owner, self.norm
+        spec = self._found.weight("")
+        holder: Any = self.owner if self.parametrization is None else self.parametrization
+        weight = getattr(holder, spec.original)
         if self.parametrization is not None:
-            spec = spectral.of_parametrization("", self.parametrization, owner)
-            weight: Any = self.parametrization.original
-            return spec, weight, (norm._u, norm._v)
-        spec = spectral.of_hook("", owner, norm)
-        buffers: Any = owner._buffers
-        return spec, getattr(owner, spec.original), (buffers[spec.u], buffers[spec.v])
+            return spec, weight, (self.norm._u, self.norm._v)
+        return spec, weight, (holder._buffers[spec.u], holder._buffers[spec.v])
 
 
 class _Fusion:

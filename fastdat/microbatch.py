@@ -134,8 +134,6 @@ def _attack_by_parts(
             x, measured = perturbed(config, x, moves, measure=of_first_step)
             info |= measured
     assert clean is not None
-    if config.steps > 1:  # those of one step are not those of all
-        info = {name: value for name, value in info.items() if "delta_rms" not in name}
     if spec.with_info:
         info |= {"clean_logits_real": clean.real, "clean_logits_fake": clean.fake}
     return (x if keep_x_hat else None), signs, info

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,27 +48,47 @@ class SpectralWeight:
     """Autocast casts the weight anyway, so it may be written in the lower precision at once."""
 
 
+class Norm(NamedTuple):
+    """One of torch's spectral norms, where D has it."""
+
+    path: str
+    """Of what holds its tensors: the ParametrizationList, or the layer."""
+    owner: nn.Module
+    """The layer whose weight it is."""
+    parametrization: ParametrizationList | None
+    """None for the older hook."""
+    norm: Any
+
+    def weight(self, prefix: str) -> SpectralWeight:
+        """The names of its tensors, after ``prefix``."""
+        if self.parametrization is not None:
+            return _of_parametrization(prefix, self.parametrization, self.owner)
+        return _of_hook(prefix, self.owner, self.norm)
+
+
+def norms(modules: Mapping[str, nn.Module]) -> Iterator[Norm]:
+    """All spectral norms among D's modules by path: torch's parametrization and torch's older hook."""
+    for path, module in modules.items():
+        if isinstance(module, ParametrizationList):
+            for norm in module:
+                if isinstance(norm, _SpectralNorm):
+                    yield Norm(path, modules[path.rpartition(".parametrizations.")[0]], module, norm)
+        elif module._forward_pre_hooks:
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, _SpectralNormHook):
+                    yield Norm(path, module, None, hook)
+
+
 def spectral_weights(modules: Mapping[str, nn.Module]) -> tuple[SpectralWeight, ...]:
     """All spectrally normalised weights among D's modules by path: torch's parametrization and torch's older hook.
 
     Raises:
         NotImplementedError: spectral norm chained with another parametrization of the same weight.
     """
-    found = []
-    for path, module in modules.items():
-        prefix = path + "." if path else ""
-        if isinstance(module, ParametrizationList) and any(isinstance(p, _SpectralNorm) for p in module):
-            owner = modules.get(path.rpartition(".parametrizations.")[0])
-            found.append(of_parametrization(prefix, module, owner))
-        elif module._forward_pre_hooks:
-            hooks = [
-                hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _SpectralNormHook)
-            ]
-            found += [of_hook(prefix, module, hook) for hook in hooks]
-    return tuple(found)
+    return tuple([found.weight(found.path + "." if found.path else "") for found in norms(modules)])
 
 
-def of_parametrization(prefix: str, module: ParametrizationList, owner: nn.Module | None) -> SpectralWeight:
+def _of_parametrization(prefix: str, module: ParametrizationList, owner: nn.Module | None) -> SpectralWeight:
     """The weight under torch's parametrization in ``module``, which belongs to the layer ``owner``."""
     if len(module) != 1:
         raise NotImplementedError(
@@ -90,7 +110,7 @@ def of_parametrization(prefix: str, module: ParametrizationList, owner: nn.Modul
     )
 
 
-def of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> SpectralWeight:
+def _of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> SpectralWeight:
     """The weight under torch's older hook on the layer ``module``."""
     return SpectralWeight(
         original=prefix + hook.name + "_orig",

@@ -93,7 +93,9 @@ def _is_number_zero(arg: Any) -> bool:
 
 def _is_static(node: fx.Node) -> bool:
     """Whether the shapes of all its results are known numbers."""
-    values = tree_leaves(node.meta.get("val"))
+    if "val" not in node.meta:
+        return False
+    values = tree_leaves(node.meta["val"])
     return all(
         isinstance(v, Tensor) and all(type(n) is int for n in (*v.shape, *v.stride()))
         for v in values

@@ -228,10 +228,11 @@ def _divide_kernel(
     tl.store(p_out + k, (w / sigma).to(p_out.dtype.element_ty), mask=m)
 
 
-# --- launches ------------------------------------------------------------------------------------------------------
+# --- operator ------------------------------------------------------------------------------------------------------
 
 
-def _launch_forward(
+@torch.library.custom_op("fastdat::spectral_norm", mutates_args=())
+def _forward(
     weights: Sequence[Tensor],
     us: Sequence[Tensor],
     vs: Sequence[Tensor],
@@ -315,22 +316,6 @@ def _launch_forward(
     return outs, state, sigma
 
 
-# --- operator ------------------------------------------------------------------------------------------------------
-
-
-@torch.library.custom_op("fastdat::spectral_norm", mutates_args=())
-def _forward(
-    weights: Sequence[Tensor],
-    us: Sequence[Tensor],
-    vs: Sequence[Tensor],
-    iterations: int,
-    eps: float,
-    u_first: bool,
-    out_dtype: torch.dtype,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    return _launch_forward(weights, us, vs, iterations, eps, u_first, out_dtype)
-
-
 @_forward.register_fake
 def _(
     weights: Sequence[Tensor],
@@ -374,11 +359,11 @@ def spectral_norm(
     iterations: int,
     eps: float,
     u_first: bool,
-    out_dtype: torch.dtype | None = None,
+    out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
     """``W / sigma`` of all weights, rows being their first dimension; see ``reference.spectral_norm``."""
     outs, state, sigma = _forward_everywhere(
-        list(weights), list(us), list(vs), iterations, eps, u_first, out_dtype or weights[0].dtype
+        list(weights), list(us), list(vs), iterations, eps, u_first, out_dtype
     )
     return (outs, *split_state(state, weights), sigma)
 

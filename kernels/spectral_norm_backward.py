@@ -120,10 +120,11 @@ def _combine_kernel(
     tl.store(p_out + k, dw.to(p_out.dtype.element_ty), mask=m)
 
 
-# --- launches ------------------------------------------------------------------------------------------------------
+# --- operator ------------------------------------------------------------------------------------------------------
 
 
-def _launch_backward(
+@torch.library.custom_op("fastdat::spectral_norm_backward", mutates_args=())
+def _backward(
     grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
 ) -> list[Tensor]:
     weights = [as_stored(w) for w in weights]
@@ -167,16 +168,6 @@ def _launch_backward(
             num_warps=WARPS,
         )
     return outs
-
-
-# --- operator ------------------------------------------------------------------------------------------------------
-
-
-@torch.library.custom_op("fastdat::spectral_norm_backward", mutates_args=())
-def _backward(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
-) -> list[Tensor]:
-    return _launch_backward(grads, weights, state, sigma, grad_sigma)
 
 
 @_backward.register_fake
