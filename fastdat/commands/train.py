@@ -1,0 +1,96 @@
+"""``fastdat train`` and ``fastdat presets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastdat.commands.common import user_errors
+
+if TYPE_CHECKING:
+    from fastdat.data import ImageSet
+    from fastdat.training import TrainConfig
+
+
+def train(
+    preset: Annotated[str, typer.Option(help="Configuration to start from; see: fastdat presets.")],
+    data: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
+    outdir: Annotated[
+        Path | None, typer.Option(help="Run folder to make; must not exist or be empty.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="G steps in all.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples a side.")] = None,
+    ngf: Annotated[int | None, typer.Option(help="Full width of G in channels.")] = None,
+    ndf: Annotated[int | None, typer.Option(help="Full width of D in channels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the steps.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. lr=1e-4 or dat.eps=0.5."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option(help="Download the data set into --data where it is missing.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Train a GAN and write a run folder: config.yaml, log.txt, stats.jsonl, samples/."""
+    with user_errors():
+        from fastdat.commands.data import download_into
+        from fastdat.training import build_trainer, load_data
+        from fastdat.training.config import parse_assignment
+
+        flags = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "ngf": ngf,
+            "ndf": ndf,
+            "seed": seed,
+            "device": device,
+            "compile": compile,
+        }
+        changes = {key: value for key, value in flags.items() if value is not None}
+        config = _preset(preset).replace(changes | dict(map(parse_assignment, set_ or [])))
+        if dry_run:
+            _print_config(config)
+            return
+        data, outdir = _required("--data", data), _required("--outdir", outdir)
+        if download:
+            download_into(config.dataset, data)
+        images: ImageSet = load_data(config, data)
+        build_trainer(config, images, outdir).train()
+
+
+def presets() -> None:
+    """List the presets of `fastdat train`."""
+    with user_errors():
+        from fastdat.training.presets import PRESETS
+
+        width = max(map(len, PRESETS))
+        for name, config in PRESETS.items():
+            attack = "DAT" if config.dat.attacks else "no attack"
+            typer.echo(
+                f"{name:{width}}  {config.model} on {config.dataset} at {config.resolution}, {attack}: "
+                f"{config.steps:,} steps, batch {config.batch_size}, n_dis {config.n_dis}, lr {config.lr:g}"
+            )
+
+
+def _preset(name: str) -> TrainConfig:
+    from fastdat.training.presets import preset
+
+    return preset(name)
+
+
+def _print_config(config: TrainConfig) -> None:
+    import yaml
+
+    typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False), nl=False)
+
+
+def _required(option: str, value: Path | None) -> Path:
+    """``value``, which only ``--dry-run`` can do without."""
+    if value is None:
+        raise typer.BadParameter("is required", param_hint=option)
+    return value
