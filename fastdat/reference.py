@@ -44,7 +44,8 @@ def dat_step(
     a_real, a_fake = _attacked(config, loss)
 
     def logits_of(x: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        out = D(x, *args)
+        with every_layer_advances(D):
+            out = D(x, *args)
         logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
         return logits.flatten(), extras
 
@@ -206,6 +207,25 @@ def power_iteration(D: nn.Module, on: bool) -> Iterator[None]:
             norm.training = mode
         for hook, n in zip(hooks, iterations, strict=True):
             hook.n_power_iterations = n
+
+
+@contextmanager
+def every_layer_advances(D: nn.Module) -> Iterator[None]:
+    """A call of D within it advances u of the layers it leaves out, too: heads that only ``aux_loss`` calls."""
+    norms = [
+        (module, name, norm)
+        for module in D.modules()
+        if isinstance(kinds := getattr(module, "parametrizations", None), nn.ModuleDict)
+        for name, kind in kinds.items()
+        for norm in kind.children()
+        if isinstance(norm, _SpectralNorm) and norm.training and hasattr(norm, "_u")
+    ]
+    before = [norm._u.clone() for _, _, norm in norms]
+    yield
+    for (module, name, norm), u in zip(norms, before, strict=True):
+        if torch.equal(norm._u, u):
+            with torch.no_grad():
+                getattr(module, name)  # computing the weight is what advances u
 
 
 @contextmanager

@@ -1,6 +1,26 @@
 """Networks the paper trains. Each takes its resolution and a width; None as width means the paper's."""
 
+from fastdat.nets.auxiliary import HasAuxiliaryLoss
+from fastdat.nets.conditional import ConditionalSNGANDiscriminator, ConditionalSNGANGenerator
+from fastdat.nets.dcgan import DCGANDiscriminator, DCGANGenerator
+from fastdat.nets.infomaxgan import InfoMaxGANDiscriminator, InfoMaxGANGenerator
 from fastdat.nets.mlp import MLP, MLPDiscriminator, MLPGenerator
 from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
+from fastdat.nets.ssgan import SSGANDiscriminator, SSGANGenerator
 
-__all__ = ["MLP", "MLPDiscriminator", "MLPGenerator", "SNGANDiscriminator", "SNGANGenerator"]
+__all__ = [
+    "MLP",
+    "ConditionalSNGANDiscriminator",
+    "ConditionalSNGANGenerator",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "HasAuxiliaryLoss",
+    "InfoMaxGANDiscriminator",
+    "InfoMaxGANGenerator",
+    "MLPDiscriminator",
+    "MLPGenerator",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
+    "SSGANDiscriminator",
+    "SSGANGenerator",
+]

@@ -41,9 +41,10 @@ class GBlock(nn.Module):
         self.conv2 = xavier(conv3(out_channels, out_channels), RESIDUAL_GAIN)
         self.shortcut = xavier(conv1(in_channels, out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(upsample(F.relu(self.norm1(x))))
-        h = self.conv2(F.relu(self.norm2(h)))
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        # What a conditional norm (fastdat.nets.conditional) is told beside x.
+        h = self.conv1(upsample(F.relu(self.norm1(x, *condition))))
+        h = self.conv2(F.relu(self.norm2(h, *condition)))
         # 1x1 conv and bilinear up-sampling commute (the weights sum to 1), and this order costs a quarter.
         out: Tensor = h + upsample(self.shortcut(x))
         return out

@@ -8,14 +8,14 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
 
 #: Gain of the residual branch's convolutions; shortcuts, linear layers and last convolutions use 1.
 RESIDUAL_GAIN = math.sqrt(2.0)
 
 
 def xavier(layer: Layer, gain: float = 1.0) -> Layer:
-    """Draw ``layer.weight`` Xavier-uniform with ``gain`` and return the layer; the bias keeps torch's default."""
+    """Draw ``layer.weight`` Xavier-uniform with ``gain`` and return the layer; a bias keeps torch's default."""
     nn.init.xavier_uniform_(layer.weight, gain)
     return layer
 

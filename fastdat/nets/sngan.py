@@ -1,61 +1,19 @@
-"""SNGAN: the residual generator and spectrally normalised discriminator of Table II's first two columns.
+"""SNGAN (Miyato et al. 2018): the residual generator and spectrally normalised discriminator of Table II.
 
-The widths are a table, one row a resolution: a further resolution is a further row. SSGAN and InfoMaxGAN add heads
-to :meth:`SNGANDiscriminator.features`.
+SSGAN and InfoMaxGAN add heads to this discriminator and share this generator; :mod:`fastdat.nets.plans` has the shapes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastdat.nets import plans
 from fastdat.nets.blocks import DBlock, FirstDBlock, GBlock, SumPool, conv3
 from fastdat.nets.init import normalised_xavier, xavier
-
-
-@dataclass(frozen=True)
-class GeneratorPlan:
-    """Shape of a generator: ``size`` x ``size`` x ``ngf / divisors[0]`` from z, then one up block a further divisor."""
-
-    ngf: int
-    size: int
-    divisors: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class DiscriminatorPlan:
-    """Shape of a discriminator: block i has ``ndf / divisors[i]`` channels; ``down[i]``: it halves the size."""
-
-    ndf: int
-    divisors: tuple[int, ...]
-    down: tuple[bool, ...]
-
-
-GENERATORS = {32: GeneratorPlan(ngf=256, size=4, divisors=(1, 1, 1, 1))}
-DISCRIMINATORS = {32: DiscriminatorPlan(ndf=128, divisors=(1, 1, 1, 1), down=(True, True, False, False))}
-
-
-Plan = TypeVar("Plan")
-
-
-def _row(table: dict[int, Plan], net: str, resolution: int) -> Plan:
-    if resolution not in table:
-        known = ", ".join(str(size) for size in sorted(table))
-        raise ValueError(f"{net} exists at resolution {known}; got resolution={resolution!r}")
-    return table[resolution]
-
-
-def _widths(name: str, full: int | None, default: int, divisors: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels of each stage for a full width of ``full`` (the paper's when None)."""
-    full = default if full is None else full
-    if full < 1 or full % max(divisors):
-        raise ValueError(f"{name} must be a positive multiple of {max(divisors)}; got {name}={full!r}")
-    return tuple(full // divisor for divisor in divisors)
 
 
 class SNGANGenerator(nn.Module):
@@ -64,8 +22,9 @@ class SNGANGenerator(nn.Module):
     Linear, one up-sampling block a doubling, then BN, ReLU, 3x3 conv, tanh. No spectral normalisation.
 
     Args:
-        resolution: height and width of the images; a key of :data:`GENERATORS`.
-        ngf: full width in channels; None means the paper's (256 at resolution 32: 4,276,739 parameters).
+        resolution: height and width of the images; a key of :data:`fastdat.nets.plans.GENERATORS`.
+        ngf: full width in channels; None means the paper's (256 at resolution 32: 4,276,739 parameters; 512 at 48;
+            1024 at 64 and 128).
         nz: length of z.
 
     Raises:
@@ -74,10 +33,9 @@ class SNGANGenerator(nn.Module):
 
     def __init__(self, resolution: int, ngf: int | None = None, nz: int = 128) -> None:
         super().__init__()
-        plan = _row(GENERATORS, "SNGANGenerator", resolution)
-        if nz < 1:
-            raise ValueError(f"nz, the length of z, must be positive; got nz={nz!r}")
-        widths = _widths("ngf", ngf, plan.ngf, plan.divisors)
+        plan = plans.row(plans.GENERATORS, type(self).__name__, resolution)
+        plans.positive(nz=nz)
+        widths = plans.widths("ngf", ngf, plan.ngf, plan.divisors)
         self.resolution, self.nz, self.size = resolution, nz, plan.size
         self.linear = xavier(nn.Linear(nz, widths[0] * plan.size**2))
         self.blocks = nn.Sequential(*(GBlock(a, b) for a, b in pairwise(widths)))
@@ -96,8 +54,9 @@ class SNGANDiscriminator(nn.Module):
     Residual blocks, ReLU, sum over positions, linear; every layer spectrally normalised (torch's parametrization).
 
     Args:
-        resolution: height and width of the images; a key of :data:`DISCRIMINATORS`.
-        ndf: full width in channels; None means the paper's (128 at resolution 32: 1,053,825 parameters).
+        resolution: height and width of the images; a key of :data:`fastdat.nets.plans.DISCRIMINATORS`.
+        ndf: full width in channels; None means the paper's (128 at resolution 32: 1,053,825 parameters; 1024 at
+            48, 64 and 128).
 
     Raises:
         ValueError: for a resolution that does not exist, or a width that cannot be divided as the plan asks.
@@ -105,8 +64,8 @@ class SNGANDiscriminator(nn.Module):
 
     def __init__(self, resolution: int, ndf: int | None = None) -> None:
         super().__init__()
-        plan = _row(DISCRIMINATORS, "SNGANDiscriminator", resolution)
-        widths = _widths("ndf", ndf, plan.ndf, plan.divisors)
+        plan = plans.row(plans.DISCRIMINATORS, type(self).__name__, resolution)
+        widths = plans.widths("ndf", ndf, plan.ndf, plan.divisors)
         self.resolution = resolution
         first = FirstDBlock(3, widths[0])
         stages = zip(pairwise(widths), plan.down[1:], strict=True)

@@ -1,0 +1,111 @@
+"""DCGAN with four convolutions a net and batch norm (Sec. IV-A; Radford et al. 2016 for everything it leaves open).
+
+Left open by the paper: widths (64 to 256 channels), kernels (4, stride 2), LeakyReLU 0.2 in D, weights N(0, 0.02). The
+first layer of G and the last of D span the whole smallest map, so four layers reach 28, 32, 48 and 64 pixels.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastdat.nets import plans
+
+#: Sizes of G's maps from the first to the images; D's are these in reverse.
+SIZES = {28: (4, 7, 14, 28), 32: (4, 8, 16, 32), 48: (6, 12, 24, 48), 64: (8, 16, 32, 64)}
+_MULTIPLES = (4, 2, 1)  # of ngf and ndf, from the smallest map on
+
+
+def _kernel(small: int, large: int) -> int:
+    """Kernel of a stride 2, padding 1 convolution between these sizes: 4 where it doubles, 3 from 4 to 7."""
+    return large - 2 * small + 4
+
+
+class DCGANGenerator(nn.Module):
+    """z (N, nz), drawn from N(0, I) -> images (N, channels, resolution, resolution) in [-1, 1].
+
+    Args:
+        resolution: a key of :data:`SIZES`.
+        ngf: channels of the largest hidden map; 64 where None.
+        nz: length of z.
+        channels: 3, or 1 for grey images.
+
+    Raises:
+        ValueError: a resolution that does not exist, or a size below 1.
+    """
+
+    def __init__(self, resolution: int, ngf: int | None = None, nz: int = 100, channels: int = 3) -> None:
+        super().__init__()
+        sizes = plans.row(SIZES, "DCGANGenerator", resolution)
+        ngf = 64 if ngf is None else ngf
+        plans.positive(ngf=ngf, nz=nz, channels=channels)
+        self.resolution, self.nz = resolution, nz
+        hidden = [ngf * multiple for multiple in _MULTIPLES]
+        convs = [nn.ConvTranspose2d(nz, hidden[0], sizes[0], bias=False)]
+        for (a, b), (small, large) in zip(pairwise([*hidden, channels]), pairwise(sizes), strict=True):
+            # Batch norm follows and has a bias, but for the images.
+            convs.append(nn.ConvTranspose2d(a, b, _kernel(small, large), 2, 1, bias=large == resolution))
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in hidden)
+        self.apply(_init)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = z[:, :, None, None]
+        *convs, last = self.convs
+        for conv, norm in zip(convs, self.norms, strict=True):
+            h = F.relu(norm(conv(h)))
+        return torch.tanh(last(h))
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images (N, channels, resolution, resolution) in [-1, 1] -> raw logits (N, 1).
+
+    Batch norm couples the samples of a call: ``dat_step`` then keeps real and fake apart, and has no ``microbatch``.
+
+    Args:
+        resolution: a key of :data:`SIZES`.
+        ndf: channels of the largest hidden map; 64 where None.
+        channels: 3, or 1 for grey images.
+
+    Raises:
+        ValueError: a resolution that does not exist, or a size below 1.
+    """
+
+    def __init__(self, resolution: int, ndf: int | None = None, channels: int = 3) -> None:
+        super().__init__()
+        sizes = plans.row(SIZES, "DCGANDiscriminator", resolution)
+        ndf = 64 if ndf is None else ndf
+        plans.positive(ndf=ndf, channels=channels)
+        self.resolution = resolution
+        hidden = [ndf * multiple for multiple in reversed(_MULTIPLES)]
+        convs = []
+        for i, ((a, b), (large, small)) in enumerate(
+            zip(pairwise([channels, *hidden]), pairwise(sizes[::-1]), strict=True)
+        ):
+            convs.append(nn.Conv2d(a, b, _kernel(small, large), 2, 1, bias=i == 0))
+        self.convs = nn.ModuleList([*convs, nn.Conv2d(hidden[-1], 1, sizes[0])])
+        # None on the first layer, as in DCGAN: the images' own statistics are what D judges.
+        self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(width) for width in hidden[1:])])
+        self.apply(_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *convs, last = self.convs
+        for conv, norm in zip(convs, self.norms, strict=True):
+            x = F.leaky_relu(norm(conv(x)), 0.2)
+        logits: Tensor = last(x).flatten(1)  # (N, 1, 1, 1) -> (N, 1)
+        return logits
+
+
+def _init(module: nn.Module) -> None:
+    """DCGAN's weights: N(0, 0.02) for convolutions, N(1, 0.02) for batch norm's gain, biases 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

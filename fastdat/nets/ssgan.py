@@ -1,0 +1,56 @@
+"""SSGAN (Chen et al. 2019): SNGAN whose discriminator also tells by how much an image was rotated."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastdat.nets.auxiliary import at_least_float32
+from fastdat.nets.init import normalised_xavier
+from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
+
+ROTATIONS = 4  # by 0, 90, 180 and 270 degrees
+
+
+class SSGANGenerator(SNGANGenerator):
+    """SSGAN's generator, which is SNGAN's."""
+
+
+class SSGANDiscriminator(SNGANDiscriminator):
+    """SNGAN's discriminator with a linear head for the rotation; a :class:`fastdat.nets.HasAuxiliaryLoss`.
+
+    Args:
+        resolution, ndf: as :class:`SNGANDiscriminator` (1,054,341 parameters at 32, 10,145,541 at 48 and 64).
+    """
+
+    auxiliary_weight_d = 1.0
+    auxiliary_weight_g = 0.2
+
+    def __init__(self, resolution: int, ndf: int | None = None) -> None:
+        super().__init__(resolution, ndf)
+        self.rotation = normalised_xavier(nn.Linear(self.linear.in_features, ROTATIONS))
+
+    def rotation_logits(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> logits (N, 4) of the rotation they are seen at."""
+        logits: Tensor = self.rotation(self.features(x))
+        return logits
+
+    def auxiliary_loss(self, x: Tensor) -> Tensor:
+        """Cross-entropy of the rotation, each quarter of the batch (N, 3, H, W) being rotated by its own angle."""
+        rotated, labels = rotate_quarters(x)
+        return F.cross_entropy(at_least_float32(self.rotation_logits(rotated)), labels)
+
+
+def rotate_quarters(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Square images (N, C, S, S) -> the same, sample i rotated by ``i * 4 // N`` right angles, and these labels (N,).
+
+    The first quarter of the batch stays as it is; where 4 does not divide N the quarters differ by one sample.
+    """
+    count = x.shape[0]
+    edges = [-(-k * count // ROTATIONS) for k in range(ROTATIONS + 1)]
+    quarters = [torch.rot90(x[a:b], k, (2, 3)) for k, (a, b) in enumerate(pairwise(edges))]
+    labels = torch.arange(count, device=x.device) * ROTATIONS // count
+    return torch.cat(quarters), labels
