@@ -13,9 +13,30 @@ def count(net: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def test_parameter_counts_are_the_baselines() -> None:
-    assert count(SNGANGenerator(32)) == 4_276_739
-    assert count(SNGANDiscriminator(32)) == 1_053_825
+@pytest.mark.parametrize(
+    ("resolution", "generator", "discriminator"),
+    [
+        (32, 4_276_739, 1_053_825),
+        (48, 4_878_083, 10_141_441),
+        (64, 12_220_675, 10_141_441),
+        (128, 32_150_787, 29_017_857),
+    ],
+)
+def test_parameter_counts_are_the_baselines(resolution: int, generator: int, discriminator: int) -> None:
+    with torch.device("meta"):  # sizes without the memory
+        G = SNGANGenerator(resolution)
+    assert count(G) == generator
+    assert count(SNGANDiscriminator(resolution)) == discriminator
+
+
+@pytest.mark.parametrize("resolution", [48, 64, 128])
+def test_further_resolutions(resolution: int) -> None:
+    net = SNGANDiscriminator(resolution, ndf=16)
+    images = SNGANGenerator(resolution, ngf=16, nz=5)(torch.randn(2, 5))
+    assert images.shape == (2, 3, resolution, resolution)
+    assert net(images).shape == (2, 1)
+    smallest = net.blocks(images)
+    assert smallest.shape[2:] == (resolution // 16,) * 2 if resolution < 128 else (4, 4)
 
 
 @settings(max_examples=5, deadline=None)
@@ -31,7 +52,9 @@ def test_shapes_for_any_width(n: int, ngf: int, ndf: int, nz: int) -> None:
 
 @pytest.mark.parametrize("net", [SNGANGenerator, SNGANDiscriminator])
 def test_unknown_resolution_names_what_exists(net: type[torch.nn.Module]) -> None:
-    with pytest.raises(ValueError, match=rf"{net.__name__} exists at resolution 32, 48, 64, 128; got resolution=33"):
+    with pytest.raises(
+        ValueError, match=rf"{net.__name__} exists at resolution 32, 48, 64, 128; got resolution=33"
+    ):
         net(33)
 
 

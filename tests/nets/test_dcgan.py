@@ -1,0 +1,64 @@
+"""DCGAN: four convolutions a net, every size, and D in the step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import fastdat
+from fastdat.nets import DCGANDiscriminator, DCGANGenerator
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resolution", [28, 32, 48, 64])
+def test_shapes(resolution: int, channels: int) -> None:
+    G = DCGANGenerator(resolution, ngf=4, nz=7, channels=channels)
+    D = DCGANDiscriminator(resolution, ndf=4, channels=channels)
+    images = G(torch.randn(3, 7))
+    assert images.shape == (3, channels, resolution, resolution)
+    assert images.abs().max() <= 1
+    assert D(images).shape == (3, 1)
+
+
+def test_four_convolutions_and_batch_norm() -> None:
+    G, D = DCGANGenerator(32), DCGANDiscriminator(32)
+    assert G.nz == 100
+    for net, kind in ((G, nn.ConvTranspose2d), (D, nn.Conv2d)):
+        assert sum(isinstance(m, kind) for m in net.modules()) == 4
+        assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (G, D)]
+    assert sizes == [1_068_931, 663_361]
+
+
+def test_initial_weights() -> None:
+    G = DCGANGenerator(32)
+    assert G.convs[1].weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert G.norms[0].weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert (G.convs[-1].bias == 0).all()
+
+
+def test_the_first_layer_of_d_has_no_batch_norm() -> None:
+    D = DCGANDiscriminator(32, ndf=4).eval()
+    assert isinstance(D.norms[0], nn.Identity)
+    assert D.convs[0].bias is not None
+
+
+@pytest.mark.parametrize("net", [DCGANGenerator, DCGANDiscriminator])
+def test_unknown_resolution_names_what_exists(net: type[nn.Module]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{net.__name__} exists at resolution 28, 32, 48, 64; got resolution=33"
+    ):
+        net(33)
+
+
+@pytest.mark.parametrize("size", ["ngf", "nz", "channels"])
+def test_bad_sizes(size: str) -> None:
+    with pytest.raises(ValueError, match=f"{size} must be at least 1; got {size}=0"):
+        DCGANGenerator(32, **{size: 0})
+
+
+def test_micro_batches_are_refused() -> None:
+    x = torch.rand(4, 3, 32, 32) * 2 - 1
+    with pytest.raises(ValueError, match="microbatch needs a D that treats its samples independently"):
+        fastdat.dat_step(DCGANDiscriminator(32, ndf=4), x, -x, compile=False, microbatch=2)
