@@ -27,6 +27,14 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_root(cifar10_root: Path) -> Path:
+    """The folder that holds ``tiny-imagenet-200``."""
+    if not (cifar10_root / "tiny-imagenet-200").is_dir():
+        pytest.skip(f"no Tiny-ImageNet in {cifar10_root}")
+    return cifar10_root
+
+
+@pytest.fixture(scope="session")
 def cifar10(cifar10_root: Path) -> ImageSet:
     """All 50,000 training images."""
     return load_cifar10(cifar10_root, "train")

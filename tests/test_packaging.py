@@ -80,7 +80,10 @@ def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     folders = [*(REPOSITORY / "fastdat").rglob("*.py"), *(REPOSITORY / "fastdat" / "kernels").rglob("*.py")]
     modules = {str(path.relative_to(REPOSITORY)) for path in folders}
-    assert sorted(names) == sorted(modules | {"fastdat/py.typed"})
+    pages = {
+        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "fastdat" / "data" / "docs").glob("*.md")
+    }
+    assert sorted(names) == sorted(modules | pages | {"fastdat/py.typed"})
 
 
 def test_version_has_one_source() -> None:
@@ -93,6 +96,7 @@ def test_constraints_pin_every_dependency() -> None:
     project = PYPROJECT["project"]
     wanted = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     names = {re.split(r"[<>=!; ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    names.discard("fastdat[lite]")  # an extra that takes in another
     pinned = {name.lower().replace("_", "-") for name in pins("constraints.txt")}
     assert names <= pinned
 

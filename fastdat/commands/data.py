@@ -1,21 +1,49 @@
-"""``fastdat data``: get, check and pack data sets."""
+"""``fastdat data``: get, pack and check data sets."""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastdat.commands.common import new_group, user_errors
 
-app = new_group("Get and check data sets.")
+if TYPE_CHECKING:
+    from fastdat.data import Store
+
+app = new_group("Get, pack and check data sets.")
+
+_NAMES = "cifar10, cifar100, stl10, tiny-imagenet, lsun-bedroom, mnist or folder"
 
 
-@app.command("download")
+@app.command()
+def info(
+    what: Annotated[str | None, typer.Argument(help="A data set, or the folder of a packed one.")] = None,
+) -> None:
+    """List the data sets; tell all about one: where it comes from, how the paper uses it, what to type."""
+    with user_errors():
+        from fastdat.data import DATASETS, Store
+        from fastdat.data.registry import dataset_spec
+        from fastdat.data.store import is_store
+
+        if what is None:
+            for spec in DATASETS.values():
+                size = "any size" if spec.resolution is None else f"{spec.resolution} pixels"
+                labels = f"{spec.classes} classes" if spec.classes else "no labels"
+                got = "fastdat data download" if spec.origin else "bring it along"
+                typer.echo(f"{spec.name:14} {spec.title}, {size}, {labels}; {got}")
+        elif is_store(Path(what)):
+            _describe(Store(what))
+        else:
+            typer.echo(dataset_spec(what).page.read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
 def download(
-    dataset: Annotated[str, typer.Argument(help="cifar10")],
+    dataset: Annotated[str, typer.Argument(help="cifar10, cifar100, stl10, tiny-imagenet or mnist.")],
     dest: Annotated[Path, typer.Argument(help="Folder to put it in.")],
 ) -> None:
     """Download a data set from its publisher and check it against the publisher's checksum."""
@@ -23,17 +51,62 @@ def download(
         download_into(dataset, dest)
 
 
-def download_into(dataset: str, dest: Path) -> None:
-    from fastdat.data import DataError
-    from fastdat.data.download import fetch
-    from fastdat.data.registry import ARCHIVES
+@app.command()
+def pack(
+    dataset: Annotated[str, typer.Argument(help=_NAMES)],
+    source: Annotated[Path, typer.Argument(help="Folder with the publisher's files, or with images.")],
+    dest: Annotated[Path, typer.Argument(help="Store to make.")],
+    resolution: Annotated[int | None, typer.Option(help="Height and width; by default the paper's.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Of train,test; by default those there are.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; one a core.")] = None,
+) -> None:
+    """Decode and resize a data set once, into a store that training reads by memory map. The same command resumes."""
+    with user_errors():
+        from fastdat.data import pack as pack_into
+        from fastdat.data.packing import there
 
-    if dataset not in ARCHIVES:
-        raise DataError(f"no download is known for {dataset!r}; there are: {', '.join(ARCHIVES)}")
-    archive = ARCHIVES[dataset]
-    if not (dest / archive.folder).is_dir():
-        typer.echo(f"{archive.url} -> {dest}")
-    folder = fetch(archive, dest, _percent() if sys.stderr.isatty() else None)
+        chosen = tuple(splits.split(",")) if splits else there(dataset, source)
+        packed = pack_into(
+            dataset,
+            source,
+            dest,
+            resolution=resolution,
+            splits=chosen,
+            workers=workers,
+            progress=_PackLines(),
+        )
+        _describe(packed.store)
+        for split, name, reason in packed.skipped:
+            typer.echo(f"left out of {split}: {name}: {reason}", err=True)
+
+
+@app.command()
+def check(store: Annotated[Path, typer.Argument(help="A packed data set.")]) -> None:
+    """Read every image of a store and compare it with its checksum."""
+    with user_errors():
+        from fastdat.data import DataError, Store
+
+        damage = list(Store(store).damaged())
+        if damage:
+            raise DataError(f"{store} is damaged; pack the data set again.\n" + "\n".join(damage))
+        typer.echo(f"{store} is as it was packed")
+
+
+def download_into(dataset: str, dest: Path) -> None:
+    """Put ``dataset`` into ``dest``, saying so."""
+    from fastdat.data import DataError
+    from fastdat.data.download import Archive, fetch
+    from fastdat.data.registry import DATASETS
+
+    origins = {name: spec.origin for name, spec in DATASETS.items() if spec.origin}
+    if dataset not in origins:
+        more = " See: fastdat data info lsun-bedroom" if dataset == "lsun-bedroom" else ""
+        raise DataError(f"no download is known for {dataset!r}; there are: {', '.join(origins)}.{more}")
+    origin = origins[dataset]
+    if not (dest / origin.folder).is_dir():
+        for url in [origin.url] if isinstance(origin, Archive) else origin.urls:
+            typer.echo(f"{url} -> {dest}")
+    folder = fetch(origin, dest, _percent() if sys.stderr.isatty() else None)
     typer.echo(f"{dataset} is in {folder}")
 
 
@@ -46,3 +119,34 @@ def _percent() -> Any:
         print(f"\r{done / 2**20:8.1f} MiB{share}", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+class _PackLines:
+    """Shows packing: a line that is rewritten on a terminal, else a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+
+    def __call__(self, split: str, done: int, total: int, skipped: int) -> None:
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if not live and now - self._shown < 10 and done < total:
+            return
+        self._shown = now
+        left = f", {skipped} left out" if skipped else ""
+        line = f"{split}: {done:,} of {total:,} images ({100 * done // total}%{left})"
+        print(
+            f"\r{line}" if live else line,
+            end="" if live and done < total else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _describe(store: Store) -> None:
+    index = store.index
+    typer.echo(
+        f"{store.path}: {index['dataset']} at {index['resolution']} pixels, {index['channels']} channel(s)"
+    )
+    for split, facts in index["splits"].items():
+        left = f", {len(facts['skipped'])} left out" if facts["skipped"] else ""
+        typer.echo(f"  {split}: {facts['count']:,} images{left}, fingerprint {facts['fingerprint'][:16]}")

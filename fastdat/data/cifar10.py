@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from fastdat.data import inert_pickle
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
 from fastdat.data.images import ImageSet
+from fastdat.data.source import ArraySource
 
 Split = Literal["train", "test"]
 
@@ -28,7 +30,19 @@ _FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test
 _META = "batches.meta"
 _IMAGES_A_FILE = 10_000
 _SHAPE = (3, 32, 32)  # a row of data is CHW
-_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What CIFAR-10's and CIFAR-100's pickles call things."""
+
+    classes: int
+    labels: str
+    names: str
+    dataset: str
+
+
+_LAYOUT = Layout(classes=10, labels="labels", names="label_names", dataset="cifar10")
 
 
 def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
@@ -47,15 +61,26 @@ def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
     """
     if split not in _FILES:
         raise ValueError(f"CIFAR-10 has the splits 'train' and 'test'; got split={split!r}")
-    folder = find_folder(Path(root))
-    classes = _read_classes(folder / _META)
-    batches = [_read_batch(folder / name) for name in _FILES[split]]
+    source = open_cifar10(Path(root), split)
     return ImageSet(
         name=f"cifar10 {split}",
-        images=torch.from_numpy(np.concatenate([images for images, _ in batches])),
-        labels=torch.from_numpy(np.concatenate([labels for _, labels in batches])),
-        classes=classes,
+        images=torch.from_numpy(source.images),
+        labels=torch.from_numpy(source.labels),
+        classes=source.classes,
     )
+
+
+def open_cifar10(root: Path, split: str) -> ArraySource:
+    """The same as a source.
+
+    Raises:
+        DataError: as :func:`load_cifar10`.
+    """
+    folder = find_folder(root)
+    classes = read_classes(folder / _META, _LAYOUT)
+    batches = [read_batch(folder / name, _LAYOUT, _IMAGES_A_FILE) for name in _FILES[split]]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return ArraySource(images, labels, classes)
 
 
 def find_folder(root: Path) -> Path:
@@ -73,49 +98,63 @@ def find_folder(root: Path) -> Path:
     )
 
 
-def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (10000, 3, 32, 32) and labels (10000,) of one batch file."""
-    content = _read_dict(path, required=("data", "labels"))
-    data, labels = inert_pickle.byte_array(content["data"]), content["labels"]
-    expected = (_IMAGES_A_FILE, int(np.prod(_SHAPE)))
+def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (count, 3, 32, 32) and labels (count,) of one batch file.
+
+    Raises:
+        DataError: it is missing, damaged or not as published.
+    """
+    content = _read_dict(path, ("data", layout.labels), layout)
+    data, labels = inert_pickle.byte_array(content["data"]), content[layout.labels]
+    expected = (count, int(np.prod(_SHAPE)))
     if data is None:
-        raise _unexpected(path, "data", f"a uint8 array of shape {expected}", "something else")
+        raise _unexpected(path, "data", f"a uint8 array of shape {expected}", "something else", layout)
     if data.shape != expected:
-        raise _unexpected(path, "data", f"shape {expected}", str(data.shape))
-    if not isinstance(labels, list) or len(labels) != _IMAGES_A_FILE:
+        raise _unexpected(path, "data", f"shape {expected}", str(data.shape), layout)
+    if not isinstance(labels, list) or len(labels) != count:
         found = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
-        raise _unexpected(path, "labels", f"a list of {_IMAGES_A_FILE} integers", found)
-    wrong = next((k for k in labels if type(k) is not int or not 0 <= k < _CLASSES), None)
+        raise _unexpected(path, layout.labels, f"a list of {count} integers", found, layout)
+    wrong = next((k for k in labels if type(k) is not int or not 0 <= k < layout.classes), None)
     if wrong is not None:
-        raise _unexpected(path, "labels", f"integers from 0 to {_CLASSES - 1}", repr(wrong))
+        raise _unexpected(
+            path, layout.labels, f"integers from 0 to {layout.classes - 1}", repr(wrong), layout
+        )
     return data.reshape(-1, *_SHAPE), np.array(labels, np.int64)
 
 
-def _read_classes(path: Path) -> tuple[str, ...]:
-    names = _read_dict(path, required=("label_names",))["label_names"]
+def read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
+    """The class names.
+
+    Raises:
+        DataError: the file is missing, damaged or not as published.
+    """
+    names = _read_dict(path, (layout.names,), layout)[layout.names]
     names = [inert_pickle.text(name) for name in names] if isinstance(names, list) else names
-    if not (isinstance(names, list) and len(names) == _CLASSES and all(isinstance(n, str) for n in names)):
-        raise _unexpected(path, "label_names", f"{_CLASSES} class names", repr(names)[:80])
+    right = (
+        isinstance(names, list) and len(names) == layout.classes and all(isinstance(n, str) for n in names)
+    )
+    if not right:
+        raise _unexpected(path, layout.names, f"{layout.classes} class names", repr(names)[:80], layout)
     return tuple(names)
 
 
-def _read_dict(path: Path, required: tuple[str, ...]) -> dict[Any, Any]:
+def _read_dict(path: Path, required: tuple[str, ...], layout: Layout) -> dict[Any, Any]:
     if not path.is_file():
-        raise DataError(f"{path} is missing. {_repair(path)}")
+        raise DataError(f"{path} is missing. {_repair(path, layout)}")
     content = inert_pickle.read(path)
     if not isinstance(content, dict):
-        raise _unexpected(path, "its content", "a dict", type(content).__name__)
+        raise _unexpected(path, "its content", "a dict", type(content).__name__, layout)
     content = {inert_pickle.text(key): value for key, value in content.items()}
     for key in required:
         if key not in content:
-            raise _unexpected(path, repr(key), "to be there", f"the keys {sorted(map(str, content))}")
+            raise _unexpected(path, repr(key), "to be there", f"the keys {sorted(map(str, content))}", layout)
     return content
 
 
-def _unexpected(path: Path, what: str, expected: str, found: str) -> DataError:
-    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair(path)}")
+def _unexpected(path: Path, what: str, expected: str, found: str, layout: Layout) -> DataError:
+    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair(path, layout)}")
 
 
-def _repair(path: Path) -> str:
+def _repair(path: Path, layout: Layout) -> str:
     folder = path.parent
-    return f"Remove {folder} and run: fastdat data download cifar10 {folder.parent}"
+    return f"Remove {folder} and run: fastdat data download {layout.dataset} {folder.parent}"

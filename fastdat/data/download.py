@@ -1,4 +1,4 @@
-"""Download an archive from its publisher: to a temporary file, checked, unpacked safely, renamed into place.
+"""Download a data set from its publisher: to a temporary file, checked, unpacked safely, renamed into place.
 
 At every moment the destination either has the complete folder or does not have it at all.
 """
@@ -13,7 +13,8 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,55 +29,73 @@ _TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar archive at ``url``, its checksums in hex, and the one top-level ``folder`` wanted from it."""
+    """A tar or zip archive at ``url``, its checksums in hex, and the one top-level ``folder`` wanted from it.
+
+    ``sha256`` is None where the publisher gives only the md5.
+    """
 
     url: str
-    sha256: str
     md5: str
     folder: str
+    sha256: str | None = None
 
 
-def fetch(archive: Archive, dest: str | Path, progress: Progress | None = None) -> Path:
-    """Put ``archive.folder`` into ``dest`` and return its path; nothing is done where it is there already.
+@dataclass(frozen=True)
+class Files:
+    """Single files, each url with its md5 in hex, and the ``folder`` they go to."""
+
+    folder: str
+    urls: Mapping[str, str]
+
+
+def fetch(origin: Archive | Files, dest: str | Path, progress: Progress | None = None) -> Path:
+    """Put ``origin.folder`` into ``dest`` and return its path; nothing is done where it is there already.
 
     Raises:
         DataError: no connection, an interrupted transfer, a wrong checksum, an archive without the folder, or a
             destination that cannot be written. Nothing is left behind.
     """
     dest = Path(dest)
-    target = dest / archive.folder
+    target = dest / origin.folder
     if target.is_dir():
         return target
+    progress = progress or (lambda done, total: None)
     try:
         dest.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=dest) as scratch:
+            if isinstance(origin, Files):
+                folder = Path(scratch, "files")
+                folder.mkdir()
+                for url, md5 in origin.urls.items():
+                    _receive(url, {"md5": md5}, folder / url.rpartition("/")[2], progress)
+                return _put(folder, target)
             packed = Path(scratch, "archive")
-            _receive(archive, packed, progress or (lambda done, total: None))
-            return _unpack(archive, packed, target)
+            known = {"sha256": origin.sha256, "md5": origin.md5}
+            _receive(origin.url, known, packed, progress)
+            return _unpack(origin, packed, target)
     except OSError as error:
         raise DataError(f"cannot write to {dest}: {error.strerror or error}") from error
 
 
-def _receive(archive: Archive, path: Path, progress: Progress) -> None:
-    """Write ``archive.url`` to ``path`` and check it."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+def _receive(url: str, checksums: Mapping[str, str | None], path: Path, progress: Progress) -> None:
+    """Write ``url`` to ``path`` and check it against those of its ``checksums`` that are known."""
+    digests = {name: hashlib.new(name, usedforsecurity=False) for name in checksums}
     done, total = 0, None
     with path.open("wb") as file:
-        for chunk, total in _chunks(archive.url):
+        for chunk, total in _chunks(url):
             file.write(chunk)
-            sha256.update(chunk)
-            md5.update(chunk)
+            for digest in digests.values():
+                digest.update(chunk)
             done += len(chunk)
             progress(done, total)
     # A connection that is cut ends the chunks without an error.
     if total is not None and done != total:
-        raise DataError(
-            f"the download of {archive.url} was interrupted at {done} of {total} bytes. Run again."
-        )
-    for name, found, expected in (("sha256", sha256, archive.sha256), ("md5", md5, archive.md5)):
-        if found.hexdigest() != expected:
+        raise DataError(f"the download of {url} was interrupted at {done} of {total} bytes. Run again.")
+    for name, expected in checksums.items():
+        found = digests[name].hexdigest()
+        if expected is not None and found != expected:
             raise DataError(
-                f"{archive.url} is not the file expected: its {name} is {found.hexdigest()}, not {expected}. "
+                f"{url} is not the file expected: its {name} is {found}, not {expected}. "
                 "It was damaged on the way, or replaced; nothing of it was kept."
             )
 
@@ -100,13 +119,23 @@ def _unpack(archive: Archive, packed: Path, target: Path) -> Path:
     """Unpack ``packed`` beside itself and move its folder to ``target``."""
     unpacked = packed.parent / "unpacked"
     try:
-        with tarfile.open(packed) as tar:
-            tar.extractall(unpacked, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+        if zipfile.is_zipfile(packed):
+            with zipfile.ZipFile(packed) as archived:
+                archived.extractall(unpacked)  # keeps every name inside, whatever it says
+        else:
+            with tarfile.open(packed) as tar:
+                tar.extractall(unpacked, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{archive.url} cannot be unpacked: {error}") from error
     folder = unpacked / archive.folder
     if not folder.is_dir():
         raise DataError(f"{archive.url} holds no folder {archive.folder}")
+    return _put(folder, target)
+
+
+def _put(folder: Path, target: Path) -> Path:
+    """Move what is complete to where it belongs."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(folder, target)
     except OSError:

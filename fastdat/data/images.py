@@ -1,8 +1,10 @@
-"""A set of images in memory: what every reader returns and every sampler takes."""
+"""A set of images, in memory or memory-mapped: what every reader returns and every sampler takes."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ class ImageSet:
         images: (N, C, H, W) uint8, 0 to 255.
         labels: (N,) int64, indices into ``classes``.
         classes: class names.
+        digest: what :attr:`fingerprint` is, where a store knows it already.
 
     Raises:
         TypeError, ValueError: a tensor of another dtype or shape.
@@ -26,6 +29,7 @@ class ImageSet:
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8:
@@ -44,3 +48,27 @@ class ImageSet:
     def resolution(self) -> int:
         """Height of the images, which is their width in every set read here."""
         return int(self.images.shape[-1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the images' shape and pixels: equal for equal images, wherever they come from."""
+        return self.digest or fingerprint([self.images[i : i + BLOCK] for i in range(0, len(self), BLOCK)])
+
+
+#: Images that are hashed, packed and checked together.
+BLOCK = 4096
+
+
+def block_digest(images: Tensor) -> str:
+    """SHA-256 of a block's pixels."""
+    return hashlib.sha256(images.contiguous().cpu().numpy().data).hexdigest()
+
+
+def fingerprint(blocks: list[Tensor]) -> str:
+    """Of images in blocks of :data:`BLOCK`."""
+    return combined_digest(tuple(blocks[0].shape[1:]), [block_digest(block) for block in blocks])
+
+
+def combined_digest(shape: tuple[int, ...], digests: list[str]) -> str:
+    """The fingerprint of images (C, H, W) ``shape`` whose blocks have these digests."""
+    return hashlib.sha256("\n".join([str(tuple(shape)), *digests]).encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,3 +62,32 @@ def means_like(x: Tensor) -> Tensor:
 
 BALANCED = Mixture.by_column("balanced", (1 / 3, 1 / 3, 1 / 3))
 IMBALANCED = Mixture.by_column("imbalanced", (0.15, 0.05, 0.8))
+
+#: By the names that configurations use.
+MIXTURES = {"gaussians": BALANCED, "gaussians-imbalanced": IMBALANCED}
+
+
+class MixtureBatches:
+    """Training batches of a mixture: points of batch ``step`` are a function of (seed, step, rank) alone.
+
+    Args:
+        mixture, batch_size, seed, device, rank: of the batches.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+    ) -> None:
+        self._mixture, self._batch_size, self._device = mixture, batch_size, device
+        self._seed, self._rank = seed, rank
+
+    def batch(self, step: int) -> Tensor:
+        """Points (batch_size, 2), float32."""
+        state = np.random.SeedSequence([self._seed, step, self._rank]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        return self._mixture.sample(self._batch_size, generator).to(self._device)

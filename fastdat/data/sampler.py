@@ -1,9 +1,14 @@
-"""Training batches from a set that is held, whole, as uint8 on the device.
+"""Training batches from a set of uint8 images: held whole on the device, or gathered ahead by a thread.
 
 Batch ``step`` is a function of (seed, step, rank) alone: a resumed run asks for its next step and replays nothing.
 """
 
 from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,6 +17,8 @@ from torch import Tensor
 from fastdat.data.images import ImageSet
 
 _ORDER, _FLIP = 0, 1  # streams of random numbers, apart from each other at every epoch
+_SHARE = 1 / 3  # of a GPU's free memory that images may take
+_AHEAD = 3  # batches a thread keeps ready
 
 
 class TrainSampler:
@@ -21,12 +28,15 @@ class TrainSampler:
     see together what one rank with N * b sees, flips included; the same images on CPU and CUDA.
 
     Args:
-        data: the set; moved to ``device`` once, as uint8.
+        data: the set.
         batch_size: samples a batch on this rank.
         seed: of order and flips.
         flip: mirror each sample left to right with probability 1/2.
         device, memory_format: of the batches.
         rank, world_size: this process's place among those that train together.
+        resident: True: the set is moved to ``device`` once, as uint8. False: a thread gathers the next batches in the
+            host's memory (pinned, for a GPU) while the device works. None: resident on a GPU with room for it and on
+            the CPU.
 
     Raises:
         ValueError: a global batch larger than the set, or a rank outside ``range(world_size)``.
@@ -43,6 +53,7 @@ class TrainSampler:
         memory_format: torch.memory_format = torch.contiguous_format,
         rank: int = 0,
         world_size: int = 1,
+        resident: bool | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in range({world_size}), the world size; got {rank}")
@@ -53,35 +64,95 @@ class TrainSampler:
             )
         self.batch_size = batch_size
         self.batches_per_epoch = len(data) // (batch_size * world_size)
-        self._images = data.images.to(device)
+        self._device = torch.device(device)
+        self.resident = _fits(data.images, self._device) if resident is None else resident
+        self._images = data.images.to(self._device) if self.resident else data.images
+        self._labels = data.labels.to(self._images.device)
         self._seed = seed
         self._flip = flip
         self._memory_format = memory_format
         self._rank = rank
         self._world_size = world_size
-        self._epoch = -1  # the epoch whose order is at hand; derived from the step, so no state to save
-        self._order = self._flips = torch.empty(0)
+        self._epochs: OrderedDict[int, tuple[Tensor, Tensor]] = (
+            OrderedDict()
+        )  # derived from the step: nothing to save
+        self._lock = threading.Lock()
+        self._ahead: _Ahead | None = None if self.resident else _Ahead(self._gathered)
 
     def batch(self, step: int) -> Tensor:
         """Batch ``step`` (from 0): (batch_size, C, H, W) float32 in [-1, 1]."""
-        epoch, index = divmod(step, self.batches_per_epoch)
-        self._enter(epoch)
-        start = (index * self._world_size + self._rank) * self.batch_size
-        here = slice(start, start + self.batch_size)
-        images = self._images.index_select(0, self._order[here])
+        images, flips = self._ahead.take(step) if self._ahead is not None else self._gathered(step)
+        images, flips = (t.to(self._device, non_blocking=True) for t in (images, flips))
         if self._flip:
-            images = torch.where(self._flips[here, None, None, None], images.flip(-1), images)
-        return images.to(torch.float32, memory_format=self._memory_format).div_(127.5).sub_(1.0)
+            images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        # One pass that widens, one that scales: what a batch costs is its traffic (bench/bench_data.py).
+        batch = torch.sub(images, 127.5).mul_(1 / 127.5)
+        return batch.contiguous(memory_format=self._memory_format)
 
-    def _enter(self, epoch: int) -> None:
-        """Put the order and flips of ``epoch`` on the device: one small copy an epoch, none a batch."""
-        if epoch == self._epoch:
-            return
-        count, device = len(self._images), self._images.device
-        # Drawn on the CPU, whose generator gives the same numbers whatever the device.
-        self._order = torch.randperm(count, generator=_generator(self._seed, epoch, _ORDER)).to(device)
-        self._flips = torch.rand(count, generator=_generator(self._seed, epoch, _FLIP)).lt(0.5).to(device)
-        self._epoch = epoch
+    def labels(self, step: int) -> Tensor:
+        """Labels of batch ``step``: (batch_size,) int64."""
+        rows, _ = self._rows(step)
+        return self._labels.index_select(0, rows).to(self._device)
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch's uint8 images and flips, where the set is; pinned where they go to a GPU."""
+        rows, flips = self._rows(step)
+        if self.resident or self._device.type != "cuda":
+            return self._images.index_select(0, rows), flips
+        pinned = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        return torch.index_select(self._images, 0, rows, out=pinned), flips.pin_memory()
+
+    def _rows(self, step: int) -> tuple[Tensor, Tensor]:
+        epoch, index = divmod(step, self.batches_per_epoch)
+        order, flips = self._epoch(epoch)
+        start = (index * self._world_size + self._rank) * self.batch_size
+        return order[start : start + self.batch_size], flips[start : start + self.batch_size]
+
+    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Order and flips of ``epoch``, beside the images: made once an epoch, none a batch."""
+        with self._lock:  # the thread may be an epoch ahead
+            if epoch not in self._epochs:
+                count, where = len(self._images), self._images.device
+                # Drawn on the CPU, whose generator gives the same numbers whatever the device.
+                order = torch.randperm(count, generator=_generator(self._seed, epoch, _ORDER)).to(where)
+                flips = torch.rand(count, generator=_generator(self._seed, epoch, _FLIP)).lt(0.5).to(where)
+                self._epochs[epoch] = order, flips
+                while len(self._epochs) > 2:
+                    self._epochs.popitem(last=False)
+            return self._epochs[epoch]
+
+
+class _Ahead:
+    """Makes the next batches in a thread. Any step may be asked for; the ones after it are then made ready."""
+
+    def __init__(self, make: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+        self._make = make
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastdat-batches")
+        self._ready: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+
+    def take(self, step: int) -> tuple[Tensor, Tensor]:
+        wanted = range(step, step + _AHEAD + 1)
+        for old in [s for s in self._ready if s not in wanted]:
+            self._ready.pop(old).cancel()
+        for s in wanted:
+            if s not in self._ready:
+                self._ready[s] = self._thread.submit(self._make, s)
+        return self._ready[step].result()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _fits(images: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.numel() <= _SHARE * free
 
 
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:

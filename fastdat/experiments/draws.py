@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.experiments.mixture import Mixture
+from fastdat.data.mixture import Mixture
 
 #: Streams of a seed: initial weights, training, evaluation.
 WEIGHTS, TRAINING, EVALUATION = 0, 1, 2

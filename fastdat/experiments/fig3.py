@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from fastdat.experiments.ensemble import Ensemble
-from fastdat.experiments.modes import coverage
 from fastdat.experiments.plan import ARMS, FULL, MEASURED, MIXTURES, SHOWN, Fig3Config
 from fastdat.experiments.results import Arm, Measurement, Result
+from fastdat.metrics.modes import coverage
 from fastdat.training.build import choose_device
 from fastdat.training.display import Display, display_for
 from fastdat.training.errors import NonFiniteError, RunFolderError

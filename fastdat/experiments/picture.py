@@ -15,12 +15,12 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from fastdat.experiments.mixture import MEANS, STD, Mixture
-from fastdat.experiments.modes import NEAR
+from fastdat.data.mixture import MEANS, STD, Mixture
 from fastdat.experiments.plan import SHOWN
 from fastdat.experiments.report import mean_and_std
 from fastdat.experiments.results import Result
 from fastdat.files import write_atomically
+from fastdat.metrics.modes import NEAR
 
 _INK, _FAINT = "#3d4451", "#b8bec8"
 _COLOURS = ("#c2402c", "#1f6fb2", "#14866d")

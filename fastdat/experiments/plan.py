@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from fastdat.config import DATConfig
+from fastdat.data.mixture import BALANCED, IMBALANCED
 from fastdat.experiments.ensemble import Recipe
-from fastdat.experiments.mixture import BALANCED, IMBALANCED
 from fastdat.nets.mlp import Init
 from fastdat.training.errors import ConfigError
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fastdat.experiments.mixture import MEANS, STD
-from fastdat.experiments.modes import FOUND, NEAR
+from fastdat.data.mixture import MEANS, STD
 from fastdat.experiments.plan import MEASURED
 from fastdat.experiments.results import Arm, Measurement, Result
 from fastdat.files import write_atomically
+from fastdat.metrics.modes import FOUND, NEAR
 from fastdat.provenance import commit_info, machine_info
 
 _LEGEND = (

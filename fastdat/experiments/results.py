@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fastdat.config import DATConfig
-from fastdat.experiments.mixture import Mixture
-from fastdat.experiments.modes import Coverage
+from fastdat.data.mixture import Mixture
 from fastdat.experiments.plan import MIXTURES, Fig3Config
+from fastdat.metrics.modes import Coverage
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdat.experiments.mixture import STD, Mixture, means_like
+from fastdat.data.mixture import STD, Mixture, means_like
 
 #: A mode is found when its share of the points is over this part of its probability.
 FOUND = 1 / 5

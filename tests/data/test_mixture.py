@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastdat.experiments.mixture import BALANCED, IMBALANCED, MEANS, STD, Mixture
-from fastdat.experiments.modes import coverage
+from fastdat.data.mixture import BALANCED, IMBALANCED, MEANS, STD, Mixture
+from fastdat.metrics.modes import coverage
 
 
 def test_layout() -> None:

@@ -1,5 +1,9 @@
 """The sampler: batch i is a function of (seed, step, rank), epochs are permutations, ranks share them."""
 
+import threading
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -112,3 +116,57 @@ def test_errors() -> None:
         TrainSampler(data, 0)
     with pytest.raises(ValueError, match=r"rank must lie in range\(2\), the world size; got 2"):
         TrainSampler(data, 1, rank=2, world_size=2)
+
+
+# --- labels, and batches gathered ahead --------------------------------------------------------------------------
+
+
+def test_labels_are_those_of_the_images(few_images: ImageSet) -> None:
+    sampler = TrainSampler(few_images, 8, seed=3, flip=True)
+    for step in (0, 5, 12, 40):
+        images, labels = sampler.batch(step), sampler.labels(step)
+        assert labels.dtype == torch.int64
+        pixels = ((images + 1) * 127.5).round().to(torch.uint8)
+        for image, label in zip(pixels, labels, strict=True):
+            sides = (few_images.images, few_images.images.flip(-1))
+            same = [i for i in range(100) if any(torch.equal(side[i], image) for side in sides)]
+            assert label in few_images.labels[same]
+
+
+@pytest.mark.parametrize("steps", [range(30), [7, 8, 3, 29, 0, 1], [25, 24, 23]], ids=str)
+def test_a_thread_gathers_the_same_batches(few_images: ImageSet, steps: Sequence[int]) -> None:
+    options: dict[str, Any] = {"seed": 5, "flip": True, "rank": 1, "world_size": 2}
+    direct = TrainSampler(few_images, 8, **options)
+    ahead = TrainSampler(few_images, 8, resident=False, **options)
+    try:
+        for step in steps:
+            assert torch.equal(direct.batch(step), ahead.batch(step))
+            assert torch.equal(direct.labels(step), ahead.labels(step))
+    finally:
+        ahead.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastdat-batches")]
+
+
+def test_what_fails_in_the_thread_is_raised_here(
+    few_images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = TrainSampler(few_images, 8, resident=False)
+
+    def fail(step: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ahead, "_rows", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        ahead.batch(0)
+    ahead.close()
+
+
+def test_batches_may_be_kept(few_images: ImageSet) -> None:
+    """None of them is a view of another, or of the set."""
+    sampler = TrainSampler(few_images, 8)
+    first = sampler.batch(0)
+    copy = first.clone()
+    sampler.batch(1).zero_()
+    assert torch.equal(first, copy)
+    first.zero_()
+    assert torch.equal(sampler.batch(0), copy)

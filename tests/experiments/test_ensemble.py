@@ -9,9 +9,9 @@ import torch
 
 import fastdat.reference
 from fastdat.config import DATConfig
+from fastdat.data.mixture import BALANCED, IMBALANCED
 from fastdat.experiments import draws
 from fastdat.experiments.ensemble import Ensemble, Recipe, build_nets
-from fastdat.experiments.mixture import BALANCED, IMBALANCED
 from fastdat.experiments.plan import ARMS
 from fastdat.losses import generator_loss
 

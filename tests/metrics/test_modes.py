@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastdat.experiments.mixture import BALANCED, IMBALANCED, MEANS, STD
-from fastdat.experiments.modes import coverage
+from fastdat.data.mixture import BALANCED, IMBALANCED, MEANS, STD
+from fastdat.metrics.modes import coverage
 
 
 def points(counts: list[int]) -> Tensor:

@@ -1,0 +1,77 @@
+"""One split of a data set as an :class:`ImageSet`, from a packed store or from its publisher's files."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastdat.data.errors import DataError
+from fastdat.data.images import ImageSet
+from fastdat.data.registry import dataset_spec, open_split, resolution_of
+from fastdat.data.source import ArraySource, Pixels, Source, UnreadableImage, resized
+from fastdat.data.store import Store, is_store
+
+#: Images that are decoded into memory at once; a larger set is packed first.
+MOST = 200_000
+
+
+def load_split(
+    dataset: str, root: str | Path, split: str = "train", resolution: int | None = None
+) -> ImageSet:
+    """One split, ready to train on.
+
+    Args:
+        dataset: a name of :data:`fastdat.data.registry.DATASETS`.
+        root: a packed store, which is memory-mapped, or the publisher's files, which are decoded into memory.
+        split: ``"train"`` or ``"test"``.
+        resolution: height and width; what the paper trains at where None.
+
+    Raises:
+        DataError: data that is missing, damaged, another than asked for, or too much to decode without packing it.
+    """
+    spec, root = dataset_spec(dataset), Path(root)
+    size = resolution_of(spec, resolution)
+    if is_store(root):
+        return Store(root).split(split, dataset, size)
+    source = open_split(spec, root, split)
+    if len(source) > MOST:
+        raise DataError(
+            f"{root} has {len(source):,} images, too many to decode each time. Pack them once:\n"
+            f"    fastdat data pack {dataset} {root} STORE --resolution {size}\nand give --data STORE"
+        )
+    return ImageSet(
+        name=f"{dataset} {split}",
+        images=torch.from_numpy(_decoded(source, spec.channels, size)),
+        labels=torch.tensor(_labels(source), dtype=torch.int64),
+        classes=source.classes,
+    )
+
+
+def _decoded(source: Source, channels: int, size: int) -> Pixels:
+    """All images (N, C, H, W) at ``size``; threads suffice, since decoding lets go of the interpreter."""
+    if isinstance(source, ArraySource) and source.images.shape[-2:] == (size, size):
+        return np.require(source.images, requirements=["C", "W"])  # torch warns of what it could not write to
+    out = np.empty((len(source), channels, size, size), np.uint8)
+
+    def put(i: int) -> None:
+        try:
+            out[i] = resized(source.read(i)[0], size).transpose(2, 0, 1)
+        except UnreadableImage as error:
+            raise DataError(
+                f"{source.name_of(i)} cannot be decoded: {error}. Remove it, or pack the set "
+                "(fastdat data pack), which leaves such images out and lists them"
+            ) from error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(put, range(len(source)), chunksize=64):
+            pass
+    return out
+
+
+def _labels(source: Source) -> list[int]:
+    labels = getattr(source, "labels", None)
+    return [0] * len(source) if labels is None else [int(label) for label in labels]

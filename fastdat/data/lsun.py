@@ -1,0 +1,85 @@
+"""LSUN-Bedroom (Yu et al. 2015) as the publisher's lmdb of WebP images.
+
+As in the paper, 10,000 of the 3,033,042 training images are set aside as the test split: here those that a permutation
+with seed 0 puts first, in the order of their keys. The rest is the train split. The publisher's own 300 of ``val`` are
+not used.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdat.data.errors import DataError
+from fastdat.data.source import Pixels, UnreadableImage, decode
+
+FOLDER = "bedroom_train_lmdb"
+TEST_IMAGES = 10_000
+_URL = f"http://dl.yf.io/lsun/scenes/{FOLDER}.zip"
+_HOW = f"Get {FOLDER} (43 GB) from {_URL}, for which no checksum is published, and unzip it"
+
+
+@dataclass(frozen=True)
+class LSUNSource:
+    """Images of an lmdb, by key. Every process opens the database for itself, when it first reads."""
+
+    folder: Path
+    keys: tuple[bytes, ...]
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> tuple[Pixels, int]:
+        with _database(self.folder).begin() as transaction:
+            value = transaction.get(self.keys[index])
+        if value is None:
+            raise UnreadableImage("the key is gone")
+        return decode(io.BytesIO(value)), 0
+
+    def name_of(self, index: int) -> str:
+        return self.keys[index].decode("ascii", "replace")
+
+
+def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) -> LSUNSource:
+    """One split, RGB in the publisher's sizes (256 pixels and more).
+
+    Raises:
+        DataError: no such database, a damaged one, or too few images for a test split.
+    """
+    folder = next((f for f in (root, root / FOLDER) if (f / "data.mdb").is_file()), None)
+    if folder is None:
+        where = "does not exist" if not root.exists() else f"holds no {FOLDER}/data.mdb"
+        raise DataError(f"{root} {where}. {_HOW}.")
+    with _database(folder).begin() as transaction:
+        keys = sorted(transaction.cursor().iternext(keys=True, values=False))
+    if len(keys) <= test_images:
+        raise DataError(
+            f"{folder} has {len(keys):,} images, of which {test_images:,} are to be the test split"
+        )
+    order = np.random.default_rng(0).permutation(len(keys))
+    chosen = np.sort(order[:test_images] if split == "test" else order[test_images:])
+    return LSUNSource(folder, tuple(bytes(keys[i]) for i in chosen))
+
+
+def _database(folder: Path) -> Any:
+    """The open database. A process may open one only once, however many splits it reads."""
+    return _open(folder.resolve(), os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _open(folder: Path, process: int) -> Any:
+    try:
+        import lmdb
+    except ModuleNotFoundError as error:
+        raise DataError('LSUN needs lmdb: pip install "fastdat[train]"') from error
+    try:
+        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+    except lmdb.Error as error:
+        raise DataError(f"{folder} cannot be read as lmdb: {error}. {_HOW}.") from error

@@ -1,0 +1,76 @@
+"""MNIST (LeCun et al. 1998) as idx files, packed with gzip or not: 28 x 28, grey."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdat.data.download import Files
+from fastdat.data.errors import DataError
+from fastdat.data.source import ArraySource
+
+_PREFIX = {"train": "train", "test": "t10k"}
+_COUNTS = {"train": 60_000, "test": 10_000}
+_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
+FILES = Files(
+    folder="MNIST/raw",
+    urls={
+        f"{_URL}/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        f"{_URL}/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        f"{_URL}/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        f"{_URL}/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+
+
+def open_mnist(root: Path, split: str) -> ArraySource:
+    """One split: 60,000 or 10,000 images (N, 1, 28, 28).
+
+    Raises:
+        DataError: no such files, or damaged ones.
+    """
+    prefix = _PREFIX[split]
+    images = _read(_find(root, f"{prefix}-images-idx3-ubyte"), dims=3)
+    labels = _read(_find(root, f"{prefix}-labels-idx1-ubyte"), dims=1)
+    if len(images) != len(labels) or images.shape[1:] != (28, 28):
+        raise DataError(
+            f"{root}: {len(labels)} labels and images of shape {images.shape}; expected (N, 28, 28)"
+        )
+    if labels.max(initial=0) > 9:
+        raise DataError(f"{root}: labels must be 0 to 9, found {labels.max()}")
+    return ArraySource(images[:, None], labels.astype(np.int64), tuple("0123456789"))
+
+
+def _find(root: Path, name: str) -> Path:
+    for folder in (root, root / "MNIST" / "raw", root / "raw"):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    where = "does not exist" if not root.exists() else f"holds no {name}, with .gz or without"
+    raise DataError(
+        f"{root} {where}. To download MNIST there (11 MiB), run\n    fastdat data download mnist {root}"
+    )
+
+
+def _read(path: Path, dims: int) -> NDArray[np.uint8]:
+    """The array of an idx file: a magic number that says uint8 and the number of dimensions, sizes, bytes."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    header = 4 * (1 + dims)
+    if len(raw) < header or raw[:4] != bytes((0, 0, 8, dims)):
+        raise DataError(
+            f"{path} is no idx file of {dims} dimension(s): it begins with {raw[:4].hex() or 'nothing'}"
+        )
+    shape = struct.unpack(f">{dims}I", raw[4:header])
+    if len(raw) - header != np.prod(shape, dtype=object):
+        raise DataError(
+            f"{path} has {len(raw) - header:,} bytes of data; its header says {shape}. It is truncated."
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,68 @@
+"""Tiny-ImageNet (Stanford CS231n) in the publisher's ``tiny-imagenet-200`` layout: JPEGs of 64 pixels in folders.
+
+Its test images come without labels, so that, as is usual, ``val`` is the test split here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastdat.data.download import Archive
+from fastdat.data.errors import DataError
+from fastdat.data.source import FileSource
+
+FOLDER = "tiny-imagenet-200"
+ARCHIVE = Archive(
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    folder=FOLDER,
+)
+
+
+def open_tiny_imagenet(root: Path, split: str) -> FileSource:
+    """One split: 100,000 or 10,000 images, or as many as the folder has; labels index the sorted WordNet ids.
+
+    Raises:
+        DataError: no such folder, or annotations that do not fit the files.
+    """
+    folder = next((f for f in (root, root / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
+    if folder is None:
+        where = "does not exist" if not root.exists() else f"holds no {FOLDER} with train and val"
+        raise DataError(
+            f"{root} {where}. To download Tiny-ImageNet there (237 MiB), run\n"
+            f"    fastdat data download tiny-imagenet {root}"
+        )
+    classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
+    if not classes:
+        raise DataError(f"{folder / 'train'} has no folders of classes")
+    index = {name: i for i, name in enumerate(classes)}
+    files = _train_files(folder) if split == "train" else _val_files(folder, index)
+    if not files:
+        raise DataError(f"{folder} has no images of the {split} split")
+    paths, names = zip(*files, strict=True)
+    return FileSource(folder, paths, tuple(index[name] for name in names), classes)
+
+
+def _train_files(folder: Path) -> list[tuple[str, str]]:
+    found = sorted((folder / "train").glob("*/images/*.JPEG"))
+    return [(str(path.relative_to(folder)), path.parts[-3]) for path in found]
+
+
+def _val_files(folder: Path, index: dict[str, int]) -> list[tuple[str, str]]:
+    table = folder / "val" / "val_annotations.txt"
+    if not table.is_file():
+        raise DataError(f"{table} is missing: it says which class the images of val are of")
+    files = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, rest = line.partition("\t")
+        label = rest.partition("\t")[0]
+        if label not in index:
+            raise DataError(
+                f"{table}, line {number}: expected a file name and a class of train, found {line[:60]!r}"
+            )
+        if not (folder / "val" / "images" / name).is_file():
+            raise DataError(
+                f"{table}, line {number}, names {name}, which is not in {folder / 'val' / 'images'}"
+            )
+        files.append((f"val/images/{name}", label))
+    return files
