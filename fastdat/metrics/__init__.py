@@ -1,0 +1,18 @@
+"""Scores of generators: FID, KID, IS, precision and recall by torch-fidelity; modes of 2-D mixtures."""
+
+from fastdat.metrics.config import EvalConfig
+from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
+from fastdat.metrics.extractors import Extractor, make_extractor, register_extractor
+from fastdat.metrics.modes import Coverage, coverage
+
+__all__ = [
+    "Coverage",
+    "EvalConfig",
+    "Evaluator",
+    "Extractor",
+    "ImageEvaluator",
+    "ModesEvaluator",
+    "coverage",
+    "make_extractor",
+    "register_extractor",
+]

@@ -1,0 +1,177 @@
+"""Scores of a generator, as records that say all they depend on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastdat import provenance
+from fastdat.data.images import ImageSet
+from fastdat.data.mixture import Mixture
+from fastdat.metrics.config import EvalConfig
+from fastdat.metrics.extractors import Extractor, make_extractor
+from fastdat.metrics.fidelity import torch_fidelity
+from fastdat.metrics.modes import coverage
+from fastdat.metrics.reals import Reals, default_cache, real_features
+from fastdat.metrics.scores import BETTER, against_reals, kid_subset_size, of_fakes, rounded
+
+Record = dict[str, Any]
+"""One split's scores, and the extractor, its weights' hash, counts, seed, resize and versions they depend on."""
+
+Fakes = Callable[[int], Iterator[Tensor]]
+"""Number -> that many generated samples in batches: images uint8 (n, C, H, W), or points (n, 2)."""
+
+
+class Evaluator(Protocol):
+    """Scores generated samples."""
+
+    def prepare(self) -> None:
+        """Load what is needed, so that what is missing is told before anything is trained.
+
+        Raises:
+            ConfigError: an extractor or weights that cannot be had.
+        """
+        ...
+
+    def __call__(self, fakes: Fakes) -> list[Record]:
+        """A record a split, the one that ranks checkpoints first."""
+        ...
+
+
+class ImageEvaluator:
+    """Compares generated images with real ones, by the features of one extractor.
+
+    Args:
+        config: which scores, and from what.
+        reals: real images of each split of ``config.splits``, or a function that reads them when they are needed.
+        device: where features are computed.
+        cache: folder for the features of reals; by default :func:`fastdat.metrics.reals.default_cache`.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        reals: Mapping[str, ImageSet | Callable[[], ImageSet]],
+        device: torch.device,
+        cache: Path | None = None,
+    ) -> None:
+        self._config = config
+        self._sources = reals
+        self._device = device
+        self._cache = cache or default_cache()
+        self._extractor: Extractor | None = None
+        self._reals: dict[str, tuple[ImageSet, Reals]] = {}
+
+    def prepare(self) -> None:
+        if self._extractor is None:
+            torch_fidelity()
+            self._extractor = make_extractor(self._config.extractor, self._config.weights, self._device)
+
+    def __call__(self, fakes: Fakes) -> list[Record]:
+        start = time.monotonic()
+        config = self._config
+        features, logits = self._features(fakes)
+        shared = of_fakes(logits, config)
+        records = []
+        for split in config.splits:
+            data, reals = self._reals_of(split)
+            scores = against_reals(features, reals.features, reals.statistics, config) | shared
+            records.append(
+                {
+                    "split": split,
+                    "scores": rounded(scores),
+                    **self._provenance(len(features), len(reals.features), data),
+                    "seconds": round(time.monotonic() - start, 2),
+                }
+            )
+            start = time.monotonic()
+        return records
+
+    def _features(self, fakes: Fakes) -> tuple[Tensor, Tensor | None]:
+        self.prepare()
+        assert self._extractor is not None
+        parts = [self._extractor(batch.to(self._device)) for batch in fakes(self._config.fakes)]
+        logits = [part for _, part in parts if part is not None]
+        return torch.cat([part for part, _ in parts]), torch.cat(logits) if logits else None
+
+    def _reals_of(self, split: str) -> tuple[ImageSet, Reals]:
+        if split not in self._reals:
+            assert self._extractor is not None
+            source, config = self._sources[split], self._config
+            data = source if isinstance(source, ImageSet) else source()
+            reals = real_features(
+                data, config.reals, config.seed, self._extractor, self._device, config.batch_size, self._cache
+            )
+            self._reals[split] = data, reals
+        return self._reals[split]
+
+    def _provenance(self, fakes: int, reals: int, data: ImageSet) -> Record:
+        assert self._extractor is not None
+        provenance: Record = {
+            "extractor": self._extractor.name,
+            "extractor_sha256": self._extractor.sha256,
+            "data": data.name,
+            "data_sha256": data.fingerprint,
+            "fake_count": fakes,
+            "real_count": reals,
+            "seed": self._config.seed,
+            "resolution": data.resolution,
+            "resize": self._extractor.resize,
+            "versions": versions(),
+        }
+        if "kid" in self._config.metrics:
+            size = kid_subset_size(fakes, reals, self._config)
+            provenance |= {"kid_subsets": self._config.kid_subsets, "kid_subset_size": size}
+        if "is" in self._config.metrics:
+            provenance["is_splits"] = self._config.is_splits
+        return provenance
+
+
+class ModesEvaluator:
+    """How much of a 2-D mixture generated points cover (Fig. 3)."""
+
+    def __init__(self, config: EvalConfig, mixture: Mixture) -> None:
+        self._config, self._mixture = config, mixture
+
+    def prepare(self) -> None:
+        return None
+
+    def __call__(self, fakes: Fakes) -> list[Record]:
+        start = time.monotonic()
+        points = torch.cat([batch.cpu() for batch in fakes(self._config.fakes)])
+        found = coverage(points, self._mixture)
+        scores = {"modes": found.modes, "high_quality": found.high_quality, "kl": found.kl}
+        return [
+            {
+                "split": "train",
+                "scores": rounded({name: value.item() for name, value in scores.items()}),
+                "extractor": "none",
+                "data": self._mixture.name,
+                "fake_count": len(points),
+                "seed": self._config.seed,
+                "versions": provenance.versions(),
+                "seconds": round(time.monotonic() - start, 2),
+            }
+        ]
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries a score depends on."""
+    return provenance.versions() | {"torch_fidelity": str(torch_fidelity().__version__)}
+
+
+def shown(record: Record) -> str:
+    """A record in one line; no score goes without its extractor."""
+    scores = "  ".join(f"{name} {value:.5g}" for name, value in record["scores"].items())
+    return f"step {record['step']}  {record['split']} [{record['extractor']}]  {scores}"
+
+
+def ranking(record: Record, config: EvalConfig) -> tuple[str, float]:
+    """The score that ranks checkpoints: its name, and a number of which more is better."""
+    name = {"precision-recall": "precision"}.get(config.metrics[0], config.metrics[0])
+    return name, BETTER[name] * record["scores"][name]

@@ -1,0 +1,104 @@
+"""Features of real images, computed once: cached under a key of data, choice of images, resolution and extractor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdat.data.images import ImageSet
+from fastdat.metrics.extractors import Extractor
+from fastdat.metrics.scores import Statistics
+
+_FORMAT = 1  # of the cache; another number makes all of it be computed anew
+
+
+@dataclass(frozen=True)
+class Reals:
+    """Features (n, d) float32 of real images, and their statistics."""
+
+    features: Tensor
+    statistics: Statistics
+
+
+def default_cache() -> Path:
+    """``$FASTDAT_CACHE``, else ``fastdat`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FASTDAT_CACHE") or Path(base, "fastdat"))
+
+
+def real_features(
+    data: ImageSet,
+    count: int,
+    seed: int,
+    extractor: Extractor,
+    device: torch.device,
+    batch_size: int,
+    cache: Path,
+) -> Reals:
+    """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there."""
+    key = {
+        "format": _FORMAT,
+        "data": data.fingerprint,
+        "count": min(count, len(data)),
+        "seed": seed if count < len(data) else None,  # no choice, no seed
+        "extractor": extractor.name,
+        "weights": extractor.sha256,
+        "resize": extractor.resize,
+    }
+    folder = cache / "reals" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    found = _read(folder, key)
+    if found is None:
+        chosen = _choose(len(data), count, seed)
+        features = torch.cat(
+            [extractor(data.images[part].to(device))[0] for part in chosen.split(batch_size)]
+        )
+        found = Reals(features, Statistics.of(features))
+        _write(folder, key, found)
+    return found
+
+
+def _choose(size: int, count: int, seed: int) -> Tensor:
+    """Indices of the images: all, or ``count`` at random without replacement, in order."""
+    if count >= size:
+        return torch.arange(size)
+    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
+    return chosen.sort().values  # in order, for a memory-mapped set
+
+
+def _read(folder: Path, key: dict[str, Any]) -> Reals | None:
+    """What is cached, or None where nothing is, or nothing that can be used."""
+    try:
+        if json.loads((folder / "key.json").read_text()) != key:
+            return None
+        features = torch.from_numpy(np.load(folder / "features.npy"))
+        with (folder / "statistics.npz").open("rb") as file, np.load(file) as statistics:
+            return Reals(features, Statistics(statistics["mu"], statistics["sigma"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write(folder: Path, key: dict[str, Any], reals: Reals) -> None:
+    """Keep ``reals``, whole or not at all. A cache that cannot be written costs time, not the run."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+            new = Path(scratch, "entry")
+            new.mkdir()
+            np.save(new / "features.npy", reals.features.numpy())
+            np.savez(new / "statistics.npz", mu=reals.statistics.mu, sigma=reals.statistics.sigma)
+            (new / "key.json").write_text(json.dumps(key, indent=1))
+            shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been used
+            new.rename(folder)
+    except OSError:
+        return
