@@ -33,7 +33,17 @@ _HOME = {
     "normalised_once": "fastdat.fused_norm",
     "spectral_norm": "fastdat.fused_norm",
 }
-_MODULES = ("data", "functional", "kernels", "losses", "nets", "reference", "training", "zero_flow")
+_MODULES = (
+    "data",
+    "functional",
+    "kernels",
+    "losses",
+    "metrics",
+    "nets",
+    "reference",
+    "training",
+    "zero_flow",
+)
 
 __all__ = [
     "DATConfig",

@@ -92,6 +92,11 @@ def fuse_spectral_norm(D: Module) -> Module:
     return D
 
 
+def is_fused(D: nn.Module) -> bool:
+    """Whether :func:`fuse_spectral_norm` has been here."""
+    return any(isinstance(hook, _Before) for m in D.modules() for hook in m._forward_pre_hooks.values())
+
+
 @contextmanager
 def normalised_once(D: nn.Module) -> Iterator[None]:
     """Within it all calls of a fused D share one set of normalised weights, made in the first; u moves once.

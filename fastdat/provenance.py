@@ -50,6 +50,12 @@ def machine_info() -> dict[str, Any]:
     return info
 
 
+def versions() -> dict[str, str]:
+    """Of fastdat, torch and Python, what every result depends on."""
+    torch_version = str(torch.__version__)  # a class of its own, which no safe loader knows
+    return {"fastdat": fastdat.__version__, "torch": torch_version, "python": platform.python_version()}
+
+
 def commit_info() -> dict[str, Any]:
     """The commit of this source tree, and whether the tree differs from it.
 

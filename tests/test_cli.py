@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from fastdat import cli
 from fastdat.data import Archive, DataError
 from fastdat.data.cifar10 import FOLDER
-from fastdat.training import NonFiniteError, TrainConfig, preset
+from fastdat.training import PRESETS, NonFiniteError, TrainConfig, preset
 
 TINY = ["--ngf", "4", "--ndf", "4", "--batch-size", "4", "--device", "cpu", "--no-compile"]
+TINY += ["--set", "eval.every=null"]
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
@@ -91,7 +92,8 @@ def test_a_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -
 def test_presets_are_listed() -> None:
     code, out, _ = invoke("presets")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["sngan-cifar10", "sngan-dat-cifar10"]
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == list(PRESETS)
     assert "no attack" in out.splitlines()[0]
 
 
@@ -154,7 +156,10 @@ def test_train(cifar10_root: Path, tmp_path: Path) -> None:
     assert "\x1b" not in out
     assert json.loads((run / "stats.jsonl").read_text())["step"] == 2
     assert (run / "samples" / "step-000002.png").is_file()
-    assert "is not empty" in fails(*arguments)
+    again, out, _ = invoke(*arguments, "--set", "samples=4")
+    assert again == 0
+    assert "nothing to do: all 2 steps are done" in out
+    assert "holds a run with other settings: seed 0 then, 1 now" in fails(*arguments, "--seed", 1)
 
 
 def test_train_on_a_terminal_shows_a_bar(cifar10_root: Path, tmp_path: Path) -> None:
@@ -246,7 +251,9 @@ def test_data_download(downloads: Downloads, tmp_path: Path) -> None:
 
 
 def test_unknown_data_set() -> None:
-    assert "no download is known for 'mnist'; there are: cifar10" in fails("data", "download", "mnist", "x")
+    assert "no download is known for 'imagenet'; there are: cifar10" in fails(
+        "data", "download", "imagenet", "x"
+    )
 
 
 def test_a_failed_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

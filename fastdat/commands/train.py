@@ -10,15 +10,16 @@ import typer
 from fastdat.commands.common import user_errors
 
 if TYPE_CHECKING:
-    from fastdat.data import ImageSet
     from fastdat.training import TrainConfig
 
 
 def train(
     preset: Annotated[str, typer.Option(help="Configuration to start from; see: fastdat presets.")],
-    data: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set: a packed store or the publisher's files.")
+    ] = None,
     outdir: Annotated[
-        Path | None, typer.Option(help="Run folder to make; must not exist or be empty.")
+        Path | None, typer.Option(help="Run folder; over that of a stopped run, the run goes on.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="G steps in all.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a side.")] = None,
@@ -36,7 +37,7 @@ def train(
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Train a GAN and write a run folder: config.yaml, log.txt, stats.jsonl, samples/."""
+    """Train a GAN and write a run folder; the same command again goes on where the run was stopped, or killed."""
     with user_errors():
         from fastdat.commands.data import download_into
         from fastdat.training import build_trainer, load_data
@@ -50,17 +51,17 @@ def train(
             "seed": seed,
             "device": device,
             "compile": compile,
+            "data": data and str(data),
         }
         changes = {key: value for key, value in flags.items() if value is not None}
         config = _preset(preset).replace(changes | dict(map(parse_assignment, set_ or [])))
         if dry_run:
             _print_config(config)
             return
-        data, outdir = _required("--data", data), _required("--outdir", outdir)
+        outdir = _required("--outdir", outdir)
         if download:
-            download_into(config.dataset, data)
-        images: ImageSet = load_data(config, data)
-        build_trainer(config, images, outdir).train()
+            download_into(config.dataset, _required("--data", data))
+        build_trainer(config, load_data(config), outdir).train()
 
 
 def presets() -> None:

@@ -1,10 +1,12 @@
-"""Training a pair of nets: configuration, presets, loop and run folder."""
+"""Training a pair of nets: configuration, presets, loop, checkpoints and run folder."""
 
-from fastdat.training.build import build_nets, build_trainer, load_data
+from fastdat.training.batches import Batches
+from fastdat.training.build import build_evaluator, build_trainer, load_data
 from fastdat.training.config import TrainConfig
 from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
+from fastdat.training.models import build_nets
 from fastdat.training.presets import PRESETS, preset
-from fastdat.training.trainer import Batches, Trainer
+from fastdat.training.trainer import Trainer
 
 __all__ = [
     "PRESETS",
@@ -14,6 +16,7 @@ __all__ = [
     "RunFolderError",
     "TrainConfig",
     "Trainer",
+    "build_evaluator",
     "build_nets",
     "build_trainer",
     "load_data",

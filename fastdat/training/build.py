@@ -1,4 +1,4 @@
-"""From a configuration to a trainer: nets, optimizers and data by name."""
+"""From a configuration to a trainer: nets, optimizers, data and evaluator by name."""
 
 from __future__ import annotations
 
@@ -6,93 +6,111 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 import fastdat
-from fastdat.data import ImageSet, TrainSampler
-from fastdat.data.registry import TRAIN_READERS
+from fastdat.data import ImageSet, load_split
+from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.fused_norm import fuse_spectral_norm
-from fastdat.nets import SNGANDiscriminator, SNGANGenerator
+from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
 from fastdat.spectral import spectral_weights
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display
 from fastdat.training.errors import ConfigError
+from fastdat.training.models import build_nets, classes_of, model_of
 from fastdat.training.trainer import Trainer
 
-#: Generator and discriminator of each model.
-MODELS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "sngan": (SNGANGenerator, SNGANDiscriminator),
-}
 
-T = TypeVar("T")
-
-
-def load_data(config: TrainConfig, folder: str | Path) -> ImageSet:
-    """The training images of ``config.dataset`` in ``folder``.
+def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
+    """The images of ``config.dataset`` from ``config.data``; None for the mixtures, which are drawn.
 
     Raises:
-        ConfigError: no such data set, or images of another resolution or too few.
-        DataError: data that is missing or damaged.
+        ConfigError: no such data set, or no ``config.data``.
+        DataError: data that is missing, damaged, or of another resolution.
     """
-    data = _choose("dataset", config.dataset, TRAIN_READERS)(folder)
-    if data.resolution != config.resolution:
-        raise ConfigError(f"{data.name} is {data.resolution} pixels wide; got resolution={config.resolution}")
-    return data
-
-
-def build_nets(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
-    """G and D of ``config``, on the CPU, in training mode: the same weights for the same seed, on any machine.
-
-    Raises:
-        ConfigError: no such model, resolution or width.
-    """
-    make_g, make_d = _choose("model", config.model, MODELS)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
-        torch.manual_seed(config.seed)
-        try:
-            return make_g(config.resolution, config.ngf, config.nz), make_d(config.resolution, config.ndf)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    model_of(config)
+    if config.dataset in MIXTURES:
+        return None
+    if config.data is None:
+        raise ConfigError(f"where is {config.dataset}? Give --data, a packed store or the publisher's files")
+    return load_split(config.dataset, config.data, split, config.resolution)
 
 
 def build_trainer(
-    config: TrainConfig, data: ImageSet, outdir: str | Path, *, display: Display | None = None
+    config: TrainConfig,
+    data: ImageSet | None,
+    outdir: str | Path,
+    *,
+    evaluator: Evaluator | None = None,
+    display: Display | None = None,
 ) -> Trainer:
-    """A trainer ready to :meth:`~Trainer.train`, its run folder made.
+    """A trainer ready to :meth:`~Trainer.train`, its run folder made or taken up.
+
+    Args:
+        config: all settings.
+        data: training images, of :func:`load_data`; None for the mixtures.
+        outdir: run folder.
+        evaluator: of the scores that ``config.eval`` asks for; by default the one that they name.
+        display: what shows the run.
 
     Raises:
-        ConfigError: settings that do not fit each other, the data or this machine.
+        ConfigError: settings that do not fit each other, the data, this machine or the run in ``outdir``.
         RunFolderError: ``outdir`` cannot be used.
     """
     device = choose_device(config.device)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    netG, netD = (net.to(device, memory_format=memory_format) for net in build_nets(config))  # type: ignore[call-overload]
+    netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
         fuse_spectral_norm(netD)  # for G's step; dat_step does so by itself
-    optG, optD = (
-        torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas, fused=True)
-        for net in (netG, netD)
+    if config.eval.every and evaluator is None:
+        evaluator = build_evaluator(config, device, data)
+    trainer = Trainer(
+        netG,
+        netD,
+        _adam(netG, config, device),
+        _adam(netD, config, device),
+        _batches(config, data, device),
+        config,
+        outdir,
+        classes=classes_of(config) if model_of(config).conditional else 0,
+        evaluator=evaluator,
+        display=display,
     )
-    try:
-        batches = TrainSampler(
-            data,
-            config.batch_size,
-            seed=config.seed,
-            flip=config.flip,
-            device=device,
-            memory_format=memory_format,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    trainer = Trainer(netG, netD, optG, optD, batches, config, outdir, display=display)
     trainer.note(f"{_versions()}; {_describe(device)}")
-    trainer.note(
-        f"{config.model} {_size(netG)} (G) and {_size(netD)} (D) on {data.name}, {len(data):,} images"
-    )
+    what = config.dataset if data is None else f"{data.name}, {len(data):,} images"
+    trainer.note(f"{config.model} {_size(netG)} (G) and {_size(netD)} (D) on {what}")
     return trainer
+
+
+def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet | None = None) -> Evaluator:
+    """What makes the scores of ``config.eval``; ``train`` where these images are in memory already.
+
+    Raises:
+        ConfigError: scores that do not fit the data.
+    """
+    points = config.dataset in MIXTURES
+    if points != ("modes" in config.eval.metrics):
+        expected = "modes" if points else "fid, kid, is, precision-recall"
+        raise ConfigError(
+            f"eval.metrics of {config.dataset} may be {expected}; got {list(config.eval.metrics)}"
+        )
+    if points:
+        return ModesEvaluator(config.eval, MIXTURES[config.dataset])
+    sources: dict[str, Any] = {split: _reader(config, split) for split in config.eval.splits}
+    if train is not None and "train" in sources:
+        sources["train"] = train
+    return ImageEvaluator(config.eval, sources, device)
+
+
+def nets_on(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """G and D of ``config`` on ``device``, in its memory format."""
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    netG, netD = build_nets(config)
+    for net in (netG, netD):
+        net.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    return netG, netD
 
 
 def choose_device(name: str) -> torch.device:
@@ -108,10 +126,26 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _choose(what: str, name: str, table: dict[str, T]) -> T:
-    if name not in table:
-        raise ConfigError(f"unknown {what} {name!r}; there are: {', '.join(table)}")
-    return table[name]
+def _reader(config: TrainConfig, split: str) -> Callable[[], ImageSet]:
+    def read() -> ImageSet:
+        data = load_data(config, split)
+        assert data is not None  # None is for mixtures
+        return data
+
+    return read
+
+
+def _adam(net: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Adam:
+    cuda = device.type == "cuda"
+    # On a GPU the rate is a tensor, which a captured graph reads anew each time.
+    lr = torch.tensor(config.lr, device=device) if cuda else config.lr
+    return torch.optim.Adam(net.parameters(), lr=lr, betas=config.betas, fused=True, capturable=cuda)
+
+
+def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -> Any:
+    if data is not None:
+        return data
+    return MixtureBatches(MIXTURES[config.dataset], config.batch_size, seed=config.seed, device=device)
 
 
 def _versions() -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from fastdat import settings
 from fastdat.config import DATConfig
-from fastdat.training.errors import ConfigError
+from fastdat.metrics.config import EvalConfig
+from fastdat.settings import ConfigError
 
 _MINIMUM = {
     "resolution": 1,
@@ -21,11 +21,14 @@ _MINIMUM = {
     "steps": 1,
     "batch_size": 2,  # batch statistics of one sample mean nothing
     "n_dis": 1,
+    "ema": 0,
     "seed": 0,
     "microbatch": 1,
     "log_every": 1,
     "sample_every": 1,
     "samples": 1,
+    "checkpoint_every": 1,
+    "nan_retries": 0,
 }
 
 
@@ -34,8 +37,9 @@ class TrainConfig:
     """What is trained, on what, how and on which device. A step is one G step, after ``n_dis`` D steps.
 
     Args:
-        model: a key of :data:`fastdat.training.build.MODELS`.
-        dataset: a key of :data:`fastdat.data.registry.TRAIN_READERS`.
+        model: a key of :data:`fastdat.training.models.MODELS`.
+        dataset: a key of :data:`fastdat.data.registry.DATASETS`, or a mixture of :data:`fastdat.data.mixture.MIXTURES`.
+        data: where it lies: a packed store, or the folder with the publisher's files.
         resolution: height and width of the images.
         ngf, ndf: full width of G and D in channels; None is the paper's.
         nz: length of z.
@@ -46,6 +50,7 @@ class TrainConfig:
         n_dis: D steps a G step.
         lr, betas: of both Adams.
         lr_decay: ``"linear"``: after G step t the rate is ``lr * (1 - t / steps)``. ``"none"``: constant.
+        ema: decay a G step of a running average of G, which then is sampled and evaluated in G's place; 0 is none.
         flip: mirror reals left to right with probability 1/2.
         seed: of weights, batches and noise.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
@@ -55,6 +60,11 @@ class TrainConfig:
         microbatch: D's samples a side at a time, for the same gradient in less memory; None is the whole batch.
         log_every, sample_every: G steps between lines of stats.jsonl and between sample grids.
         samples: images in a sample grid.
+        checkpoint_every: G steps between checkpoints.
+        on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
+            ``nan_retries`` times.
+        tensorboard: write TensorBoard events too.
+        eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
 
     Raises:
         ConfigError: a value of another type or outside its range, at construction.
@@ -62,6 +72,7 @@ class TrainConfig:
 
     model: str = "sngan"
     dataset: str = "cifar10"
+    data: str | None = None
     resolution: int = 32
     ngf: int | None = None
     ndf: int | None = None
@@ -74,6 +85,7 @@ class TrainConfig:
     lr: float = 2e-4
     betas: tuple[float, float] = (0.0, 0.9)
     lr_decay: Literal["linear", "none"] = "linear"
+    ema: float = 0.0
     flip: bool = False
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -84,18 +96,20 @@ class TrainConfig:
     log_every: int = 50
     sample_every: int = 500
     samples: int = 64
+    checkpoint_every: int = 1000
+    on_nan: Literal["stop", "rollback"] = "stop"
+    nan_retries: int = 3
+    tensorboard: bool = True
+    eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(TrainConfig).items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
-        for name, minimum in _MINIMUM.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise ConfigError(f"{name} must be at least {minimum}, got {value!r}")
+        settings.check_fields(self, _MINIMUM)
         if not self.lr > 0:
             raise ConfigError(f"lr must be positive, got {self.lr!r}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must lie in [0, 1), got {list(self.betas)!r}")
+        if not self.ema < 1:
+            raise ConfigError(f"ema, the average's decay a step, must lie in [0, 1), got {self.ema!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers, strings: what config.yaml holds. ``from_dict`` is its inverse."""
@@ -112,29 +126,13 @@ class TrainConfig:
         return cls().replace(values)
 
     def replace(self, changes: Mapping[str, Any]) -> TrainConfig:
-        """This config with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach the attack's settings.
+        """This config with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach the inner settings.
 
         Raises:
             ConfigError: an unknown key, or a bad value.
         """
-        own, attack = {}, {}
-        for key, value in changes.items():
-            if key.startswith("dat."):
-                attack[key.removeprefix("dat.")] = value
-            elif key == "dat" and isinstance(value, Mapping):
-                attack.update(value)
-            else:
-                own[key] = value
-        _refuse_unknown(own, TrainConfig, prefix="")
-        _refuse_unknown(attack, DATConfig, prefix="dat.")
-        if attack:
-            hints = _hints(DATConfig)
-            attack = {key: _checked(f"dat.{key}", value, hints[key]) for key, value in attack.items()}
-            try:
-                own["dat"] = dataclasses.replace(own.get("dat", self.dat), **attack)
-            except (TypeError, ValueError) as error:
-                raise ConfigError(str(error)) from error
-        return dataclasses.replace(self, **own)
+        changed: TrainConfig = settings.replace(self, changes)
+        return changed
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -151,46 +149,3 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
         return key.strip(), value
-
-
-def _refuse_unknown(values: Mapping[str, Any], of: type, prefix: str) -> None:
-    known = [f.name for f in dataclasses.fields(of)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"unknown setting {prefix}{key}; there are: {', '.join(prefix + k for k in known)}"
-            )
-
-
-def _hints(of: type) -> dict[str, Any]:
-    return get_type_hints(of)
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """``value`` as the type ``hint``: ints where floats are due, lists where tuples are due.
-
-    Raises:
-        ConfigError: it is not of that type.
-    """
-    origin, options = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in options:
-            return None
-        (hint,) = (option for option in options if option is not NoneType)
-        return _checked(name, value, hint)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise ConfigError(f"{name} must be one of {', '.join(map(str, options))}; got {value!r}")
-    if origin is tuple:
-        if isinstance(value, list | tuple) and len(value) == len(options):
-            return tuple(_checked(name, item, option) for item, option in zip(value, options, strict=True))
-        raise ConfigError(f"{name} must be {len(options)} numbers, [a, b]; got {value!r}")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise ConfigError(f"{name} must be {_IN_WORDS.get(hint, hint.__name__)}; got {value!r}")
-    return value
-
-
-_IN_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a name"}

@@ -1,8 +1,6 @@
 """What training raises that is the user's to mend; anything else is a bug and keeps its traceback."""
 
-
-class ConfigError(ValueError):
-    """An unknown setting or a value outside what it may be."""
+from fastdat.settings import ConfigError as ConfigError
 
 
 class RunFolderError(OSError):

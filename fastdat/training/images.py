@@ -1,4 +1,4 @@
-"""Image tensors as PNG grids."""
+"""Image tensors and points as PNG."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def grid_png(images: Tensor, gap: int = 2) -> bytes:
-    """A PNG of (N, 3, H, W) images in [-1, 1], row by row in a near-square grid, ``gap`` white pixels apart."""
+def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
+    """A PNG of (N, 1 or 3, H, W) images in [-1, 1], row by row, ``gap`` white pixels apart; near-square unless
+    ``columns`` are given.
+    """
     count, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.full(
         (channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8
@@ -26,6 +28,26 @@ def grid_png(images: Tensor, gap: int = 2) -> bytes:
     for i, image in enumerate(to_uint8(images).cpu()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
+    return image_png(sheet)
+
+
+def image_png(image: Tensor) -> bytes:
+    """A PNG of one image, uint8 (1 or 3, H, W)."""
+    pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
-    Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(file, "png")
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "png")
+    return file.getvalue()
+
+
+def points_png(points: Tensor, reach: float = 1.8) -> bytes:
+    """A PNG that shows points (N, 2) within ``reach`` of the origin."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    x, y = points.detach().float().cpu().numpy().T
+    axes.scatter(x, y, s=4, alpha=0.5, linewidths=0)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
     return file.getvalue()

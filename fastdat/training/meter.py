@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ class Meter:
         else:
             self._sum += now
         self._count += 1
+
+    def state(self) -> dict[str, Any]:
+        """What has been added so far, for a checkpoint."""
+        return {"names": list(self._names), "sum": self._sum, "count": self._count}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._names, self._count = tuple(state["names"]), state["count"]
+        self._sum = None if state["sum"] is None else state["sum"].to(device)
 
     def read(self) -> dict[str, float]:
         """The means, then start anew; empty where nothing was added. This is where the device is waited for."""

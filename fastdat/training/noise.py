@@ -6,21 +6,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Streams: z of the D steps' fakes, of the G steps, and of the fixed sample grid.
-D_STEP, G_STEP, SAMPLES = 0, 1, 2
+#: Streams: z of the D steps' fakes, of the G steps, of the fixed sample grid, of evaluations and of ``fastdat sample``.
+D_STEP, G_STEP, SAMPLES, EVALUATION, COMMAND = 0, 1, 2, 3, 4
 
 
 class Noise:
-    """Draws z ~ N(0, I) on ``device``; equal arguments give equal z on the same kind of device."""
+    """Draws z ~ N(0, I) and labels on ``device``; equal arguments give equal draws on the same kind of device.
 
-    def __init__(self, nz: int, *, seed: int, device: torch.device, rank: int = 0) -> None:
-        self._nz = nz
+    ``attempt`` is set to another number to go over the same steps with other noise, after a rollback.
+    """
+
+    attempt = 0
+
+    def __init__(self, nz: int, *, seed: int, device: torch.device, classes: int = 0, rank: int = 0) -> None:
+        self.nz, self.classes = nz, classes
         self._seed = seed
         self._rank = rank
         self._generator = torch.Generator(device)
 
+    @property
+    def device(self) -> torch.device:
+        return self._generator.device
+
     def draw(self, stream: int, step: int, count: int) -> Tensor:
         """(count, nz) float32."""
-        key = np.random.SeedSequence([self._seed, stream, step, self._rank]).generate_state(1, np.uint64)
-        self._generator.manual_seed(int(key[0]))
-        return torch.randn(count, self._nz, generator=self._generator, device=self._generator.device)
+        generator = self._seeded(stream, step, 0)
+        return torch.randn(count, self.nz, generator=generator, device=generator.device)
+
+    def labels(self, stream: int, step: int, count: int) -> tuple[Tensor, ...]:
+        """What a conditional G is told beside z: ``((count,) int64,)``, uniform; nothing where there are no classes."""
+        if not self.classes:
+            return ()
+        generator = self._seeded(stream, step, 1)
+        return (torch.randint(self.classes, (count,), generator=generator, device=generator.device),)
+
+    def _seeded(self, stream: int, step: int, what: int) -> torch.Generator:
+        key = [self._seed, stream, step, self._rank, what, self.attempt]
+        state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+        return self._generator.manual_seed(int(state[0]))

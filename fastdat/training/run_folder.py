@@ -1,11 +1,14 @@
 """A run's folder: what is in it, and how it is written so that no reader ever sees half a file.
 
-config.yaml  log.txt  stats.jsonl  reals.png  samples/step-000500.png
+config.yaml  log.txt  stats.jsonl  metrics.jsonl  reals.png  samples/step-000500.png  checkpoints/  tensorboard/
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,33 +19,61 @@ import yaml
 from fastdat.files import write_atomically
 from fastdat.training.errors import RunFolderError
 
+CONFIG, STATS, METRICS, LOG = "config.yaml", "stats.jsonl", "metrics.jsonl", "log.txt"
+#: What is there before config.yaml.
+_FIRST = {".lock", LOG, "samples", "checkpoints", "tensorboard"}
+LATEST, BEST = "checkpoints/latest.pt", "checkpoints/best.pt"
+
 
 class RunFolder:
-    """Writes into ``path``, which must not exist or be empty.
+    """Writes into ``path``: a new folder, an empty one, or that of a run, which then goes on.
+
+    One process at a time: the folder is locked until :meth:`close`, or until the process ends, however it does.
 
     Raises:
-        RunFolderError: ``path`` has something in it, is a file, or cannot be written.
+        RunFolderError: ``path`` holds something else, is a file, cannot be written, or another process trains in it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir())
-            if not occupied:
-                (self.path / "samples").mkdir()
+            names = {entry.name for entry in self.path.iterdir()}
+            begun = {".lock"} <= names <= _FIRST  # by a process that was killed, or is at work
+            if names and not begun and CONFIG not in names:
+                raise RunFolderError(
+                    f"{self.path} is not empty and holds no run. Give another --outdir, or remove it."
+                )
+            # Let go of at close(), and also by a RunFolder that is dropped.
+            self.close = weakref.finalize(self, os.close, self._locked())
+            for folder in ("samples", "checkpoints"):
+                (self.path / folder).mkdir(exist_ok=True)
+        except RunFolderError:
+            raise
         except OSError as error:
             raise RunFolderError(
                 f"cannot use {self.path} as a run folder: {error.strerror or error}"
             ) from error
-        if occupied:
-            raise RunFolderError(
-                f"{self.path} is not empty, and a run cannot be resumed yet. Give another --outdir, or remove it."
-            )
+        self.latest, self.best = self.path / LATEST, self.path / BEST
+
+    def _locked(self) -> int:
+        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise RunFolderError(f"another process is training in {self.path}") from error
+        except OSError:  # a file system without locks
+            pass
+        return lock
+
+    def read_config(self) -> dict[str, Any] | None:
+        """What config.yaml holds; None in a new folder."""
+        return read_config(self.path) if (self.path / CONFIG).exists() else None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml, keys in the order given."""
-        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+        self._write(CONFIG, yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def write_reals(self, png: bytes) -> None:
         """reals.png: a grid of training images, to compare the samples with."""
@@ -54,19 +85,102 @@ class RunFolder:
 
     def append_stats(self, stats: Mapping[str, float]) -> None:
         """One line of stats.jsonl; every number in it must be finite."""
-        self._append("stats.jsonl", json.dumps(stats, allow_nan=False))
+        self._append(STATS, json.dumps(stats, allow_nan=False))
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        append_metrics(self.path, record)
 
     def append_log(self, text: str) -> None:
         """Lines of log.txt, each with the time."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._append("log.txt", "\n".join(f"{now}  {line}" for line in text.splitlines()))
+        self._append(LOG, "\n".join(f"{now}  {line}" for line in text.splitlines()))
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines and samples of later steps, which are about to be made again, and a half-written last line."""
+        for name in (STATS, METRICS):
+            path = self.path / name
+            if path.exists():
+                kept = [line for line, record in _records(path) if record["step"] <= step]
+                self._write(name, b"".join(line + b"\n" for line in kept))
+        for picture in (self.path / "samples").glob("step-*.png"):
+            if int(picture.stem.removeprefix("step-")) > step:
+                picture.unlink()
 
     def _append(self, name: str, line: str) -> None:
-        # Opened anew each time and written at once: a killed run leaves whole lines, and no handle is kept open.
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            _append_line(self.path / name, line)
+        except OSError as error:
+            raise self._cannot_write(name, error) from error
 
     def _write(self, name: str, content: bytes) -> Path:
         target = self.path / name
-        write_atomically(target, content)
+        try:
+            write_atomically(target, content)
+        except OSError as error:
+            raise self._cannot_write(name, error) from error
         return target
+
+    def _cannot_write(self, name: str, error: OSError) -> RunFolderError:
+        kept = "its last checkpoint is intact" if self.latest.exists() else "it has no checkpoint yet"
+        return RunFolderError(
+            f"cannot write {self.path / name}: {error.strerror or error}. The run has stopped; {kept}. Run the same "
+            "command again once that is mended."
+        )
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """config.yaml of a run.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise RunFolderError(f"{run} is no run folder: it has no {CONFIG}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{path} holds no settings, but a {type(config).__name__}")
+    return config
+
+
+def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
+    """One line of a run's metrics.jsonl, also while it is being trained.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    try:
+        _append_line(run / METRICS, json.dumps(record))
+    except OSError as error:
+        raise RunFolderError(f"cannot write {run / METRICS}: {error.strerror or error}") from error
+
+
+def _append_line(path: Path, line: str) -> None:
+    # Opened anew each time and written at once: a killed run leaves whole lines, and no handle is kept open.
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Lines of a JSON-lines file with what they hold; a last line that a kill cut short is left out.
+
+    Raises:
+        RunFolderError: damage anywhere else.
+    """
+    lines = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            records.append((line, record | {"step": record["step"]}))
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):  # no newline after it
+                break
+            raise RunFolderError(f"{path}, line {number}, is damaged: {line[:60]!r}") from error
+    return records

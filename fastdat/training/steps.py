@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.config import DATConfig
+from fastdat.fused_norm import is_fused, normalised_once
 from fastdat.info import DATInfo
 from fastdat.losses import generator_loss
+from fastdat.nets.auxiliary import HasAuxiliaryLoss
 from fastdat.step import dat_step
 from fastdat.training.config import TrainConfig
+
+Labels = tuple[Tensor, ...]
+"""``(labels (N,) int64,)`` for conditional nets, else nothing."""
 
 
 class Steps:
     """The updates of D and G under one configuration; compiled once each where ``config.compile``.
 
+    A D that is a :class:`fastdat.nets.HasAuxiliaryLoss` brings its further loss into both.
+
     Args:
-        netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1).
+        netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Both are given labels (N,), too, if any.
         optG, optD: their optimizers.
         config: loss, attack, precision, compile, microbatch.
     """
@@ -31,24 +39,30 @@ class Steps:
         self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
         self._config = config
         self._device_type = next(netG.parameters()).device.type
+        self._has_auxiliary = isinstance(netD, HasAuxiliaryLoss)
         # Two graphs of G: without gradients for D's fakes, with them for G's own step.
         self._generate = torch.compile(netG) if config.compile else netG
         self._objective = (
             torch.compile(self._generator_objective) if config.compile else self._generator_objective
         )
 
-    def discriminator(self, xr: Tensor, z: Tensor) -> tuple[Tensor, DATInfo]:
+    def discriminator(
+        self, xr: Tensor, z: Tensor, labels_real: Labels = (), labels_fake: Labels = ()
+    ) -> tuple[Tensor, DATInfo]:
         """Update D once on reals (N, C, H, W) and fakes from z (N, nz). Returns its loss and measurements, detached."""
         config = self._config
         with self._autocast():
             with torch.no_grad():
-                xf = self._generate(z).to(xr.dtype)
+                xf = self._generate(z, *labels_fake).to(xr.dtype)
             loss, info = dat_step(
                 self._netD,
                 xr,
                 xf,
                 config=config.dat,
                 loss=config.loss,
+                args_real=labels_real,
+                args_fake=labels_fake,
+                aux_loss=_auxiliary_of_reals if self._has_auxiliary else None,
                 compile=config.compile,
                 microbatch=config.microbatch,
                 with_info=True,
@@ -58,22 +72,38 @@ class Steps:
         self._optD.step()
         return loss.detach(), info
 
-    def generator(self, z: Tensor) -> Tensor:
+    def generator(self, z: Tensor, labels: Labels = ()) -> Tensor:
         """Update G once through D, on fakes from z (N, nz). Returns its loss, detached."""
         with frozen(self._netD):
-            with self._autocast():
-                loss = self._objective(z)
+            with self._autocast(), self._one_set_of_weights():
+                loss = self._objective(z, labels)
             self._optG.zero_grad(set_to_none=True)
             loss.backward()
         self._optG.step()
         return loss.detach()
 
-    def _generator_objective(self, z: Tensor) -> Tensor:
-        return generator_loss(self._config.loss, self._netD(self._netG(z)))
+    def _generator_objective(self, z: Tensor, labels: Labels) -> Tensor:
+        D: Any = self._netD
+        fakes = self._netG(z, *labels)
+        loss = generator_loss(self._config.loss, D(fakes, *labels))
+        if self._has_auxiliary:
+            loss = loss + D.auxiliary_weight_g * D.auxiliary_loss(fakes)
+        return loss
+
+    def _one_set_of_weights(self) -> AbstractContextManager[None]:
+        """D's two calls, for its logits and its auxiliary loss, share one spectral normalisation."""
+        shared = self._has_auxiliary and is_fused(self._netD)
+        return normalised_once(self._netD) if shared else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self._config.precision == "bf16"
         return torch.autocast(self._device_type, torch.bfloat16, enabled=enabled)
+
+
+def _auxiliary_of_reals(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
+    """D's auxiliary loss on the clean reals, weighted, as ``dat_step`` takes it."""
+    loss: Tensor = D.auxiliary_weight_d * D.auxiliary_loss(xr)
+    return loss
 
 
 @contextmanager

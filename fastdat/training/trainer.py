@@ -1,49 +1,63 @@
-"""The training loop: D steps, G step, decay; statistics, samples and the guard against NaN around it."""
+"""The training loop: D steps, G step, decay; and around it records, scores, checkpoints and the guard against NaN."""
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastdat.training import noise
+from fastdat.metrics.config import EvalConfig
+from fastdat.metrics.evaluate import Evaluator, ranking, shown
+from fastdat.provenance import versions
+from fastdat.settings import ConfigError
+from fastdat.training import checkpoint, noise
+from fastdat.training.batches import as_batches
+from fastdat.training.clock import Clock
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display, display_for, summarise
+from fastdat.training.ema import EMA
 from fastdat.training.errors import NonFiniteError
-from fastdat.training.images import grid_png
+from fastdat.training.events import Events
+from fastdat.training.finite import check_finite
+from fastdat.training.images import grid_png, points_png, to_uint8
 from fastdat.training.meter import Meter
+from fastdat.training.resume import check_resumable
 from fastdat.training.run_folder import RunFolder
+from fastdat.training.sampling import from_latents, generated, in_order
 from fastdat.training.schedule import LearningRate
-from fastdat.training.steps import Steps, evaluating, measurements
-
-
-class Batches(Protocol):
-    """Where reals come from: :class:`fastdat.data.TrainSampler`, or anything that answers by step."""
-
-    def batch(self, step: int) -> Tensor:
-        """Reals of D step ``step``: (batch_size, C, H, W) float32 in [-1, 1] on the nets' device."""
-        ...
+from fastdat.training.steps import Steps, measurements
+from fastdat.training.stop import StopRequests
 
 
 class Trainer:
-    """Trains a pair of nets and writes a run folder.
+    """Trains a pair of nets and writes a run folder; over the folder of a run that was stopped, or killed, it goes on.
 
-    Everything random is a function of (seed, step), so that a run is a function of its configuration.
+    For a loop in the style of mimicry::
+
+        fastdat.Trainer(netD=netD, netG=netG, optD=optD, optG=optG, batches=loader, outdir="runs/mine", steps=100_000,
+                        n_dis=5, lr_decay="linear").train()
+
+    Everything random is a function of (seed, step), so that a run is a function of its configuration, and resuming is
+    exact.
 
     Args:
-        netG, netD: z (N, nz) -> images in [-1, 1]; images -> logits (N,) or (N, 1). On one device.
+        netG, netD: z (N, nz) -> images in [-1, 1]; images -> logits (N,) or (N, 1). On one device. With ``classes``,
+            both are given labels (N,) too. A D that is a :class:`fastdat.nets.HasAuxiliaryLoss` brings its own loss.
         optG, optD: their optimizers; the learning rates they come with are what decays.
-        batches: reals, D step after D step.
-        config: the rest.
-        outdir: run folder; must not exist or be empty.
+        batches: reals: a :class:`fastdat.data.ImageSet`, a ``DataLoader``, or :class:`fastdat.training.Batches`.
+        config: the rest; the defaults where None.
+        outdir: run folder; new, empty, or of a run with this configuration.
+        classes: number of classes for conditional nets, else 0.
+        evaluator: makes the scores that ``config.eval`` asks for while training.
         display: what shows the run; by default a bar on a terminal, lines elsewhere.
+        settings: changes to ``config``, as of :meth:`TrainConfig.replace`.
 
     Raises:
+        ConfigError: settings that do not fit, or differ from those the run in ``outdir`` was begun with.
         RunFolderError: ``outdir`` cannot be used.
     """
 
@@ -53,147 +67,301 @@ class Trainer:
         netD: nn.Module,
         optG: Optimizer,
         optD: Optimizer,
-        batches: Batches,
-        config: TrainConfig,
-        outdir: str | Path,
+        batches: Any,
+        config: TrainConfig | None = None,
+        outdir: str | Path = "runs/fastdat",
         *,
+        classes: int = 0,
+        evaluator: Evaluator | None = None,
         display: Display | None = None,
+        **settings: Any,
     ) -> None:
-        self.config = config
-        self.folder = RunFolder(outdir)
+        self.config = config = (config or TrainConfig()).replace(settings)
+        device = next(netG.parameters()).device
+        self._batches = as_batches(batches, config, device)
         self.netG, self.netD = netG, netD
         self.optG, self.optD = optG, optD
-        self._batches = batches
+        self.ema = EMA(netG, config.ema) if config.ema else None
         self._steps = Steps(netG, netD, optG, optD, config)
         self._rate = LearningRate([optG, optD], config.lr_decay, config.steps)
-        self._noise = noise.Noise(config.nz, seed=config.seed, device=next(netG.parameters()).device)
+        self._noise = noise.Noise(config.nz, seed=config.seed, device=device, classes=classes)
+        self._evaluator = evaluator
+        if config.eval.every and evaluator is None:
+            raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
         self._display = display or display_for(config.steps)
         self._meter_d, self._meter_g = Meter(), Meter()
-        self._clock = _Clock()
-        self._recorded = 0  # the step of the last line of stats.jsonl
+        self.done = 0
+        """G steps done."""
+        self._best: dict[str, Any] | None = None
+        self._seconds = 0.0  # of training before this process
+        self._checked = 0  # the step up to which all is known to be finite
+        self.folder = RunFolder(outdir)
+        try:
+            self._notes = self._take_up()
+        except BaseException:
+            self.folder.close()
+            raise
+        self._clock = Clock(self.done, self._seconds)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Run all ``config.steps`` G steps.
+        """Go on until ``config.steps`` G steps are done, then close the run folder.
 
         Raises:
-            NonFiniteError: a loss, a logit or a weight became NaN or infinite.
+            NonFiniteError: a loss, a logit or a weight became NaN or infinite, and no retry is left.
+            KeyboardInterrupt: the process was asked to stop; the checkpoint of that step is written.
+            RunFolderError: the run folder cannot be written any more.
         """
         config = self.config
-        self.folder.write_config(config.to_dict())
-        self.folder.write_reals(grid_png(self._batches.batch(0)[: config.samples]))
-        self._write_samples(0)
-        with self._display:
-            self.note("first step ..." + (" (compiles: a minute or two)" if config.compile else ""))
-            self._clock.start()
-            for step in range(config.steps):
-                try:
-                    self._step(step)
-                except KeyboardInterrupt:
-                    self.note(f"interrupted after {step} steps")
-                    raise
-            took = f"{config.steps} steps in {self._clock.seconds():.0f} s"
-            self.note(f"done: {took}; samples and stats are in {self.folder.path}")
+        self._events = Events(self.folder.path / "tensorboard", self.done) if config.tensorboard else None
+        try:
+            with self._display, StopRequests() as stop:
+                if self._evaluator is not None and config.eval.every:
+                    self._evaluator.prepare()  # what is missing is told now, not hours later
+                for note in self._notes:
+                    self.note(note)
+                if self.done >= config.steps:
+                    self.note(f"nothing to do: all {config.steps} steps are done; see {self.folder.path}")
+                    return
+                self._begin()
+                while self.done < config.steps:
+                    try:
+                        self._step(self.done)
+                    except NonFiniteError as error:
+                        self._roll_back(error)
+                    except KeyboardInterrupt:
+                        self.note(
+                            f"interrupted after {self.done} steps, in the middle of one: no checkpoint of it"
+                        )
+                        raise
+                    if stop.requested and self.done < config.steps:
+                        self._stop(stop.requested)
+                took = f"{config.steps} steps in {self._clock.seconds():.0f} s"
+                self.note(f"done: {took}; samples and stats are in {self.folder.path}")
+        finally:
+            if self._events is not None:
+                self._events.close()
+            close = getattr(self._batches, "close", None)  # of a thread that gathers ahead
+            if close is not None:
+                close()
+            self.folder.close()
 
     def note(self, text: str) -> None:
         """Show ``text`` and keep it in log.txt."""
         self._display.note(text)
         self.folder.append_log(text)
 
+    def _begin(self) -> None:
+        self.folder.write_config(self.config.to_dict())
+        if self.done == 0:
+            self._write_reals()
+            self._write_samples(0)
+        self.note("first step ..." + (" (compiles: a minute or two)" if self.config.compile else ""))
+        self._clock.start()
+
     def _step(self, step: int) -> None:
         """One training iteration and what is due after it."""
         config, done = self.config, step + 1
         self._rate.set(step)
         self._iterate(step)
+        if self.ema is not None:
+            self.ema.update()
+        self.done = done
         self._display.advance(done)
-        if step == 0:
+        if self._clock.fresh:
             self._first_step_done()
-        if done % config.log_every == 0 or done == config.steps:
-            self._record(done)
-        if done % config.sample_every == 0 or done == config.steps:
+        last = done == config.steps
+        if done % config.log_every == 0 or last:
+            self._record()
+        if config.eval.every and (done % config.eval.every == 0 or last):
+            self._evaluate()
+        if done % config.sample_every == 0 or last:
             self._write_samples(done)
+        if done % config.checkpoint_every == 0 or last:
+            self.save()
 
     def _iterate(self, step: int) -> None:
         """``n_dis`` D steps, then one G step."""
-        n_dis, batch_size = self.config.n_dis, self.config.batch_size
+        n_dis, batch_size, draw = self.config.n_dis, self.config.batch_size, self._noise
         for i in range(step * n_dis, (step + 1) * n_dis):
-            z = self._noise.draw(noise.D_STEP, i, batch_size)
-            loss, info = self._steps.discriminator(self._batches.batch(i), z)
+            xr, real_labels = self._reals(i)
+            z, fake_labels = draw.draw(noise.D_STEP, i, batch_size), draw.labels(noise.D_STEP, i, batch_size)
+            loss, info = self._steps.discriminator(xr, z, real_labels, fake_labels)
             self._meter_d.add({"loss_d": loss, **measurements(info, self.config.dat)})
-        loss = self._steps.generator(self._noise.draw(noise.G_STEP, step, batch_size))
+        labels = draw.labels(noise.G_STEP, step, batch_size)
+        loss = self._steps.generator(draw.draw(noise.G_STEP, step, batch_size), labels)
         self._meter_g.add({"loss_g": loss})
+
+    def _reals(self, i: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        xr = self._batches.batch(i)
+        if not self._noise.classes:
+            return xr, ()
+        batches: Any = self._batches
+        return xr, (batches.labels(i),)
 
     def _first_step_done(self) -> None:
         """Wait for it, say how long it took, and keep its compilation out of the speeds that follow."""
         torch.stack([p.sum() for p in self.netG.parameters()]).sum().item()
-        self.note(f"first step took {self._clock.seconds():.1f} s")
-        self._clock.lap(1)
+        self.note(f"first step took {self._clock.since_start():.1f} s")
+        self._clock.lap(self.done)
 
-    def _record(self, done: int) -> None:
+    # --- what is written ---------------------------------------------------------------------------------------------
+
+    def _record(self) -> None:
         """Read the meters, which waits for the device; check them; write them down."""
         means = self._meter_d.read() | self._meter_g.read()
-        self._check_finite(done, means)
+        self._check_finite(means)
         numbers = {
             "seconds": self._clock.seconds(),
-            "it_per_s": self._clock.lap(done),
+            "it_per_s": self._clock.lap(self.done),
             "lr": float(self.optG.param_groups[0]["lr"]),
             **means,
         }
-        stats = {"step": done, **{name: float(f"{value:.6g}") for name, value in numbers.items()}}
+        stats = {"step": self.done, **{name: float(f"{value:.6g}") for name, value in numbers.items()}}
         self.folder.append_stats(stats)
-        self._recorded = done
+        if self._events is not None:
+            self._events.stats(stats)
         line = summarise(stats, self.config.steps)
         self.folder.append_log(line)
         self._display.stats(line)
 
-    def _check_finite(self, done: int, means: dict[str, float]) -> None:
-        bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
-        named = [*_named("netG", self.netG), *_named("netD", self.netD)]
-        finite = torch.stack([p.isfinite().all() for _, p in named]).tolist()
-        weights = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
-        if not bad and not weights:
-            return
-        lines = [f"training produced NaN or infinity between steps {self._recorded + 1} and {done}"]
-        if bad:
-            lines.append("means over these steps: " + ", ".join(bad))
-        if weights:
-            lines.append(f"{len(weights)} of {len(named)} weights are affected, first {weights[0]}")
-        lines.append("stats.jsonl and samples/ hold the run up to then.")
-        lines.append("Try a smaller lr, precision=fp32 or a smaller dat.eps.")
-        report = "\n".join(lines)
-        self.folder.append_log(report)
-        raise NonFiniteError(report)
+    def _evaluate(self) -> None:
+        """Score the generator; write the scores down; keep the checkpoint if it is the best yet."""
+        assert self._evaluator is not None
+        self._check_finite({})
+        start = time.monotonic()
+        records = self._evaluator(self._fakes)
+        shared = {"step": self.done, "weights": "G" if self.ema is None else "ema"}
+        records = [{**shared, **record} for record in records]
+        for record in records:
+            self.folder.append_metrics(record)
+            if self._events is not None:
+                self._events.metrics(record)
+            self.note(shown(record))
+        name, value = ranking(records[0], self.config.eval)
+        self._clock.pause(time.monotonic() - start)
+        if self._best is None or value > self._best["rank"]:
+            self._best = {"step": self.done, "name": name, "rank": value, "score": records[0]["scores"][name]}
+            checkpoint.save(self.folder.best, self._state())
+
+    def _fakes(self, count: int) -> Any:
+        """What the evaluator scores: ``count`` samples of G, or of its average."""
+        settings: EvalConfig = self.config.eval
+        draws = noise.Noise(
+            self.config.nz, seed=settings.seed, device=self._noise.device, classes=self._noise.classes
+        )
+        for batch in generated(self._sampled(), draws, noise.EVALUATION, count, settings.batch_size):
+            yield to_uint8(batch) if batch.ndim == 4 else batch
+
+    def _sampled(self) -> nn.Module:
+        return self.netG if self.ema is None else self.ema.net
 
     def _write_samples(self, done: int) -> None:
         """The same z every time, G in evaluation mode."""
-        z = self._noise.draw(noise.SAMPLES, 0, self.config.samples)
-        with torch.no_grad(), evaluating(self.netG):
-            images = self.netG(z)
-        path = self.folder.write_samples(done, grid_png(images))
+        count = self.config.samples
+        z = noise.Noise(self.config.nz, seed=self.config.seed, device=self._noise.device).draw(
+            noise.SAMPLES, 0, count
+        )
+        samples = torch.cat(
+            list(from_latents(self._sampled(), z, in_order(self._noise, count), self.config.batch_size))
+        )
+        png = _picture(samples)
+        path = self.folder.write_samples(done, png)
+        if self._events is not None:
+            self._events.samples(done, png)
         self.folder.append_log(f"wrote {path}")
 
+    def _write_reals(self) -> None:
+        count, batches = self.config.samples, -(-self.config.samples // self.config.batch_size)
+        reals = torch.cat([self._batches.batch(i) for i in range(batches)])
+        self.folder.write_reals(_picture(reals[:count]))
 
-class _Clock:
-    """Seconds since the start, and steps a second since the last lap."""
+    # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self._started = self._lap = time.monotonic()
-        self.last = 0  # step of the last lap
+    def save(self) -> None:
+        """Write checkpoints/latest.pt, which is all that going on from here needs.
 
-    def start(self) -> None:
-        self._started = self._lap = time.monotonic()
+        Raises:
+            RunFolderError: it cannot be written; the one before it is intact.
+            NonFiniteError: there is NaN or infinity in what would be saved.
+        """
+        self._check_finite({})
+        checkpoint.save(self.folder.latest, self._state())
 
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
+    def _state(self) -> checkpoint.State:
+        return {
+            "step": self.done,
+            "config": self.config.to_dict(),
+            "versions": versions(),
+            "netG": self.netG.state_dict(),
+            "netD": self.netD.state_dict(),
+            "ema": None if self.ema is None else self.ema.net.state_dict(),
+            "optG": self.optG.state_dict(),
+            "optD": self.optD.state_dict(),
+            "rng": checkpoint.rng_state(),
+            "seconds": self._clock.seconds(),
+            "attempt": self._noise.attempt,
+            "meters": {"d": self._meter_d.state(), "g": self._meter_g.state()},
+            "best": self._best,
+        }
 
-    def lap(self, done: int) -> float:
-        """Steps a second since the last lap; of the first step alone where no step came since."""
-        now = time.monotonic()
-        if done == self.last:
-            return done / (now - self._started)
-        rate = (done - self.last) / (now - self._lap)
-        self._lap, self.last = now, done
-        return rate
+    def _take_up(self) -> list[str]:
+        """Go on from the folder's checkpoint, where there is one. Returns remarks for the log."""
+        begun = self.folder.read_config()
+        if begun is None:
+            return []
+        found = self.folder.latest.exists()
+        state = checkpoint.load(self.folder.latest) if found else None
+        remarks = check_resumable(self.folder.path, begun, self.config, state["step"] if state else 0)
+        if state is not None:
+            self._load(state)
+        self.folder.rewind(self.done)
+        return [f"resumed after {self.done} steps", *remarks]
+
+    def _load(self, state: checkpoint.State) -> None:
+        try:
+            self.netG.load_state_dict(state["netG"])
+            self.netD.load_state_dict(state["netD"])
+            if self.ema is not None:
+                self.ema.net.load_state_dict(state["ema"])
+        except RuntimeError as error:
+            raise ConfigError(f"{self.folder.latest} is of other nets than these: {error}") from error
+        self.optG.load_state_dict(state["optG"])
+        self.optD.load_state_dict(state["optD"])
+        checkpoint.set_rng_state(state["rng"])
+        self._meter_d.load(state["meters"]["d"], self._noise.device)
+        self._meter_g.load(state["meters"]["g"], self._noise.device)
+        self.done = self._checked = state["step"]
+        self._seconds, self._best = state["seconds"], state["best"]
+        self._noise.attempt = state["attempt"]
+
+    def _check_finite(self, means: dict[str, float]) -> None:
+        nets = {"netG": self.netG, "netD": self.netD}
+        if means or self._checked < self.done:
+            check_finite(nets, means, self._checked + 1, self.done)
+        self._checked = self.done
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Take up the last checkpoint again, with other noise; or give up."""
+        retries, attempt = self.config.nan_retries, self._noise.attempt + 1
+        self.folder.append_log(str(error))
+        if self.config.on_nan == "stop" or attempt > retries or not self.folder.latest.exists():
+            if self.config.on_nan == "rollback":
+                why = f"{retries} retries are used up" if attempt > retries else "there is no checkpoint yet"
+                raise NonFiniteError(f"{error}\nNo rollback: {why}.") from error
+            raise error
+        self._load(checkpoint.load(self.folder.latest))
+        self._noise.attempt = attempt
+        self.folder.rewind(self.done)
+        self._clock.back_to(self.done)
+        self.note(f"{error}\nback to step {self.done}, retry {attempt} of {retries} with other noise")
+
+    def _stop(self, signal: str) -> None:
+        self.save()
+        self.note(f"stopped by {signal} after {self.done} steps; the same command goes on from here")
+        raise KeyboardInterrupt
 
 
-def _named(prefix: str, net: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(f"{prefix}.{name}", parameter) for name, parameter in net.named_parameters()]
+def _picture(samples: Tensor) -> bytes:
+    return grid_png(samples) if samples.ndim == 4 else points_png(samples)

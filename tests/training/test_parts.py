@@ -18,7 +18,7 @@ from fastdat.training.display import Bar, Lines, display_for, summarise
 from fastdat.training.images import grid_png, to_uint8
 from fastdat.training.meter import Meter
 from fastdat.training.noise import D_STEP, G_STEP, Noise
-from fastdat.training.run_folder import RunFolder
+from fastdat.training.run_folder import RunFolder, read_config
 from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import evaluating, frozen
 
@@ -140,7 +140,14 @@ def test_run_folder_writes(tmp_path: Path) -> None:
         "two",
     ]
     names = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
-    assert names == ["config.yaml", "log.txt", "reals.png", "samples/step-000500.png", "stats.jsonl"]
+    assert names == [
+        ".lock",
+        "config.yaml",
+        "log.txt",
+        "reals.png",
+        "samples/step-000500.png",
+        "stats.jsonl",
+    ]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
@@ -153,10 +160,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunFolderError, match=r"reals.png: No space left on device.*it has no checkpoint yet"):
         folder.write_reals(b"new")
     assert (folder.path / "reals.png").read_bytes() == b"old"
-    assert {path.name for path in folder.path.iterdir()} == {"samples", "reals.png"}
+    assert {path.name for path in folder.path.iterdir()} == {".lock", "checkpoints", "samples", "reals.png"}
 
 
 def test_stats_must_be_finite(tmp_path: Path) -> None:
@@ -166,14 +173,54 @@ def test_stats_must_be_finite(tmp_path: Path) -> None:
 
 def test_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
-    with pytest.raises(RunFolderError, match="is not empty, and a run cannot be resumed yet"):
+    with pytest.raises(RunFolderError, match="is not empty and holds no run"):
         RunFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
-    RunFolder(tmp_path)
+    folder = RunFolder(tmp_path)
     assert (tmp_path / "samples").is_dir()
+    assert folder.read_config() is None
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(RunFolderError, match="another process is training in"):
+        RunFolder(tmp_path)
+    folder.close()
+    RunFolder(tmp_path).close()
+
+
+def test_rewind_drops_what_comes_later(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (2, 4, 6):
+        folder.append_stats({"step": step})
+        folder.append_metrics({"step": step, "scores": {}})
+        folder.write_samples(step, b"png")
+    with (tmp_path / "stats.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')  # what a kill in the middle of a write may leave
+    folder.rewind(4)
+    for name in ("stats.jsonl", "metrics.jsonl"):
+        assert [json.loads(line)["step"] for line in (tmp_path / name).read_text().splitlines()] == [2, 4]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "step-000002.png",
+        "step-000004.png",
+    ]
+
+
+def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "stats.jsonl").write_text('{"step": 2}\nrubbish\n{"step": 4}\n')
+    with pytest.raises(RunFolderError, match=r"stats.jsonl, line 2, is damaged: b'rubbish'"):
+        folder.rewind(4)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\x00"])
+def test_a_damaged_configuration_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RunFolderError, match=r"config.yaml (cannot be read|holds no settings)"):
+        read_config(tmp_path)
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from fastdat.data import ImageSet, TrainSampler
 from fastdat.training import (
     ConfigError,
     NonFiniteError,
-    RunFolderError,
     TrainConfig,
     Trainer,
     build_nets,
@@ -44,6 +43,8 @@ TINY = {
     "samples": 4,
     "compile": False,
     "device": "cpu",
+    "tensorboard": False,
+    "eval.every": None,
 }
 
 
@@ -75,6 +76,8 @@ def test_run_folder_of_a_dat_run(few_images: ImageSet, tmp_path: Path) -> None:
     stats = run(config, few_images, tmp_path / "run")
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "checkpoints",
         "config.yaml",
         "log.txt",
         "reals.png",
@@ -302,7 +305,7 @@ def test_nan_stops_the_run_with_a_report(few_images: ImageSet, tmp_path: Path) -
         trainer.train()
     report = str(info.value)
     assert "loss_d = nan" in report
-    assert "of 8 weights are affected, first netG.0.weight" in report
+    assert "of 12 tensors are affected, first netG.0.weight" in report
     assert "Try a smaller lr" in report
     log = (tmp_path / "run" / "log.txt").read_text()
     assert all(line in log for line in report.splitlines())
@@ -321,7 +324,7 @@ def test_nan_in_the_first_step_is_reported_there(few_images: ImageSet, tmp_path:
 def test_a_weight_that_breaks_in_the_last_update_is_found(few_images: ImageSet, tmp_path: Path) -> None:
     trainer, _ = own_trainer(few_images, tmp_path / "run", tiny(steps=1))
     trainer.netG[0].weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[index, union-attr]
-    with pytest.raises(NonFiniteError, match=r"1 of 8 weights are affected, first netG\.0\.weight"):
+    with pytest.raises(NonFiniteError, match=r"1 of 12 tensors are affected, first netG\.0\.weight"):
         trainer.train()
 
 
@@ -350,8 +353,10 @@ def test_building_refuses(few_images: ImageSet, tmp_path: Path, monkeypatch: pyt
             build_trainer(tiny(**changes), few_images, tmp_path / "run")
         assert not (tmp_path / "run").exists(), "nothing is made before the settings are known to be good"
 
-    refused("unknown model 'stylegan'; there are: sngan", model="stylegan")
-    refused("SNGANGenerator exists at resolution 32; got resolution=64", resolution=64)
+    refused(
+        "unknown model 'stylegan'; there are: sngan, ssgan, infomaxgan, dcgan, csngan, mlp", model="stylegan"
+    )
+    refused("SNGANGenerator exists at resolution 32, 48, 64, 128; got resolution=40", resolution=40)
     refused("has 100 images; got batch_size=101", batch_size=101)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     refused("device=cuda, but PyTorch sees no GPU here", device="cuda")
@@ -359,16 +364,19 @@ def test_building_refuses(few_images: ImageSet, tmp_path: Path, monkeypatch: pyt
 
 
 def test_data_refused(cifar10_root: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown dataset 'mnist'; there are: cifar10"):
-        load_data(tiny(dataset="mnist"), cifar10_root)
-    with pytest.raises(ConfigError, match="cifar10 train is 32 pixels wide; got resolution=48"):
-        load_data(tiny(resolution=48), cifar10_root)
-
-
-def test_an_occupied_run_folder_is_refused(few_images: ImageSet, tmp_path: Path) -> None:
-    run(tiny(steps=1), few_images, tmp_path / "run")
-    with pytest.raises(RunFolderError, match="not empty"):
-        build_trainer(tiny(steps=1), few_images, tmp_path / "run")
+    with pytest.raises(ConfigError, match="unknown dataset 'imagenet'; there are: cifar10, cifar100, stl10"):
+        load_data(tiny(dataset="imagenet", data=str(cifar10_root)))
+    with pytest.raises(ConfigError, match=r"where is cifar10\? Give --data"):
+        load_data(tiny())
+    with pytest.raises(
+        ConfigError,
+        match="model sngan does not model images with 1 channel, which mnist has; use one of dcgan",
+    ):
+        load_data(tiny(dataset="mnist", data=str(cifar10_root)))
+    with pytest.raises(ConfigError, match="model mlp does not model images with 3 channels"):
+        load_data(tiny(model="mlp"))
+    with pytest.raises(ConfigError, match="model csngan needs labels, which stl10 has not"):
+        build_nets(tiny(model="csngan", dataset="stl10", resolution=48))
 
 
 def test_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""What the training loop costs beside its steps, and whether a long run stays as small as it began."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from bench.interleaved import ReplayClock, Timing, interleave
+from fastdat.data import ImageSet, load_cifar10
+from fastdat.training import Trainer, build_trainer, preset
+from fastdat.training.display import Lines
+
+CLOCK = ReplayClock()
+CUDA = torch.cuda.is_available()
+#: Steps a timing, of which the last one logs: as often as the default, so that the loop's share is the real one.
+BLOCK = 50 if CUDA else 10
+ROUNDS = 10 if CUDA else 8
+GOAL = 1.03
+GROWTH_GOAL = 8.0  # MiB over 2,000 steps: the noise of a process's size
+
+
+def trainer_of(data: ImageSet, outdir: Path, **changes: Any) -> Trainer:
+    settings = {"eval.every": None, "sample_every": 10**9, "checkpoint_every": 10**9, "log_every": BLOCK}
+    return build_trainer(
+        preset("sngan-dat-cifar10").replace(settings | changes), data, outdir, display=Lines(io.StringIO())
+    )
+
+
+@pytest.fixture(scope="module")
+def images(cifar10_or_none: Path | None) -> ImageSet:
+    """Real CIFAR-10, or noise of its size."""
+    if cifar10_or_none is not None:
+        return load_cifar10(cifar10_or_none)
+    noise = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
+    return ImageSet("noise", noise, torch.zeros(50_000, dtype=torch.int64), ("none",))
+
+
+@pytest.fixture(scope="module")
+def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
+    """Blocks of iterations by the trainer and of the bare steps, on the same nets, in turns."""
+    width = {"precision": "bf16", "channels_last": True} if CUDA else {"ngf": 64, "ndf": 64, "batch_size": 16}
+    rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(images, Path(folder, "run"), n_dis=1, steps=10**6, **width)
+        trainer._events = None
+        trainer._begin()
+        trainer._step(0)
+        batch, steps = trainer.config.batch_size, trainer._steps
+        reals: list[Tensor] = [trainer._batches.batch(i).clone() for i in range(BLOCK)]
+        latents = torch.randn(2 * BLOCK, batch, trainer.config.nz, device=reals[0].device).unbind()
+
+        def bare() -> None:
+            for i in range(BLOCK):
+                steps.discriminator(reals[i], latents[2 * i])
+                steps.generator(latents[2 * i + 1])
+
+        def loop() -> None:
+            for _ in range(BLOCK):
+                trainer._step(trainer.done)
+
+        yield interleave({"bare steps": bare, "trainer": loop}, cuda=CUDA, rounds=rounds, warmup=1)
+        trainer.folder.close()
+    torch.compiler.reset()
+
+
+@pytest.mark.benchmark(timer=CLOCK, group=f"{BLOCK} training iterations")
+@pytest.mark.parametrize("kind", ["bare steps", "trainer"])
+def bench_loop(benchmark: BenchmarkFixture, timings: dict[str, Timing], kind: str) -> None:
+    """SNGAN-32 with DAT, one D and one G step an iteration; the trainer also draws, decays, measures and logs."""
+    ratio = timings["trainer"].median / timings["bare steps"].median
+    benchmark.extra_info.update(timings[kind].summary(), iterations=BLOCK, trainer_over_bare=ratio, goal=GOAL)
+    benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(timings[kind]))
+
+
+def bench_memory(benchmark: BenchmarkFixture, images: ImageSet, tmp_path: Path) -> None:
+    """2,000 iterations of a tiny GAN: the process after 500 and after all."""
+    tiny = {"ngf": 4, "ndf": 4, "batch_size": 4, "n_dis": 1, "compile": False, "log_every": 50}
+    trainer = trainer_of(images, tmp_path / "run", steps=2000, sample_every=250, checkpoint_every=250, **tiny)
+    run_step, seen = trainer._step, dict[int, float]()
+
+    def watched(step: int) -> None:
+        run_step(step)
+        if trainer.done in (500, 2000):
+            seen[trainer.done] = _mebibytes()
+
+    trainer._step = watched  # type: ignore[method-assign]
+    benchmark.pedantic(trainer.train, rounds=1)
+    growth = seen[2000] - seen[500]
+    benchmark.extra_info.update(mebibytes=seen, growth_mebibytes=growth, goal=GROWTH_GOAL)
+    assert growth <= GROWTH_GOAL, f"{growth:.1f} MiB more after 2,000 steps than after 500"
+
+
+def _mebibytes() -> float:
+    """Of this process in memory; on a GPU, of its tensors there."""
+    if CUDA:
+        return torch.cuda.memory_allocated() / 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

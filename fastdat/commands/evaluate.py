@@ -1,0 +1,53 @@
+"""``fastdat eval``: scores of a trained generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastdat.commands.common import user_errors
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[Path | None, typer.Option(help="Data set; by default where the run had it.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
+    extractor: Annotated[
+        str | None, typer.Option(help="inception-v3-compat, efficientnet-lite0, ...")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The extractor's weights, where there is no network.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="Of fid,kid,is,precision-recall.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Of train,test.")] = None,
+    fakes: Annotated[int, typer.Option(help="Generated images.")] = 50_000,
+    reals: Annotated[int, typer.Option(help="Real images at most, of each split.")] = 50_000,
+    seed: Annotated[int | None, typer.Option(help="Of noise and choices.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Score G's running average, if there is one.")
+    ] = True,
+) -> None:
+    """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl."""
+    with user_errors():
+        from fastdat.metrics.evaluate import shown
+        from fastdat.training.run_folder import append_metrics
+        from fastdat.training.trained import load_trained
+
+        given: dict[str, Any] = {
+            "data": data and str(data),
+            "eval.extractor": extractor,
+            "eval.weights": weights and str(weights),
+            "eval.metrics": metrics and metrics.split(","),
+            "eval.splits": splits and splits.split(","),
+            "eval.fakes": fakes,
+            "eval.reals": reals,
+            "eval.seed": seed,
+        }
+        settings = {key: value for key, value in given.items() if value is not None}
+        trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
+        for record in trained.evaluate():
+            append_metrics(run, record)
+            typer.echo(shown(record))

@@ -1,0 +1,24 @@
+"""``fastdat report``: a page about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastdat.commands.common import user_errors
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, as `fastdat train` makes them.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page about one or several runs: summary, scores, curves, sample grids, settings."""
+    with user_errors():
+        from fastdat.report import write_report
+
+        size = write_report(runs, out)
+        typer.echo(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {size / 1e6:.1f} MB")

@@ -1,0 +1,47 @@
+"""``fastdat sample``: images of a trained generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastdat.commands.common import user_errors
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many; rows, with --interpolate.")] = 64,
+    grid: Annotated[Path | None, typer.Option(help="Write one PNG with all of them.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Write a PNG each into this folder.")] = None,
+    interpolate: Annotated[
+        int | None, typer.Option(min=2, help="Rows of this many images between two latents.")
+    ] = None,
+    label: Annotated[int | None, typer.Option(help="Class, of a conditional model; by default all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Sample G's running average, if there is one.")
+    ] = True,
+) -> None:
+    """Draw samples of a run's generator, as one grid or as files."""
+    with user_errors():
+        if (grid is None) == (folder is None):
+            raise typer.BadParameter("is given, or --folder: one of them", param_hint="--grid")
+        if interpolate and folder:
+            raise typer.BadParameter("draws rows, which take --grid", param_hint="--interpolate")
+        from fastdat.training.sample_files import write_folder, write_grid, write_strips
+        from fastdat.training.trained import load_trained
+
+        trained = load_trained(run, checkpoint, ema=ema, device=device)
+        if folder is not None:
+            write_folder(folder, trained.samples(n, seed, label))
+            typer.echo(f"{n} images in {folder}")
+        elif interpolate:
+            write_strips(grid or Path(), trained.interpolations(n, interpolate, seed, label), interpolate)
+            typer.echo(str(grid))
+        else:
+            write_grid(grid or Path(), trained.samples(n, seed, label))
+            typer.echo(str(grid))

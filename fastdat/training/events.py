@@ -1,0 +1,54 @@
+"""TensorBoard events of a run: the numbers of stats.jsonl and metrics.jsonl, and the sample grids."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_GROUPS = {
+    "loss_d": "loss/D",
+    "loss_g": "loss/G",
+    "logits_real": "logits/real",
+    "logits_fake": "logits/fake",
+    "clean_logits_real": "logits/real_clean",
+    "clean_logits_fake": "logits/fake_clean",
+    "it_per_s": "speed/it_per_s",
+    "lr": "speed/lr",
+}
+
+
+class Events:
+    """Writes into ``folder``; events of steps after ``step``, of a run that was killed later, count no more."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def stats(self, stats: Mapping[str, float]) -> None:
+        """One line of stats.jsonl."""
+        for name, value in stats.items():
+            if name not in ("step", "seconds"):
+                self._writer.add_scalar(_GROUPS.get(name, f"attack/{name}"), value, int(stats["step"]))
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        for name, value in record["scores"].items():
+            tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
+            self._writer.add_scalar(tag, value, record["step"])
+
+    def samples(self, step: int, png: bytes) -> None:
+        """A sample grid."""
+        with Image.open(io.BytesIO(png)) as image:
+            self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,38 @@
+"""The guard against NaN: finds it in what training computed, and says where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fastdat.training.errors import NonFiniteError
+
+
+def check_finite(nets: Mapping[str, nn.Module], means: Mapping[str, float], first: int, last: int) -> None:
+    """Refuse NaN and infinity in ``means`` over steps ``first`` to ``last`` and in the nets' weights and buffers.
+
+    Raises:
+        NonFiniteError: with what is affected, and what to try.
+    """
+    bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
+    named = [entry for name, net in nets.items() for entry in _tensors(name, net)]
+    finite = torch.stack([tensor.isfinite().all() for _, tensor in named]).tolist()
+    weights = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
+    if not bad and not weights:
+        return
+    lines = [f"training produced NaN or infinity between steps {first} and {last}"]
+    if bad:
+        lines.append("means over these steps: " + ", ".join(bad))
+    if weights:
+        lines.append(f"{len(weights)} of {len(named)} tensors are affected, first {weights[0]}")
+    lines.append("stats.jsonl and samples/ hold the run up to then.")
+    lines.append("Try a smaller lr, precision=fp32 or a smaller dat.eps; on_nan=rollback retries by itself.")
+    raise NonFiniteError("\n".join(lines))
+
+
+def _tensors(prefix: str, net: nn.Module) -> list[tuple[str, Tensor]]:
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    return [(f"{prefix}.{name}", tensor) for name, tensor in tensors if tensor.is_floating_point()]

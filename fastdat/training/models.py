@@ -1,0 +1,139 @@
+"""The GANs that can be trained, by name: how their nets are made from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from fastdat import nets
+from fastdat.data.mixture import MIXTURES
+from fastdat.data.registry import DATASETS
+from fastdat.settings import ConfigError
+from fastdat.training.config import TrainConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator and a discriminator.
+
+    Args:
+        generator, discriminator: functions of the configuration and the number of channels or dimensions of the data.
+        conditional: both take labels beside z and images, and so cannot go without.
+        channels: of the data it can model.
+        points: it models 2-D points rather than images.
+    """
+
+    generator: Callable[[TrainConfig, int], nn.Module]
+    discriminator: Callable[[TrainConfig, int], nn.Module]
+    conditional: bool = False
+    channels: tuple[int, ...] = (3,)
+    points: bool = False
+
+
+def _residual(generator: Any, discriminator: Any) -> Model:
+    return Model(
+        lambda config, _: generator(config.resolution, config.ngf, config.nz),
+        lambda config, _: discriminator(config.resolution, config.ndf),
+    )
+
+
+def _hidden(width: int | None) -> int:
+    return 64 if width is None else width  # Sec. IV-A
+
+
+MODELS: dict[str, Model] = {
+    "sngan": _residual(nets.SNGANGenerator, nets.SNGANDiscriminator),
+    "ssgan": _residual(nets.SSGANGenerator, nets.SSGANDiscriminator),
+    "infomaxgan": _residual(nets.InfoMaxGANGenerator, nets.InfoMaxGANDiscriminator),
+    "dcgan": Model(
+        lambda config, channels: nets.DCGANGenerator(config.resolution, config.ngf, config.nz, channels),
+        lambda config, channels: nets.DCGANDiscriminator(config.resolution, config.ndf, channels),
+        channels=(1, 3),
+    ),
+    "csngan": Model(
+        lambda config, _: nets.ConditionalSNGANGenerator(
+            config.resolution, classes_of(config), config.ngf, config.nz
+        ),
+        lambda config, _: nets.ConditionalSNGANDiscriminator(
+            config.resolution, classes_of(config), config.ndf
+        ),
+        conditional=True,
+    ),
+    "mlp": Model(
+        lambda config, _: nets.MLPGenerator(config.nz, hidden=_hidden(config.ngf)),
+        lambda config, _: nets.MLPDiscriminator(hidden=_hidden(config.ndf)),
+        channels=(2,),
+        points=True,
+    ),
+}
+
+
+def model_of(config: TrainConfig) -> Model:
+    """The model of ``config``, which fits its data set.
+
+    Raises:
+        ConfigError: no such model or data set, or two that do not go together.
+    """
+    model = choose("model", config.model, MODELS)
+    channels = channels_of(config)
+    if channels not in model.channels:
+        fitting = [name for name, other in MODELS.items() if channels in other.channels]
+        what = "2-D points" if channels == 2 else f"images with {channels} channel{'s' * (channels > 1)}"
+        raise ConfigError(
+            f"model {config.model} does not model {what}, which {config.dataset} has; use one of {', '.join(fitting)}"
+        )
+    return model
+
+
+def channels_of(config: TrainConfig) -> int:
+    """Channels of the images of ``config.dataset``; 2 for the 2-D mixtures."""
+    if config.dataset in MIXTURES:
+        return 2
+    return choose("dataset", config.dataset, DATASETS, also=MIXTURES).channels
+
+
+def classes_of(config: TrainConfig) -> int:
+    """Classes of ``config.dataset``.
+
+    Raises:
+        ConfigError: it has no labels.
+    """
+    classes = choose("dataset", config.dataset, DATASETS).classes
+    if not classes:
+        labelled = [name for name, spec in DATASETS.items() if spec.classes]
+        raise ConfigError(
+            f"model {config.model} needs labels, which {config.dataset} has not; use one of {', '.join(labelled)}"
+        )
+    return classes
+
+
+def build_nets(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    """G and D of ``config``, on the CPU, in training mode: the same weights for the same seed, on any machine.
+
+    Raises:
+        ConfigError: no such model, resolution or width, or one that does not fit the data set.
+    """
+    model, channels = model_of(config), channels_of(config)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        torch.manual_seed(config.seed)
+        try:
+            return model.generator(config, channels), model.discriminator(config, channels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+def choose(what: str, name: str, table: dict[str, T], also: dict[str, Any] | None = None) -> T:
+    """``table[name]``.
+
+    Raises:
+        ConfigError: there is none; the message names what there is.
+    """
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}; there are: {', '.join([*table, *(also or {})])}")
+    return table[name]

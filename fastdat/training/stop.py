@@ -1,0 +1,36 @@
+"""Stopping at the end of a step when the process is asked to: Ctrl-C, or a scheduler's SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopRequests:
+    """Within it the first SIGINT or SIGTERM only sets :attr:`requested`; a second one interrupts at once.
+
+    Outside the main thread, where Python handles no signals, nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._outside: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._outside[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._outside.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name

@@ -1,0 +1,142 @@
+"""The generator of a run: taken from its checkpoint, to be sampled and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdat.settings import ConfigError
+from fastdat.training import checkpoint, noise
+from fastdat.training.build import build_evaluator, choose_device
+from fastdat.training.config import TrainConfig
+from fastdat.training.errors import RunFolderError
+from fastdat.training.images import to_uint8
+from fastdat.training.models import build_nets, classes_of, model_of
+from fastdat.training.noise import Noise
+from fastdat.training.run_folder import BEST, LATEST, read_config
+from fastdat.training.sampling import from_latents, generated
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator and where it comes from.
+
+    Args:
+        net: G, or its running average, on ``device``.
+        weights: ``"G"`` or ``"ema"``, which of the two.
+        config: of the run.
+        step: G steps it has been trained for.
+        classes: what labels it takes; 0 is none.
+    """
+
+    net: nn.Module
+    weights: str
+    config: TrainConfig
+    step: int
+    classes: int
+    device: torch.device
+
+    def noise(self, seed: int) -> Noise:
+        """Latents and labels for it."""
+        return Noise(self.config.nz, seed=seed, device=self.device, classes=self.classes)
+
+    def samples(self, count: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
+        """``count`` samples in batches: images (n, C, H, W) in [-1, 1] or points (n, 2), of class ``label`` if given.
+
+        Raises:
+            ConfigError: a label that it does not take.
+        """
+        draws = self.noise(seed)
+        labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._all(label, count)
+        return from_latents(self.net, draws.draw(noise.COMMAND, 0, count), labels, self._batch_size)
+
+    def interpolations(self, rows: int, steps: int, seed: int = 0, label: int | None = None) -> Tensor:
+        """``rows`` walks of ``steps`` samples between two latents each: (rows * steps, ...), row by row."""
+        draws = self.noise(seed)
+        ends = draws.draw(noise.COMMAND, 1, 2 * rows)
+        z = between(ends[:rows], ends[rows:], steps).flatten(0, 1)
+        labels: tuple[Tensor, ...] = ()
+        if label is not None:
+            labels = self._all(label, len(z))
+        elif self.classes:
+            labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
+        return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        """A record a split of the scores that ``config.eval`` asks for.
+
+        Raises:
+            ConfigError, DataError: what is needed is not there.
+        """
+        evaluator = build_evaluator(self.config, self.device)
+        evaluator.prepare()
+        shared = {"step": self.step, "weights": self.weights}
+        return [{**shared, **record} for record in evaluator(self._fakes)]
+
+    @property
+    def _batch_size(self) -> int:
+        return self.config.eval.batch_size
+
+    def _fakes(self, count: int) -> Iterator[Tensor]:
+        draws = self.noise(self.config.eval.seed)
+        for batch in generated(self.net, draws, noise.EVALUATION, count, self._batch_size):
+            yield to_uint8(batch) if batch.ndim == 4 else batch
+
+    def _all(self, label: int, count: int) -> tuple[Tensor, ...]:
+        if not 0 <= label < self.classes:
+            takes = f"labels from 0 to {self.classes - 1}" if self.classes else "no labels"
+            raise ConfigError(f"model {self.config.model} takes {takes}; got {label}")
+        return (torch.full((count,), label, device=self.device),)
+
+
+def load_trained(
+    run: str | Path,
+    which: str = "latest",
+    *,
+    ema: bool = True,
+    device: str = "auto",
+    settings: dict[str, Any] | None = None,
+) -> Trained:
+    """The generator of a run.
+
+    Args:
+        run: run folder.
+        which: ``"latest"``, ``"best"`` or the path of a checkpoint.
+        ema: take the running average where the run has one.
+        device: as of :class:`TrainConfig`.
+        settings: changes to the run's configuration, to its ``eval`` or ``data`` say.
+
+    Raises:
+        RunFolderError: no run, or no such checkpoint in it.
+        ConfigError: settings or a device that cannot be.
+    """
+    run = Path(run)
+    config = TrainConfig.from_dict(read_config(run)).replace(settings or {})
+    path = {"latest": run / LATEST, "best": run / BEST}.get(which, Path(which))
+    if which == "best" and not path.is_file():
+        raise RunFolderError(f"{run} has no best checkpoint: it was trained without eval.every. Take latest")
+    state = checkpoint.load(path)
+    where = choose_device(device)
+    net, _ = build_nets(config)
+    averaged = ema and state["ema"] is not None
+    try:
+        net.load_state_dict(state["ema" if averaged else "netG"])
+    except RuntimeError as error:
+        raise RunFolderError(f"{path} is of another generator than {run}/config.yaml: {error}") from error
+    net.to(where).eval().requires_grad_(False)
+    classes = classes_of(config) if model_of(config).conditional else 0
+    return Trained(net, "ema" if averaged else "G", config, state["step"], classes, where)
+
+
+def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Walks from ``start`` to ``end`` (N, nz) along the sphere, near which N(0, I) lies: (N, steps, nz)."""
+    t = torch.linspace(0, 1, steps, device=start.device)[None, :, None]
+    cosine = torch.nn.functional.cosine_similarity(start, end, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
+    angle = cosine.acos()[:, None, None]
+    a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()
+    return a * start[:, None] + b * end[:, None]
