@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -167,11 +168,15 @@ def versions() -> dict[str, str]:
 
 def shown(record: Record) -> str:
     """A record in one line; no score goes without its extractor."""
-    scores = "  ".join(f"{name} {value:.5g}" for name, value in record["scores"].items())
+    values = {
+        name: "no number" if value is None else f"{value:.5g}" for name, value in record["scores"].items()
+    }
+    scores = "  ".join(f"{name} {value}" for name, value in values.items())
     return f"step {record['step']}  {record['split']} [{record['extractor']}]  {scores}"
 
 
 def ranking(record: Record, config: EvalConfig) -> tuple[str, float]:
     """The score that ranks checkpoints: its name, and a number of which more is better."""
     name = {"precision-recall": "precision"}.get(config.metrics[0], config.metrics[0])
-    return name, BETTER[name] * record["scores"][name]
+    value = record["scores"][name]
+    return name, -math.inf if value is None else BETTER[name] * value

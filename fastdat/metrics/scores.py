@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,6 +72,10 @@ def of_fakes(logits: Tensor | None, config: EvalConfig) -> dict[str, float]:
         raise ConfigError(
             f"is needs class logits, which {config.extractor} does not give: leave it out of eval.metrics"
         )
+    if len(logits) < config.is_splits:
+        raise ConfigError(
+            f"eval.is_splits={config.is_splits} needs as many fakes at least; got eval.fakes={len(logits)}"
+        )
     found = torch_fidelity().metric_isc.isc_features_to_metric(
         logits, splits=config.is_splits, shuffle=True, rng_seed=config.seed
     )
@@ -93,6 +97,6 @@ def kid_subset_size(fakes: int, reals: int, config: EvalConfig) -> int:
     return size
 
 
-def rounded(scores: dict[str, float]) -> dict[str, float]:
-    """Six significant digits, for the record."""
-    return {name: float(f"{float(np.real(value)):.6g}") for name, value in scores.items()}
+def rounded(scores: dict[str, float]) -> dict[str, float | None]:
+    """Six significant digits, for the record; None for what is no number, which JSON has no word for."""
+    return {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in scores.items()}

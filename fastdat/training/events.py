@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Events:
         """One line of metrics.jsonl."""
         for name, value in record["scores"].items():
             tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
-            self._writer.add_scalar(tag, value, record["step"])
+            self._writer.add_scalar(tag, math.nan if value is None else value, record["step"])
 
     def samples(self, step: int, png: bytes) -> None:
         """A sample grid."""

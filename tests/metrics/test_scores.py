@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from fastdat.metrics import (
 )
 from fastdat.metrics.evaluate import ranking, shown
 from fastdat.metrics.fidelity import torch_fidelity
-from fastdat.metrics.scores import Statistics, against_reals, kid_subset_size
+from fastdat.metrics.scores import Statistics, against_reals, kid_subset_size, of_fakes, rounded
 from fastdat.settings import ConfigError
 
 CPU = torch.device("cpu")
@@ -173,6 +174,30 @@ def test_is_needs_logits(cifar10: ImageSet, tmp_path: Path) -> None:
         evaluator(fakes_of(cifar10.images))
 
 
+def test_is_needs_an_image_a_split() -> None:
+    with pytest.raises(
+        ConfigError, match=r"eval.is_splits=10 needs as many fakes at least; got eval.fakes=8"
+    ):
+        of_fakes(torch.randn(8, 5), config(metrics=("is",)))
+
+
+def test_is_of_certain_and_varied_classes() -> None:
+    logits = 50.0 * torch.eye(5).repeat(20, 1)
+    assert of_fakes(logits, config(metrics=("is",), is_splits=1))["is"] == pytest.approx(5)
+
+
+def test_what_is_no_number_is_null() -> None:
+    record = {
+        "step": 1,
+        "split": "train",
+        "extractor": "x",
+        "scores": rounded({"kid": math.nan, "fid": 1.23456789}),
+    }
+    assert json.loads(json.dumps(record, allow_nan=False))["scores"] == {"kid": None, "fid": 1.23457}
+    assert "kid no number  fid 1.2346" in shown(record)
+    assert ranking(record, config()) == ("kid", -math.inf)
+
+
 def test_modes_of_points() -> None:
     points = BALANCED.sample(2000, torch.Generator().manual_seed(0))
     settings = EvalConfig(metrics=("modes",), fakes=2000)
@@ -311,11 +336,13 @@ def test_torch_fidelity_s_inception(inception_weights: Path, cifar10: ImageSet, 
         weights=str(inception_weights),
         metrics=("fid", "kid", "is", "precision-recall"),
         kid_subsets=2,
+        is_splits=2,
     )
     data = {"train": part(cifar10, 0, 8), "test": part(cifar10, 8, 16)}
     records = ImageEvaluator(settings, data, CPU, tmp_path)(fakes_of(cifar10.images[100:]))
     assert set(records[0]["scores"]) == {"fid", "kid", "kid_std", "is", "is_std", "precision", "recall"}
-    assert all(np.isfinite(value) for record in records for value in record["scores"].values())
+    for record in records:
+        assert all(np.isfinite(value) for value in record["scores"].values()), record["scores"]
     assert records[0]["extractor"] == "inception-v3-compat"
     assert records[0]["scores"]["fid"] > 0
 
