@@ -294,6 +294,49 @@ def test_compiled_run(
     assert compile_counters["stats"]["unique_graphs"] == 3
 
 
+class Auxiliary(nn.Module):
+    """A small normalised D with a further loss, which reads a head that its logits do not."""
+
+    auxiliary_weight_d = 0.5
+    auxiliary_weight_g = 0.2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), spectral_norm(nn.Linear(3 * 32 * 32, 8)), nn.ReLU())
+        self.head, self.other = (spectral_norm(nn.Linear(8, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+    def auxiliary_loss(self, x: Tensor) -> Tensor:
+        return (self.other(self.body(x)) - 1).square().mean()
+
+
+def test_an_auxiliary_loss_is_compiled_too(
+    few_images: ImageSet, tmp_path: Path, compile_counters: dict[str, Counter[str]]
+) -> None:
+    """In the one graph of each step, with one spectral normalisation for G's two calls of D."""
+    stats = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        G = nn.Sequential(nn.Linear(8, 3 * 32 * 32), nn.Tanh(), nn.Unflatten(1, (3, 32, 32)))
+        D = fastdat.fuse_spectral_norm(Auxiliary())
+        optimizers = [torch.optim.SGD(net.parameters(), lr=0.02) for net in (G, D)]
+        before = D.other.weight.detach().clone()
+        config = tiny(log_every=1, compile=compile)
+        sampler = TrainSampler(few_images, 4)
+        Trainer(
+            G, D, *optimizers, sampler, config, tmp_path / str(compile), display=Lines(io.StringIO())
+        ).train()
+        assert not torch.equal(before, D.other.weight), "the further loss trains its head"
+        stats.append(without_times(read_stats(tmp_path / str(compile))))
+    for a, b in zip(*stats, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+    assert not compile_counters["graph_break"]
+    assert compile_counters["stats"]["unique_graphs"] == 3
+
+
 # --- how it stops ------------------------------------------------------------------------------------------------
 
 
