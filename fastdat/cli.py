@@ -5,13 +5,14 @@ Whatever is slow to import is imported inside the command that needs it, so that
 
 from __future__ import annotations
 
-from fastdat.commands import data, evaluate, reproduce, sample, train
+from fastdat.commands import data, evaluate, report, reproduce, sample, train
 from fastdat.commands.common import new_group
 
 app = new_group("Direct Adversarial Training for GANs.")
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(report.report)
 app.command()(train.presets)
 app.add_typer(data.app, name="data")
 app.add_typer(reproduce.app, name="reproduce")

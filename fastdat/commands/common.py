@@ -39,8 +39,9 @@ def user_errors() -> Iterator[None]:
 
 def _exit_code(error: Exception) -> int | None:
     from fastdat.data.errors import DataError
+    from fastdat.report.errors import ReportError
     from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
 
     if isinstance(error, NonFiniteError):
         return 1
-    return 2 if isinstance(error, (ConfigError, DataError, RunFolderError)) else None
+    return 2 if isinstance(error, (ConfigError, DataError, ReportError, RunFolderError)) else None

@@ -1,0 +1,194 @@
+"""A run's folder, read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdat.report.errors import ReportError
+
+_CONFIG, _STATS, _METRICS, _REALS, _SAMPLES = (
+    "config.yaml",
+    "stats.jsonl",
+    "metrics.jsonl",
+    "reals.png",
+    "samples",
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds; all of it but the configuration may be missing.
+
+    Args:
+        path: the folder.
+        label: its name; where two runs share one, as much of the path as tells them apart.
+        config: config.yaml, sections flattened: ``"dat.eps"``.
+        stats: lines of stats.jsonl in the order of their steps.
+        metrics: lines of metrics.jsonl that hold scores, in the order of their steps.
+        samples: step and file of every sample grid, in the order of their steps.
+        reals: the grid of reals.
+    """
+
+    path: Path
+    label: str
+    config: Mapping[str, Any]
+    stats: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]]
+    samples: Sequence[tuple[int, Path]]
+    reals: Path | None
+
+    @property
+    def done(self) -> int:
+        """G steps known to be done."""
+        seen = [record["step"] for record in (*self.stats[-1:], *self.metrics[-1:])]
+        return max([*seen, *(step for step, _ in self.samples[-1:])], default=0)
+
+    @property
+    def total(self) -> int | None:
+        """G steps asked for."""
+        steps = self.config.get("steps")
+        return steps if isinstance(steps, int) and not isinstance(steps, bool) and steps > 0 else None
+
+    @property
+    def attacks(self) -> bool:
+        """Whether the discriminator learns on perturbed samples."""
+        return self.config.get("dat.real") is True or self.config.get("dat.fake") is True
+
+    def values(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and finite values of one key of stats.jsonl."""
+        pairs = [(line["step"], line[key]) for line in self.stats if is_number(line.get(key))]
+        return [step for step, _ in pairs], [float(value) for _, value in pairs]
+
+
+def is_number(value: object) -> bool:
+    """A finite number, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
+    """The runs in these folders, each with a label of its own.
+
+    Raises:
+        ReportError: no run folder, the same one twice, or a damaged file.
+    """
+    if not paths:
+        raise ReportError("a report needs one run folder at least")
+    resolved = [path.resolve() for path in paths]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
+            raise ReportError(f"{paths[number]} is given twice")
+    return [_read(path, label) for path, label in zip(paths, _labels(resolved), strict=True)]
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, and as many of the parts before it as set runs of the same name apart."""
+    labels = []
+    for path in paths:
+        others = [other.parts for other in paths if other != path]
+        parts = 1
+        while parts < len(path.parts) and any(other[-parts:] == path.parts[-parts:] for other in others):
+            parts += 1
+        labels.append("/".join(path.parts[-parts:]))
+    return labels
+
+
+def _read(path: Path, label: str) -> RunRecord:
+    config_file = path / _CONFIG
+    if not config_file.is_file():
+        raise ReportError(f"{path} is no run folder: {_what_is_there(path)}")
+    reals = path / _REALS
+    return RunRecord(
+        path=path,
+        label=label,
+        config=_flat(_config(config_file)),
+        stats=_records(path / _STATS),
+        metrics=[line for line in _records(path / _METRICS) if isinstance(line.get("scores"), dict)],
+        samples=_samples(path / _SAMPLES),
+        reals=reals if reals.is_file() else None,
+    )
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.exists():
+        return "it does not exist"
+    if not path.is_dir():
+        return f"it is a file; give the folder that holds {_CONFIG}"
+    try:
+        inner = sorted(child.name for child in path.iterdir() if (child / _CONFIG).is_file())
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    hint = f"; there are runs inside it: {', '.join(inner[:5])}" if inner else ""
+    return f"looked for {_CONFIG} in it, which `fastdat train` writes when a run begins{hint}"
+
+
+def _config(file: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ReportError(f"{file} must hold settings as key: value, but holds a {type(config).__name__}")
+    return config
+
+
+def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _records(file: Path) -> list[Mapping[str, Any]]:
+    """JSON objects, one a line; without the last line where a killed run left half of it."""
+    if not file.exists():
+        return []
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ReportError(f"{file} cannot be read: {error.strerror or error}") from error
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_record(line))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):  # no newline after it
+                break
+            raise ReportError(
+                f"{file}, line {number}, is damaged: {line[:60]!r} ({error}). Expected a JSON object with a step; "
+                "remove the line to report on the rest."
+            ) from error
+    return sorted(records, key=lambda record: record["step"])
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError(f"a {type(record).__name__}, no object")
+    step = record.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise ValueError(f"step is {step!r}")
+    return record
+
+
+def _samples(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    found = [
+        (int(match[1]), file)
+        for file in folder.iterdir()
+        if (match := re.fullmatch(r"step-([0-9]{1,12})\.png", file.name)) and file.is_file()
+    ]
+    return sorted(found)

@@ -1,0 +1,131 @@
+"""The paper's Table II and what its numbers were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastdat.report.runs import RunRecord
+from fastdat.report.scores import INCEPTION, Kind
+
+# Columns of Table II.
+_COLUMNS = ("SNGAN", "SNGAN-DAT", "SSGAN", "SSGAN-DAT", "InfoMaxGAN", "InfoMaxGAN-DAT")
+_MODELS = {"sngan": "SNGAN", "ssgan": "SSGAN", "infomaxgan": "InfoMaxGAN"}
+_DATASETS = {
+    "lsun-bedroom": "LSUN-Bedroom",
+    "tiny-imagenet": "Tiny-ImageNet",
+    "stl10": "STL-10",
+    "cifar100": "CIFAR-100",
+    "cifar10": "CIFAR-10",
+}
+
+# Table II: (score, split) -> data set -> a number a column.
+_SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
+    ("fid", "train"): {
+        "lsun-bedroom": (27.26, 24.10, 23.54, 20.43, 35.69, 34.21),
+        "tiny-imagenet": (47.14, 43.40, 40.83, 38.98, 41.81, 38.83),
+        "stl10": (42.62, 41.05, 39.84, 35.64, 42.39, 40.77),
+        "cifar100": (23.70, 21.09, 22.43, 19.86, 21.36, 20.46),
+        "cifar10": (19.75, 17.93, 16.75, 15.34, 17.71, 17.69),
+    },
+    ("kid", "train"): {
+        "lsun-bedroom": (0.0313, 0.0286, 0.0267, 0.0246, 0.0373, 0.0369),
+        "tiny-imagenet": (0.0411, 0.0391, 0.0355, 0.0337, 0.0371, 0.0323),
+        "stl10": (0.0391, 0.0380, 0.0388, 0.0336, 0.0418, 0.0384),
+        "cifar100": (0.0158, 0.0160, 0.0155, 0.0147, 0.0152, 0.0140),
+        "cifar10": (0.0149, 0.0133, 0.0125, 0.0116, 0.0134, 0.0128),
+    },
+    ("fid", "test"): {
+        "lsun-bedroom": (86.10, 83.50, 85.10, 82.20, 87.14, 86.17),
+        "tiny-imagenet": (52.29, 48.72, 45.79, 44.63, 47.26, 43.97),
+        "stl10": (62.03, 60.41, 56.56, 52.71, 61.93, 59.07),
+        "cifar100": (28.48, 26.49, 27.61, 24.67, 26.36, 25.28),
+        "cifar10": (24.19, 22.46, 21.23, 19.45, 22.03, 21.88),
+    },
+    ("kid", "test"): {
+        "lsun-bedroom": (0.0324, 0.0296, 0.0298, 0.0275, 0.0388, 0.0375),
+        "tiny-imagenet": (0.0415, 0.0393, 0.0371, 0.0341, 0.0372, 0.0332),
+        "stl10": (0.0445, 0.0428, 0.0403, 0.0352, 0.0443, 0.0404),
+        "cifar100": (0.0164, 0.0161, 0.0160, 0.0148, 0.0153, 0.0142),
+        "cifar10": (0.0150, 0.0142, 0.0128, 0.0118, 0.0139, 0.0141),
+    },
+    ("is", None): {  # none for LSUN-Bedroom
+        "tiny-imagenet": (8.17, 8.44, 8.63, 8.95, 8.80, 9.18),
+        "stl10": (8.34, 8.45, 8.59, 8.72, 8.28, 8.57),
+        "cifar100": (7.66, 7.82, 7.74, 8.09, 8.02, 8.06),
+        "cifar10": (7.84, 7.97, 8.13, 8.25, 8.01, 8.07),
+    },
+}
+
+_RESOLUTIONS = {"lsun-bedroom": 64, "tiny-imagenet": 64, "stl10": 48, "cifar100": 32, "cifar10": 32}
+_TEST_REALS = {"stl10": 8_000}  # the others have 10,000
+_MANY = 50_000
+
+CAVEAT = (
+    "The paper's numbers are comparable only with scores by Inception of 50,000 fakes against 50,000 reals (train) or "
+    "the whole test set of 10,000 (8,000 for STL-10). The paper does not say of how many fakes its test scores are."
+)
+
+PARTS = tuple(_SCORES)
+"""Score and split of each of Table II's parts."""
+
+
+def column(run: RunRecord) -> str | None:
+    """The model of Table II that a run trains, such as ``"SNGAN-DAT"``; None where the table has none."""
+    model = _MODELS.get(str(run.config.get("model")))
+    if model is None or run.config.get("dataset") not in _DATASETS:
+        return None
+    return f"{model}-DAT" if run.attacks else model
+
+
+def dataset_name(run: RunRecord) -> str:
+    """The data set as the paper writes it; as the configuration does where the paper has none."""
+    key = str(run.config.get("dataset", "unknown"))
+    return _DATASETS.get(key, key)
+
+
+def number(run: RunRecord, name: str, split: str | None) -> float | None:
+    """The paper's score for a run's model and data set; None where the table has none."""
+    model, row = column(run), _SCORES.get((name, split), {}).get(str(run.config.get("dataset")))
+    return None if model is None or row is None else row[_COLUMNS.index(model)]
+
+
+def differences(run: RunRecord) -> list[str]:
+    """Where a run's settings are not those of Table I, and whether it has done its steps."""
+    dataset = str(run.config.get("dataset"))
+    table1: Mapping[str, Any] = {
+        "loss": "hinge",
+        "resolution": _RESOLUTIONS.get(dataset),
+        "batch_size": 64,
+        "lr": 2e-4,
+        "betas": [0.0, 0.9],
+        "lr_decay": "none" if dataset == "tiny-imagenet" else "linear",
+        "n_dis": 5,
+    }
+    found = [
+        f"{key} is {run.config[key]}, the paper's is {expected}"
+        for key, expected in table1.items()
+        if key in run.config and run.config[key] != expected
+    ]
+    if run.done < 100_000:
+        found.append(f"{run.done:,} steps, the paper's are 100,000")
+    return found
+
+
+def objections(kind: Kind, dataset: str) -> list[str]:
+    """Why a score of this kind is not comparable with the paper's; none where it is."""
+    found = []
+    if kind.extractor != INCEPTION:
+        found.append(f"extractor is {kind.extractor}, not Inception")
+    fakes = (_MANY, 10_000) if kind.split == "test" else (_MANY,)
+    if kind.fakes not in fakes:
+        found.append(f"{_or_unknown(kind.fakes)} fakes, not {_MANY:,}")
+    if kind.split is not None:
+        reals = _TEST_REALS.get(dataset, 10_000) if kind.split == "test" else _MANY
+        if kind.reals != reals:
+            found.append(f"{_or_unknown(kind.reals)} reals, not {reals:,}")
+    return found
+
+
+def _or_unknown(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"
