@@ -25,7 +25,15 @@ def user_errors() -> Iterator[None]:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from error
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("matplotlib", "PIL", "rich", "yaml"):
+        if (error.name or "").partition(".")[0] not in (
+            "PIL",
+            "lmdb",
+            "matplotlib",
+            "rich",
+            "tensorboard",
+            "torch_fidelity",
+            "yaml",
+        ):
             raise
         typer.echo(f'error: this command needs {error.name}: pip install "fastdat[train]"', err=True)
         raise typer.Exit(2) from error

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fastdat.data.errors import DataError
 
@@ -87,6 +86,8 @@ def decode(file: Any) -> Pixels:
     Raises:
         UnreadableImage: it is none, or damaged.
     """
+    from PIL import Image  # only where there is something to decode
+
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))
@@ -117,6 +118,8 @@ def resized(image: Pixels, resolution: int) -> Pixels:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
+    from PIL import Image
+
     picture = Image.fromarray(square[:, :, 0] if channels == 1 else square)
     scaled = np.asarray(picture.resize((resolution, resolution), Image.Resampling.BILINEAR))
     return scaled.reshape(resolution, resolution, channels)

@@ -53,8 +53,9 @@ class Line:
         x, y = np.asarray(self.steps, np.float64), np.asarray(self.values, np.float64)
         half, index = window(len(y)) // 2, np.arange(len(y))
         first, past = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
-        total = np.concatenate([[0.0], np.cumsum(y)])
-        mean = (total[past] - total[first]) / (past - first)
+        # From the first value on, so that a constant has no rounding for the chart to show as a curve.
+        total = np.concatenate([[0.0], np.cumsum(y - y[0])])
+        mean = y[0] + (total[past] - total[first]) / (past - first)
         chosen = np.unique(np.linspace(0, len(y) - 1, min(len(y), _DRAWN)).astype(int))
         return x[chosen], mean[chosen]
 

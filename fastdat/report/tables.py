@@ -72,7 +72,7 @@ def configuration(runs: Sequence[RunRecord]) -> Markup:
 
 
 def attack(run: RunRecord) -> str:
-    """The attack in one line: ``real and fake, eps 1, 1 step, first order``."""
+    """The attack in one line: ``DAT on real and fake, eps 1.0, 1 step, first order``."""
     if not any(key.startswith("dat.") for key in run.config):
         return "unknown"
     if not run.attacks:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 _GROUPS = {
     "loss_d": "loss/D",
@@ -45,6 +44,8 @@ class Events:
 
     def samples(self, step: int, png: bytes) -> None:
         """A sample grid."""
+        from PIL import Image
+
         with Image.open(io.BytesIO(png)) as image:
             self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 

@@ -6,7 +6,6 @@ import io
 import math
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 
@@ -33,6 +32,8 @@ def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
 
 def image_png(image: Tensor) -> bytes:
     """A PNG of one image, uint8 (1 or 3, H, W)."""
+    from PIL import Image
+
     pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "png")

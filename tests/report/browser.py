@@ -1,0 +1,133 @@
+"""A headless Chromium, driven over its debugging pipe with nothing but the standard library."""
+
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
+)  # fmt: skip
+_SECONDS = 60
+
+
+def find_browser() -> str | None:
+    """Path of an installed Chromium or Chrome."""
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One tab. ``problems`` collects what its console, its log and uncaught exceptions say."""
+
+    def __init__(self, send: int, receive: int) -> None:
+        self._send, self._receive, self._left = send, receive, b""
+        self._numbers = itertools.count(1)
+        self._session: str | None = None
+        self._loaded = False
+        self.problems: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        """Load a page and wait for it."""
+        self._loaded = False
+        self.call("Page.navigate", url=url)
+        while not self._loaded:
+            self._message()
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """The window, in CSS pixels, and what the page is told about the user's theme."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def evaluate(self, expression: str) -> Any:
+        """Value of a JavaScript expression in the page."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        """A key, where the focus is."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command of the DevTools protocol, and its result."""
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._send, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._message()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                return dict(answer["result"])
+
+    def _message(self) -> dict[str, Any]:
+        """The next message, which is an answer or something that happened."""
+        deadline = time.monotonic() + _SECONDS
+        while b"\0" not in self._left:
+            ready, _, _ = select.select([self._receive], [], [], deadline - time.monotonic())
+            assert ready, f"the browser said nothing for {_SECONDS} s"
+            part = os.read(self._receive, 1 << 16)
+            assert part, "the browser has ended"
+            self._left += part
+        line, _, self._left = self._left.partition(b"\0")
+        message: dict[str, Any] = json.loads(line)
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
+
+    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
+            self.problems.append(json.dumps(parameters))
+        elif method == "Network.requestWillBeSent":
+            url = parameters["request"]["url"]
+            if not url.startswith(("file:", "data:")):
+                self.problems.append(f"asked for {url}")
+
+
+@contextmanager
+def browser(path: str, profile: Path) -> Iterator[Browser]:
+    """Chromium until the block ends."""
+    ours_in, theirs_out = os.pipe()
+    theirs_in, ours_out = os.pipe()
+
+    # The pipe is looked for at descriptors 3 and 4.
+    redirected = f'exec "$@" 3</dev/fd/{theirs_in} 4>/dev/fd/{theirs_out}'
+    process = subprocess.Popen(
+        ["sh", "-c", redirected, "sh", path, *_FLAGS, f"--user-data-dir={profile}"],
+        pass_fds=(theirs_in, theirs_out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(theirs_in)
+    os.close(theirs_out)
+    try:
+        yield Browser(ours_out, ours_in)
+    finally:
+        process.kill()
+        process.wait()
+        for handle in (ours_in, ours_out):
+            with suppress(OSError):
+                os.close(handle)

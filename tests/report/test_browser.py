@@ -1,0 +1,148 @@
+"""The page in a real browser: it says nothing on the console, fits the window, and its controls do what they say."""
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastdat.report import write_report
+from tests.report.browser import Browser, browser, find_browser
+from tests.report.runs import make_run, scored
+
+CHROMIUM = find_browser()
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH")
+
+SHOWN = "[...document.querySelectorAll('img[data-step]')].filter((i) => !i.hidden).map((i) => Number(i.dataset.step))"
+# Boxes that scroll sideways by themselves may be wider inside.
+TOO_WIDE = """[...document.querySelectorAll('body *')].filter((e) => !e.closest('.scroll') && !e.closest('svg')
+    && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .map((e) => e.outerHTML.slice(0, 90))"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of a report on two runs, of which the second has further grids."""
+    folder = tmp_path_factory.mktemp("report")
+    first = make_run(folder / "dat", metrics=(scored(20, {"fid": 30.0}), scored(40, {"fid": 18.05})))
+    second = make_run(folder / "a-baseline-with-a-long-name", "sngan-cifar10", grids=5)
+    write_report([first, second], folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def shared_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    with browser(CHROMIUM, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def tab(shared_tab: Browser, page: str) -> Browser:
+    """A fresh tab that shows the page."""
+    shared_tab.problems.clear()
+    shared_tab.resize(1280, 900)
+    shared_tab.open("about:blank")
+    shared_tab.open(page)
+    return shared_tab
+
+
+def test_it_loads_without_a_word(tab: Browser) -> None:
+    assert tab.evaluate("document.documentElement.dataset.script") == "ready"
+    assert tab.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth === 70)") is True
+    assert tab.problems == []
+
+
+def test_a_policy_keeps_other_scripts_out(tab: Browser) -> None:
+    tab.evaluate(
+        "(() => { const s = document.createElement('script'); s.textContent = 'window.intruder = 1';"
+        " document.body.append(s); })()"
+    )
+    assert tab.evaluate("typeof window.intruder") == "undefined"
+    assert any("Content Security Policy" in problem for problem in tab.problems)
+
+
+def test_sliders_move_together(tab: Browser) -> None:
+    assert tab.evaluate(SHOWN) == [5, 20]  # the last ones
+    earlier = "document.querySelectorAll('.grids')[1].querySelectorAll('button')[0].click()"
+    tab.evaluate(earlier)
+    tab.evaluate(earlier)
+    assert tab.evaluate(SHOWN) == [5, 10]
+    tab.evaluate("document.querySelector('#together').click()")
+    tab.evaluate("document.querySelectorAll('.grids')[0].querySelectorAll('button')[0].click()")
+    assert tab.evaluate(SHOWN) == [0, 10]
+    assert tab.evaluate("document.querySelectorAll('.grids output')[0].textContent") == "step 0"
+
+
+def test_sliders_follow_the_keyboard(tab: Browser) -> None:
+    tab.evaluate("document.querySelectorAll('input[type=range]')[1].focus()")
+    tab.press("ArrowLeft", 37)
+    assert tab.evaluate(SHOWN) == [5, 15]
+    tab.press("Home", 36)
+    assert tab.evaluate(SHOWN) == [0, 0]
+    assert tab.evaluate("document.activeElement.getAttribute('aria-valuetext')") == "step 0"
+
+
+def test_a_step_can_be_linked_to(tab: Browser, page: str) -> None:
+    tab.open("about:blank")
+    tab.open(f"{page}#step=4")
+    assert tab.evaluate(SHOWN) == [5, 5]
+    tab.open("about:blank")
+    tab.open(f"{page}#step=<img>")
+    assert tab.evaluate(SHOWN) == [5, 20]
+    assert tab.problems == []
+
+
+def test_the_legend_hides_runs(tab: Browser) -> None:
+    seen = """[0, 1].map((i) => [...document.querySelectorAll('svg .run' + i)]
+        .some((e) => e.getBoundingClientRect().width))"""
+    assert tab.evaluate(seen) == [True, True]
+    tab.evaluate("document.querySelector('button[data-run=\"1\"]').click()")
+    assert tab.evaluate(seen) == [True, False]
+    assert (
+        tab.evaluate("document.querySelector('button[data-run=\"1\"]').getAttribute('aria-pressed')")
+        == "false"
+    )
+    tab.evaluate("document.querySelector('button[data-run=\"1\"]').click()")
+    assert tab.evaluate(seen) == [True, True]
+
+
+@pytest.mark.parametrize("width", [320, 768, 1920])
+def test_it_fits_the_window(tab: Browser, width: int) -> None:
+    tab.resize(width, 900)
+    assert tab.evaluate(TOO_WIDE) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_text_is_legible_in_both_themes(tab: Browser) -> None:
+    """Contrast 4.5:1 at least (WCAG 1.4.3), of text and of the runs' colours."""
+    contrast = """((names) => names.map(([ink, paper]) => {
+        const box = document.createElement('div'); document.body.append(box);
+        const light = (name) => {
+            box.style.color = 'var(--' + name + ')';
+            const [r, g, b] = getComputedStyle(box).color.match(/[0-9.]+/g).slice(0, 3).map(Number)
+                .map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const [a, b] = [light(ink), light(paper)];
+        box.remove();
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    }))"""
+    pairs = [["ink", "page"], ["ink", "card"], ["quiet", "page"], ["quiet", "card"], ["link", "page"]]
+    pairs += [["ink", "mark"], ["run0", "card"], ["run1", "card"]]
+    for dark in (False, True):
+        tab.resize(1280, 900, dark=dark)
+        ratios = tab.evaluate(f"{contrast}({pairs})")
+        assert min(ratios) >= 4.5, (dark, dict(zip(map(tuple, pairs), ratios, strict=True)))
+
+
+def test_pictures_for_the_eye(tab: Browser, tmp_path: Path) -> None:
+    """Both themes give a picture that is not of one colour; ``FASTDAT_SCREENSHOTS=folder`` keeps them."""
+    kept = Path(os.environ.get("FASTDAT_SCREENSHOTS", tmp_path))
+    for dark in (False, True):
+        tab.resize(1280, 900, dark=dark)
+        shot = tab.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        file = kept / f"report-{'dark' if dark else 'light'}.png"
+        file.write_bytes(base64.b64decode(shot["data"]))
+        assert file.stat().st_size > 20_000
