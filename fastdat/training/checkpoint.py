@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from fastdat.training.errors import RunFolderError
 
@@ -77,6 +78,20 @@ def load(path: Path) -> State:
     if missing:
         raise RunFolderError(f"{path} is incomplete: it has no {', '.join(missing)}")
     return state
+
+
+def load_optimizer(optimizer: Optimizer, state: State) -> None:
+    """``optimizer.load_state_dict``, after which learning rates that are tensors are the same tensors as before.
+
+    torch would put those of the checkpoint in their place: on the CPU, and not those a captured graph reads.
+    """
+    before = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, lr in zip(optimizer.param_groups, before, strict=True):
+        if isinstance(lr, torch.Tensor):
+            group["lr"] = lr.fill_(float(group["lr"]))
+        else:
+            group["lr"] = float(group["lr"])  # begun on a GPU
 
 
 def rng_state() -> State:

@@ -15,6 +15,7 @@ from fastdat.fused_norm import is_fused, normalised_once
 from fastdat.info import DATInfo
 from fastdat.losses import generator_loss
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
+from fastdat.settings import ConfigError
 from fastdat.step import dat_step
 from fastdat.training.config import TrainConfig
 
@@ -31,6 +32,9 @@ class Steps:
         netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Both are given labels (N,), too, if any.
         optG, optD: their optimizers.
         config: loss, attack, precision, compile, microbatch.
+
+    Raises:
+        ConfigError: a microbatch for a D with an auxiliary loss, which is of the whole batch.
     """
 
     def __init__(
@@ -40,6 +44,11 @@ class Steps:
         self._config = config
         self._device_type = next(netG.parameters()).device.type
         self._has_auxiliary = isinstance(netD, HasAuxiliaryLoss)
+        if self._has_auxiliary and config.microbatch is not None:
+            raise ConfigError(
+                f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} is of the whole batch "
+                "and cannot be made in parts; leave microbatch out"
+            )
         # Two graphs of G: without gradients for D's fakes, with them for G's own step.
         self._generate = torch.compile(netG) if config.compile else netG
         self._objective = (

@@ -32,6 +32,9 @@ from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import Steps, measurements
 from fastdat.training.stop import StopRequests
 
+#: What scores have in common, in their records, that can be ranked.
+_KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count")
+
 
 class Trainer:
     """Trains a pair of nets and writes a run folder; over the folder of a run that was stopped, or killed, it goes on.
@@ -171,14 +174,15 @@ class Trainer:
         self._display.advance(done)
         if self._clock.fresh:
             self._first_step_done()
-        last = done == config.steps
+        last, best = done == config.steps, False
         if done % config.log_every == 0 or last:
             self._record()
         if config.eval.every and (done % config.eval.every == 0 or last):
-            self._evaluate()
+            best = self._evaluate()
         if done % config.sample_every == 0 or last:
             self._write_samples(done)
-        if done % config.checkpoint_every == 0 or last:
+        # With the best one, so that a rollback or a resume never leaves best.pt of a step that is then made again.
+        if done % config.checkpoint_every == 0 or last or best:
             self.save()
 
     def _iterate(self, step: int) -> None:
@@ -226,8 +230,8 @@ class Trainer:
         self.folder.append_log(line)
         self._display.stats(line)
 
-    def _evaluate(self) -> None:
-        """Score the generator; write the scores down; keep the checkpoint if it is the best yet."""
+    def _evaluate(self) -> bool:
+        """Score the generator; write the scores down; keep the checkpoint if it is the best yet, and say whether."""
         assert self._evaluator is not None
         self._check_finite({})
         start = time.monotonic()
@@ -239,11 +243,16 @@ class Trainer:
             if self._events is not None:
                 self._events.metrics(record)
             self.note(shown(record))
-        name, value = ranking(records[0], self.config.eval)
         self._clock.pause(time.monotonic() - start)
-        if self._best is None or value > self._best["rank"]:
-            self._best = {"step": self.done, "name": name, "rank": value, "score": records[0]["scores"][name]}
-            checkpoint.save(self.folder.best, self._state())
+        name, rank = ranking(records[0], self.config.eval)
+        # Only scores of one kind are ranked, where a run goes on under another evaluation.
+        kind = {"name": name, **{key: records[0].get(key) for key in _KIND}}
+        best = self._best
+        if best is not None and best["kind"] == kind and rank <= best["rank"]:
+            return False
+        self._best = {"step": self.done, "kind": kind, "rank": rank, "score": records[0]["scores"][name]}
+        checkpoint.save(self.folder.best, self._state())
+        return True
 
     def _fakes(self, count: int) -> Any:
         """What the evaluator scores: ``count`` samples of G, or of its average."""
@@ -327,8 +336,8 @@ class Trainer:
                 self.ema.net.load_state_dict(state["ema"])
         except RuntimeError as error:
             raise ConfigError(f"{self.folder.latest} is of other nets than these: {error}") from error
-        self.optG.load_state_dict(state["optG"])
-        self.optD.load_state_dict(state["optD"])
+        for optimizer, saved in ((self.optG, state["optG"]), (self.optD, state["optD"])):
+            checkpoint.load_optimizer(optimizer, saved)
         checkpoint.set_rng_state(state["rng"])
         self._meter_d.load(state["meters"]["d"], self._noise.device)
         self._meter_g.load(state["meters"]["g"], self._noise.device)

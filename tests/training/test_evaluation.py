@@ -75,6 +75,10 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+class EndError(Exception):
+    """The end of the process, as far as the trainer can tell."""
+
+
 @pytest.fixture
 def run(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> Path:
     trainer_of(few_images, cifar10_root, tmp_path / "run").train()
@@ -98,6 +102,42 @@ def test_scores_while_training(run: Path) -> None:
     assert best["step"] == min(kids, key=lambda step: kids[step])
     assert best["best"]["score"] == min(kids.values())
     assert list((run / "tensorboard").iterdir())
+
+
+def test_the_best_checkpoint_is_never_of_a_later_step(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    """A run that ends before its next checkpoint goes on from the best one, not from before it."""
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 3, "steps": 5})
+    trainer._record = lambda: (_ for _ in ()).throw(EndError) if trainer.done == 4 else None  # type: ignore[method-assign]
+    with pytest.raises(EndError):
+        trainer.train()
+    steps = [
+        checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["step"]
+        for name in ("best", "latest")
+    ]
+    assert steps == [3, 3]
+    again = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 3, "steps": 5})
+    assert again.done == 3
+    again.train()
+    assert [r["step"] for r in records(tmp_path / "run") if r["split"] == "train"] == [3, 5]
+
+
+def test_scores_of_another_kind_are_not_ranked(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    """Going on with other counts: the first score of the new kind is the best of its kind."""
+    trainer_of(few_images, cifar10_root, tmp_path / "run").train()
+    path = tmp_path / "run" / "checkpoints" / "latest.pt"
+    state = checkpoint.load(path)
+    state["best"] |= {"rank": 1e9}  # beyond what any KID can reach
+    del state["format"]
+    checkpoint.save(path, state)
+    trainer_of(few_images, cifar10_root, tmp_path / "run", steps=6).train()
+    assert checkpoint.load(path)["best"]["rank"] == 1e9
+    trainer_of(few_images, cifar10_root, tmp_path / "run", steps=8, **{"eval.fakes": 25}).train()
+    best = checkpoint.load(path)["best"]
+    assert (best["step"], best["kind"]["fake_count"]) == (8, 25)
 
 
 def test_scoring_does_not_change_the_run(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdat.data import ImageSet
 from fastdat.training import (
@@ -324,6 +325,26 @@ def test_checkpoints_run_no_code(tmp_path: Path, state: dict[str, Any]) -> None:
     torch.save({"format": 1, "step": tmp_path}, tmp_path / "b.pt")
     with pytest.raises(RunFolderError, match=r"b.pt is damaged: Weights only load failed"):
         checkpoint.load(tmp_path / "b.pt")
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
+    """A captured graph reads it; and what a checkpoint brings lies on the CPU."""
+    weight = nn.Parameter(torch.zeros(1))
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.SGD([weight], lr=rate)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["lr"] = torch.tensor(0.05)
+    checkpoint.load_optimizer(optimizer, saved)
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert rate.item() == pytest.approx(0.05)
+
+
+def test_a_rate_that_was_a_tensor_elsewhere_becomes_a_number() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["lr"] = torch.tensor(0.05)
+    checkpoint.load_optimizer(optimizer, saved)
+    assert type(optimizer.param_groups[0]["lr"]) is float
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

@@ -431,3 +431,9 @@ def test_weights_are_a_function_of_the_seed(tmp_path: Path) -> None:
     torch.manual_seed(6)
     assert torch.equal(a, first(0))
     assert not torch.equal(a, first(1))
+
+
+def test_a_loss_of_the_whole_batch_is_not_made_in_parts(few_images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="microbatch=2: the auxiliary loss of SSGANDiscriminator"):
+        build_trainer(tiny("ssgan-dat-cifar10", microbatch=2), few_images, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
