@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ class LSUNSource:
 
     def name_of(self, index: int) -> str:
         return self.keys[index].decode("ascii", "replace")
+
+    def part(self, start: int, stop: int) -> LSUNSource:
+        return replace(self, keys=self.keys[start:stop])
 
 
 def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) -> LSUNSource:

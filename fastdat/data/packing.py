@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ def pack(
         dest: folder to make; one that holds this very store already is left as it is.
         resolution: height and width; what the paper trains at where None.
         splits: which.
-        workers: processes that decode; one a core where None, none (in this process) where 0.
+        workers: processes that decode; one a core where None, none (in this process) where 0. They are started anew, so
+            that a script which calls this needs ``if __name__ == "__main__":`` around the call.
         progress: told after each block.
 
     Raises:
@@ -173,12 +174,13 @@ def _pack_split(
     done = journal.read()
     count = sum(block["count"] for block in done)
     skipped = [entry for block in done for entry in block["skipped"]]
-    work = [(source, start, min(start + BLOCK, len(source)), size) for start in range(0, len(source), BLOCK)]
+    starts = range(len(done) * BLOCK, len(source), BLOCK)
+    work = ((source.part(start, min(start + BLOCK, len(source))), size) for start in starts)
     with (
         _array_file(partial / f"{split}.images.npy", count * channels * size * size) as images,
         _array_file(partial / f"{split}.labels.npy", count * 8) as labels,
     ):
-        for part in pool.map(_decode_block, work[len(done) :]):
+        for part in pool.map(_decode_block, work, len(starts)):
             images.write(part.images.tobytes())
             labels.write(part.labels.tobytes())
             for file in (images, labels):
@@ -227,11 +229,11 @@ class _Part:
     skipped: list[list[str]]
 
 
-def _decode_block(work: tuple[Source, int, int, int]) -> _Part:
-    """Images start to stop of a source, resized; those that cannot be read left out and listed."""
-    source, start, stop, size = work
+def _decode_block(work: tuple[Source, int]) -> _Part:
+    """A source's images, resized; those that cannot be read left out and listed."""
+    source, size = work
     images, labels, skipped = [], [], []
-    for i in range(start, stop):
+    for i in range(len(source)):
         try:
             image, label = source.read(i)
         except UnreadableImage as error:
@@ -260,8 +262,8 @@ class _Pool:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[Any], _Part], work: list[Any]) -> Iterator[_Part]:
-        if self._pool is None or len(work) < 2:  # not worth a process
+    def map(self, function: Callable[[Any], _Part], work: Iterable[Any], count: int) -> Iterator[_Part]:
+        if self._pool is None or count < 2:  # not worth a process
             yield from map(function, work)
             return
         ahead: list[Future[_Part]] = []

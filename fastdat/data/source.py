@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Source(Protocol):
-    """Images of one split, decoded when they are asked for; small to pickle, so that processes can share the work."""
+    """Images of one split, decoded when they are asked for."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -38,6 +38,10 @@ class Source(Protocol):
         """What a person would look for to find the image."""
         ...
 
+    def part(self, start: int, stop: int) -> Source:
+        """Images ``start`` to ``stop`` by themselves: what is sent to a process that is to decode no others."""
+        ...
+
 
 class UnreadableImage(Exception):  # noqa: N818  # no error of the program's: it is counted, listed and gone past
     """One image that cannot be decoded."""
@@ -45,11 +49,12 @@ class UnreadableImage(Exception):  # noqa: N818  # no error of the program's: it
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images that are in memory already, (N, C, H, W)."""
+    """Images that are in memory already, (N, C, H, W); ``first`` is the number of the first of them."""
 
     images: Pixels
     labels: NDArray[np.int64]
     classes: tuple[str, ...] = ()
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,7 +63,10 @@ class ArraySource:
         return self.images[index].transpose(1, 2, 0), int(self.labels[index])
 
     def name_of(self, index: int) -> str:
-        return f"image {index}"
+        return f"image {self.first + index}"
+
+    def part(self, start: int, stop: int) -> ArraySource:
+        return ArraySource(self.images[start:stop], self.labels[start:stop], self.classes, self.first + start)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,9 @@ class FileSource:
 
     def name_of(self, index: int) -> str:
         return self.paths[index]
+
+    def part(self, start: int, stop: int) -> FileSource:
+        return replace(self, paths=self.paths[start:stop], labels=self.labels[start:stop])
 
 
 def decode(file: Any) -> Pixels:

@@ -195,6 +195,8 @@ def test_lsun(pixels: NDArray[np.uint8], tmp_path: Path) -> None:
     assert (len(train), len(test)) == (14, 6)
     assert not set(train.keys) & set(test.keys)
     assert open_lsun_bedroom(folder, "test", test_images=6).keys == test.keys, "the same ones each time"
+    part = train.part(3, 5)
+    assert (len(part), part.name_of(1), part.classes) == (2, train.name_of(4), ())
     again = pickle.loads(pickle.dumps(train))
     shown = {again.read(i)[0].tobytes() for i in range(14)} | {test.read(i)[0].tobytes() for i in range(6)}
     assert shown == {np.ascontiguousarray(image.transpose(1, 2, 0)).tobytes() for image in pixels}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from fastdat import cli
 from fastdat.data import DataError, ImageSet, Store, load_split, pack
 from fastdat.data import images as images_module
 from fastdat.data.images import fingerprint
+from fastdat.data.registry import DATASETS, open_split
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -90,9 +92,27 @@ def test_real_data_is_packed_as_it_is(cifar10_root: Path, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("small_blocks")
 def test_processes_change_nothing(pictures: Path, tmp_path: Path) -> None:
-    packed(pictures, tmp_path / "alone")
-    packed(pictures, tmp_path / "together", workers=2)
-    assert content(tmp_path / "alone") == content(tmp_path / "together")
+    (pictures / "train" / "a" / "013.png").write_bytes(b"no image")
+    packed(pictures, tmp_path / "alone", workers=0)
+    packed(pictures, tmp_path / "many", workers=2)
+    assert content(tmp_path / "alone") == content(tmp_path / "many")
+    assert Store(tmp_path / "many").index["splits"]["train"]["skipped"][0][0] == "a/013.png"
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10", "tiny-imagenet"])
+def test_a_process_is_sent_its_own_images_only(
+    name: str, pictures: Path, cifar10_root: Path, tmp_path: Path
+) -> None:
+    """Of a set of millions, too: what is sent for all blocks together is about the set, once."""
+    source = open_split(DATASETS[name], pictures if name == "folder" else cifar10_root, "train")
+    whole, parts = pickle.dumps(source), [source.part(i, min(i + 10, 60)) for i in range(0, 60, 10)]
+    assert sum(len(pickle.dumps(part)) for part in parts) < 60 / len(source) * len(whole) + 6 * 8000
+    for i in (0, 17, 59):
+        image, label = parts[i // 10].read(i % 10)
+        expected, expected_label = source.read(i)
+        assert (image == expected).all()
+        assert label == expected_label
+        assert parts[i // 10].name_of(i % 10) == source.name_of(i)
 
 
 def test_progress_is_told(pictures: Path, tmp_path: Path, small_blocks: None) -> None:
