@@ -19,7 +19,14 @@ from fastdat.metrics.extractors import Extractor, make_extractor
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.metrics.modes import coverage
 from fastdat.metrics.reals import Reals, default_cache, real_features
-from fastdat.metrics.scores import BETTER, against_reals, kid_subset_size, of_fakes, rounded
+from fastdat.metrics.scores import (
+    BETTER,
+    against_reals,
+    check_inception_score,
+    kid_subset_size,
+    of_fakes,
+    rounded,
+)
 
 Record = dict[str, Any]
 """One split's scores, and the extractor, its weights' hash, counts, seed, resize and versions they depend on."""
@@ -35,7 +42,7 @@ class Evaluator(Protocol):
         """Load what is needed, so that what is missing is told before anything is trained.
 
         Raises:
-            ConfigError: an extractor or weights that cannot be had.
+            ConfigError: an extractor or weights that cannot be had, or scores that it cannot give.
         """
         ...
 
@@ -71,7 +78,11 @@ class ImageEvaluator:
     def prepare(self) -> None:
         if self._extractor is None:
             torch_fidelity()
-            self._extractor = make_extractor(self._config.extractor, self._config.weights, self._device)
+            extractor = make_extractor(self._config.extractor, self._config.weights, self._device)
+            if "is" in self._config.metrics:
+                _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
+                check_inception_score(self._config, gives_logits=logits is not None)
+            self._extractor = extractor
 
     def __call__(self, fakes: Fakes) -> list[Record]:
         start = time.monotonic()

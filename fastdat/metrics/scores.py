@@ -60,22 +60,26 @@ def against_reals(
     return scores
 
 
-def of_fakes(logits: Tensor | None, config: EvalConfig) -> dict[str, float]:
-    """IS (mean and standard deviation over its splits) from class logits (n, c), where it is asked for.
+def check_inception_score(config: EvalConfig, *, gives_logits: bool) -> None:
+    """Refuse, before anything is generated, an IS that cannot be had.
 
     Raises:
-        ConfigError: the extractor has no class logits.
+        ConfigError: the extractor has no class logits, or there are fewer fakes than splits.
     """
-    if "is" not in config.metrics:
-        return {}
-    if logits is None:
+    if not gives_logits:
         raise ConfigError(
             f"is needs class logits, which {config.extractor} does not give: leave it out of eval.metrics"
         )
-    if len(logits) < config.is_splits:
+    if config.fakes < config.is_splits:
         raise ConfigError(
-            f"eval.is_splits={config.is_splits} needs as many fakes at least; got eval.fakes={len(logits)}"
+            f"eval.is_splits={config.is_splits} needs as many fakes at least; got eval.fakes={config.fakes}"
         )
+
+
+def of_fakes(logits: Tensor | None, config: EvalConfig) -> dict[str, float]:
+    """IS (mean and standard deviation over its splits) from class logits (n, c), where it is asked for."""
+    if "is" not in config.metrics:
+        return {}
     found = torch_fidelity().metric_isc.isc_features_to_metric(
         logits, splits=config.is_splits, shuffle=True, rng_seed=config.seed
     )

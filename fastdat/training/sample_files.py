@@ -44,7 +44,7 @@ def write_folder(folder: Path, batches: Iterable[Tensor]) -> None:
     index = 0
     for batch in batches:
         for image in to_uint8(_images(batch)).cpu():
-            _write(folder / f"{index:06d}.png", image_png(image))
+            _write(folder / f"{index:06d}.png", image_png(image), flush=False)
             index += 1
 
 
@@ -54,9 +54,9 @@ def _images(samples: Tensor) -> Tensor:
     return samples
 
 
-def _write(path: Path, png: bytes) -> None:
+def _write(path: Path, png: bytes, *, flush: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, png)
+        write_atomically(path, png, flush=flush)
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error

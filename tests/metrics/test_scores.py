@@ -30,7 +30,14 @@ from fastdat.metrics import (
 )
 from fastdat.metrics.evaluate import ranking, shown
 from fastdat.metrics.fidelity import torch_fidelity
-from fastdat.metrics.scores import Statistics, against_reals, kid_subset_size, of_fakes, rounded
+from fastdat.metrics.scores import (
+    Statistics,
+    against_reals,
+    check_inception_score,
+    kid_subset_size,
+    of_fakes,
+    rounded,
+)
 from fastdat.settings import ConfigError
 
 CPU = torch.device("cpu")
@@ -168,17 +175,22 @@ def test_a_record_says_all_it_depends_on(cifar10: ImageSet, tmp_path: Path) -> N
     assert ranking(record, config()) == ("kid", -record["scores"]["kid"])
 
 
-def test_is_needs_logits(cifar10: ImageSet, tmp_path: Path) -> None:
+def test_scores_that_cannot_be_had_are_refused_before_anything_is_generated(
+    cifar10: ImageSet, tmp_path: Path
+) -> None:
+    def never(count: int) -> Iterator[Tensor]:
+        raise AssertionError("generated")
+
     evaluator = ImageEvaluator(config(metrics=("is",)), {"train": cifar10, "test": cifar10}, CPU, tmp_path)
     with pytest.raises(ConfigError, match="is needs class logits, which colours does not give"):
-        evaluator(fakes_of(cifar10.images))
+        evaluator(never)
 
 
 def test_is_needs_an_image_a_split() -> None:
     with pytest.raises(
         ConfigError, match=r"eval.is_splits=10 needs as many fakes at least; got eval.fakes=8"
     ):
-        of_fakes(torch.randn(8, 5), config(metrics=("is",)))
+        check_inception_score(config(metrics=("is",), fakes=8), gives_logits=True)
 
 
 def test_is_of_certain_and_varied_classes() -> None:
