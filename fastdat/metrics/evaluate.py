@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastdat import provenance
+from fastdat.data.errors import DataError
 from fastdat.data.images import ImageSet
 from fastdat.data.mixture import Mixture
 from fastdat.metrics.config import EvalConfig
@@ -43,6 +45,7 @@ class Evaluator(Protocol):
 
         Raises:
             ConfigError: an extractor or weights that cannot be had, or scores that it cannot give.
+            DataError: reals that cannot be had.
         """
         ...
 
@@ -73,53 +76,68 @@ class ImageEvaluator:
         self._device = device
         self._cache = cache or default_cache()
         self._extractor: Extractor | None = None
-        self._reals: dict[str, tuple[ImageSet, Reals]] = {}
+        self._data: dict[str, ImageSet] = {}
+        self._reals: dict[str, Reals] = {}
 
     def prepare(self) -> None:
-        if self._extractor is None:
-            torch_fidelity()
-            extractor = make_extractor(self._config.extractor, self._config.weights, self._device)
-            if "is" in self._config.metrics:
-                _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
-                check_inception_score(self._config, gives_logits=logits is not None)
-            self._extractor = extractor
+        if self._extractor is not None:
+            return
+        config = self._config
+        torch_fidelity()
+        extractor = make_extractor(config.extractor, config.weights, self._device)
+        if "is" in config.metrics:
+            _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
+            check_inception_score(config, gives_logits=logits is not None)
+        for split in config.splits:
+            data = self._data[split] = self._read(split)
+            if "kid" in config.metrics:
+                kid_subset_size(config.fakes, min(config.reals, len(data)), config)
+        self._extractor = extractor
 
     def __call__(self, fakes: Fakes) -> list[Record]:
         start = time.monotonic()
+        self.prepare()
         config = self._config
         features, logits = self._features(fakes)
         shared = of_fakes(logits, config)
         records = []
         for split in config.splits:
-            data, reals = self._reals_of(split)
+            reals = self._reals_of(split)
             scores = against_reals(features, reals.features, reals.statistics, config) | shared
             records.append(
                 {
                     "split": split,
                     "scores": rounded(scores),
-                    **self._provenance(len(features), len(reals.features), data),
+                    **self._provenance(len(features), len(reals.features), self._data[split]),
                     "seconds": round(time.monotonic() - start, 2),
                 }
             )
             start = time.monotonic()
         return records
 
+    def _read(self, split: str) -> ImageSet:
+        source = self._sources[split]
+        try:
+            return source if isinstance(source, ImageSet) else source()
+        except DataError as error:
+            others = [other for other in self._config.splits if other != split]
+            hint = f"; eval.splits={json.dumps(others)} does without" if others else ""
+            raise DataError(f"{error}\nIt is needed for scores against the {split} split{hint}.") from error
+
     def _features(self, fakes: Fakes) -> tuple[Tensor, Tensor | None]:
-        self.prepare()
         assert self._extractor is not None
         parts = [self._extractor(batch.to(self._device)) for batch in fakes(self._config.fakes)]
         logits = [part for _, part in parts if part is not None]
         return torch.cat([part for part, _ in parts]), torch.cat(logits) if logits else None
 
-    def _reals_of(self, split: str) -> tuple[ImageSet, Reals]:
+    def _reals_of(self, split: str) -> Reals:
+        """Computed when they are first needed: they take a while, and cannot fail as a missing file can."""
         if split not in self._reals:
             assert self._extractor is not None
-            source, config = self._sources[split], self._config
-            data = source if isinstance(source, ImageSet) else source()
-            reals = real_features(
+            data, config = self._data[split], self._config
+            self._reals[split] = real_features(
                 data, config.reals, config.seed, self._extractor, self._device, config.batch_size, self._cache
             )
-            self._reals[split] = data, reals
         return self._reals[split]
 
     def _provenance(self, fakes: int, reals: int, data: ImageSet) -> Record:

@@ -56,6 +56,8 @@ _MLP: dict[str, Any] = {
 _EVAL = EvalConfig(every=10_000, fakes=10_000)
 # The paper gives no IS where the images are far from ImageNet's (Sec. IV-B).
 _EVAL_NO_IS = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"))
+# Images of one's own are seldom split.
+_EVAL_FOLDER = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"), splits=("train",))
 _EVAL_MODES = EvalConfig(every=1000, fakes=10_000, metrics=("modes",), splits=("train",))
 
 _ATTACKS: dict[str, dict[str, Any]] = {"": {"real": False, "fake": False}, "-dat": {}}
@@ -63,7 +65,7 @@ _ATTACKS: dict[str, dict[str, Any]] = {"": {"real": False, "fake": False}, "-dat
 
 def _all() -> Iterator[tuple[str, TrainConfig]]:
     for dataset, row in _TABLE_I.items():
-        scored = _EVAL_NO_IS if dataset in ("lsun-bedroom", "folder") else _EVAL
+        scored = {"lsun-bedroom": _EVAL_NO_IS, "folder": _EVAL_FOLDER}.get(dataset, _EVAL)
         labelled = ("csngan",) if dataset in ("cifar10", "cifar100", "tiny-imagenet") else ()
         for model in ("sngan", "ssgan", "infomaxgan", *labelled):
             yield from _pair(model, dataset, _SNGAN | row | {"eval": scored})

@@ -186,6 +186,15 @@ def test_scores_that_cannot_be_had_are_refused_before_anything_is_generated(
         evaluator(never)
 
 
+def test_subsets_larger_than_the_data_are_refused_before_anything_is_generated(
+    cifar10: ImageSet, tmp_path: Path
+) -> None:
+    few = ImageSet("few", cifar10.images[:50], cifar10.labels[:50], cifar10.classes)
+    evaluator = ImageEvaluator(config(kid_subset_size=55), {"train": cifar10, "test": few}, CPU, tmp_path)
+    with pytest.raises(ConfigError, match="there are 60 fakes and 50 reals: choose at most 50"):
+        evaluator.prepare()
+
+
 def test_is_needs_an_image_a_split() -> None:
     with pytest.raises(
         ConfigError, match=r"eval.is_splits=10 needs as many fakes at least; got eval.fakes=8"

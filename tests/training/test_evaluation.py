@@ -15,9 +15,17 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from fastdat import cli
-from fastdat.data import ImageSet
+from fastdat.data import DataError, ImageSet
 from fastdat.metrics import Extractor, extractors, register_extractor
-from fastdat.training import ConfigError, RunFolderError, Trainer, build_trainer, checkpoint, preset
+from fastdat.training import (
+    ConfigError,
+    RunFolderError,
+    Trainer,
+    build_trainer,
+    checkpoint,
+    load_data,
+    preset,
+)
 from fastdat.training.display import Lines
 from fastdat.training.trained import between, load_trained
 
@@ -121,6 +129,21 @@ def test_the_best_checkpoint_is_never_of_a_later_step(
     assert again.done == 3
     again.train()
     assert [r["step"] for r in records(tmp_path / "run") if r["split"] == "train"] == [3, 5]
+
+
+def test_a_missing_split_is_told_before_training(cifar10: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for i in range(8):
+        Image.fromarray(cifar10.images[i].permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{i}.png")
+    changes = {"resolution": 32, "data": str(tmp_path / "pictures"), "eval.splits": ["train", "test"]}
+    config = preset("sngan-dat-folder").replace(TINY | changes)
+    assert preset("sngan-dat-folder").eval.splits == ("train",)
+    trainer = build_trainer(config, load_data(config), tmp_path / "run", display=Lines(io.StringIO()))
+    with pytest.raises(
+        DataError, match=r"(?s)no test split.*the test split; eval.splits=\[\"train\"\] does without"
+    ):
+        trainer.train()
+    assert trainer.done == 0
 
 
 def test_scores_of_another_kind_are_not_ranked(
