@@ -43,6 +43,8 @@ BENCHMARKS = {  # name -> what to tell pytest; each is a process of its own, the
     "dat_step, batch 64": ["bench/bench_dat_step.py", "-k", "batch64"],
     "dat_step, batch 512": ["bench/bench_dat_step.py", "-k", "batch512"],
     "dat_step, batch 2048": ["bench/bench_dat_step.py", "-k", "batch2048"],
+    "training loop": ["bench/bench_training.py"],
+    "data": ["bench/bench_data.py"],
 }
 
 
@@ -84,7 +86,12 @@ def gpu_tests() -> dict[str, list[str]]:
     """
     files = sorted(Path("tests").rglob("test_*.py"))
     marked = [str(path) for path in files if "pytest.mark.gpu" in path.read_text()]
-    return {"tests of the kernels": ["tests/kernels"], "tests of the step": marked}
+    training = [path for path in marked if Path(path).is_relative_to("tests/training")]
+    return {
+        "tests of the kernels": ["tests/kernels"],
+        "tests of the step": [path for path in marked if path not in training],
+        "tests of training": training,
+    }
 
 
 def run_tests(paths: list[str], folder: Path, end: float) -> dict[str, Any]:
