@@ -262,4 +262,5 @@ def test_gpu_check_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_check.gpu_tests() == {
         "tests of the kernels": ["tests/kernels"],
         "tests of the step": ["tests/data/test_sampler.py", "tests/test_gpu.py"],
+        "tests of training": ["tests/training/test_devices.py"],
     }
