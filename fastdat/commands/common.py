@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,23 @@ import typer
 def new_group(help: str) -> typer.Typer:
     """A group of commands. Plain tracebacks for what is unexpected; what is the user's to mend: :func:`user_errors`."""
     return typer.Typer(help=help, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+class ProgressLine:
+    """Shows work that takes a while, on standard error: a line that is rewritten on a terminal, else one every 10 s."""
+
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int, more: str = "") -> None:
+        """``done`` of ``total`` ``what``; ``more`` is added to it."""
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if not live and now - self._shown < 10 and done < total:
+            return
+        self._shown = now
+        line = f"{what}: {done:,} of {total:,} ({100 * done // total}%{more})"
+        end = "" if live and done < total else "\n"
+        print(f"\r\x1b[K{line}" if live else line, end=end, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastdat.commands.common import new_group, user_errors
+from fastdat.commands.common import ProgressLine, new_group, user_errors
 
 if TYPE_CHECKING:
     from fastdat.data import Store
@@ -73,7 +72,7 @@ def pack(
             resolution=resolution,
             splits=chosen,
             workers=workers,
-            progress=_PackLines(),
+            progress=_packing(),
         )
         _describe(packed.store)
         for split, name, reason in packed.skipped:
@@ -121,25 +120,14 @@ def _percent() -> Any:
     return show
 
 
-class _PackLines:
-    """Shows packing: a line that is rewritten on a terminal, else a line every ten seconds."""
+def _packing() -> Any:
+    """A progress callback for packing."""
+    line = ProgressLine()
 
-    def __init__(self) -> None:
-        self._shown = time.monotonic()
+    def show(split: str, done: int, total: int, skipped: int) -> None:
+        line(f"{split} images", done, total, f", {skipped} left out" if skipped else "")
 
-    def __call__(self, split: str, done: int, total: int, skipped: int) -> None:
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if not live and now - self._shown < 10 and done < total:
-            return
-        self._shown = now
-        left = f", {skipped} left out" if skipped else ""
-        line = f"{split}: {done:,} of {total:,} images ({100 * done // total}%{left})"
-        print(
-            f"\r{line}" if live else line,
-            end="" if live and done < total else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
+    return show
 
 
 def _describe(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdat.commands.common import user_errors
+from fastdat.commands.common import ProgressLine, user_errors
 
 
 def evaluate(
@@ -48,6 +48,6 @@ def evaluate(
         }
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
-        for record in trained.evaluate():
+        for record in trained.evaluate(ProgressLine()):
             append_metrics(run, record)
             typer.echo(shown(record))

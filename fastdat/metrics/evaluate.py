@@ -37,6 +37,13 @@ Fakes = Callable[[int], Iterator[Tensor]]
 """Number -> that many generated samples in batches: images uint8 (n, C, H, W), or points (n, 2)."""
 
 
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
 class Evaluator(Protocol):
     """Scores generated samples."""
 
@@ -62,6 +69,7 @@ class ImageEvaluator:
         reals: real images of each split of ``config.splits``, or a function that reads them when they are needed.
         device: where features are computed.
         cache: folder for the features of reals; by default :func:`fastdat.metrics.reals.default_cache`.
+        progress: told after each batch what is looked at, how many are done, and of how many.
     """
 
     def __init__(
@@ -70,8 +78,10 @@ class ImageEvaluator:
         reals: Mapping[str, ImageSet | Callable[[], ImageSet]],
         device: torch.device,
         cache: Path | None = None,
+        progress: Progress = quiet,
     ) -> None:
         self._config = config
+        self._progress = progress
         self._sources = reals
         self._device = device
         self._cache = cache or default_cache()
@@ -126,9 +136,14 @@ class ImageEvaluator:
 
     def _features(self, fakes: Fakes) -> tuple[Tensor, Tensor | None]:
         assert self._extractor is not None
-        parts = [self._extractor(batch.to(self._device)) for batch in fakes(self._config.fakes)]
-        logits = [part for _, part in parts if part is not None]
-        return torch.cat([part for part, _ in parts]), torch.cat(logits) if logits else None
+        features, logits, done = [], [], 0
+        for batch in fakes(self._config.fakes):
+            of_batch, logits_of_batch = self._extractor(batch.to(self._device))
+            features.append(of_batch)
+            logits += [] if logits_of_batch is None else [logits_of_batch]
+            done += len(batch)
+            self._progress("fakes", done, self._config.fakes)
+        return torch.cat(features), torch.cat(logits) if logits else None
 
     def _reals_of(self, split: str) -> Reals:
         """Computed when they are first needed: they take a while, and cannot fail as a missing file can."""
@@ -136,7 +151,14 @@ class ImageEvaluator:
             assert self._extractor is not None
             data, config = self._data[split], self._config
             self._reals[split] = real_features(
-                data, config.reals, config.seed, self._extractor, self._device, config.batch_size, self._cache
+                data,
+                config.reals,
+                config.seed,
+                self._extractor,
+                self._device,
+                config.batch_size,
+                self._cache,
+                lambda done, total: self._progress(f"reals ({split})", done, total),
             )
         return self._reals[split]
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def real_features(
     device: torch.device,
     batch_size: int,
     cache: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Reals:
     """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there."""
     key = {
@@ -60,9 +62,11 @@ def real_features(
     found = _read(folder, key)
     if found is None:
         chosen = _choose(len(data), count, seed)
-        features = torch.cat(
-            [extractor(data.images[part].to(device))[0] for part in chosen.split(batch_size)]
-        )
+        parts = []
+        for rows in chosen.split(batch_size):
+            parts.append(extractor(data.images[rows].to(device))[0])
+            progress(sum(map(len, parts)), len(chosen))
+        features = torch.cat(parts)
         found = Reals(features, Statistics.of(features))
         _write(folder, key, found)
     return found

@@ -111,6 +111,8 @@ def _chart(runs: Sequence[RunRecord], quantity: _Quantity, key: str) -> Markup |
 
 def _score_charts(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Iterator[Markup]:
     for number, kind in enumerate(kinds_of(all_series)):
+        if all(len(series[kind].steps) < 2 for series in all_series if kind in series):
+            continue  # no curve: the tables have it
         lines = [
             Line(i, series[kind].steps, series[kind].values, smooth=False)
             for i, series in enumerate(all_series)

@@ -42,6 +42,7 @@ _PROTOCOL = (
     "kid_subsets",
     "kid_subset_size",
     "is_splits",
+    "data",
     "data_sha256",
 )
 
@@ -83,8 +84,9 @@ class Kind:
 
     @property
     def counts(self) -> str:
-        """``50,000 fakes, 10,000 reals``."""
-        numbers = ((self.fakes, "fakes"), (self.reals, "reals"))
+        """``50,000 fakes, 10,000 reals of cifar10 test``."""
+        data = dict(self.protocol).get("data")
+        numbers = ((self.fakes, "fakes"), (self.reals, f"reals of {data}" if data else "reals"))
         return ", ".join(f"{count:,} {what}" for count, what in numbers if count is not None)
 
     @property
@@ -164,7 +166,7 @@ def kinds_of(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:
 
 def _kind(name: str, record: Mapping[str, Any]) -> Kind:
     of_fakes_only = name == "is"
-    skipped = {"kid": ("is_splits",), "is": ("kid_subsets", "kid_subset_size", "data_sha256")}.get(
+    skipped = {"kid": ("is_splits",), "is": ("kid_subsets", "kid_subset_size", "data", "data_sha256")}.get(
         name, ("kid_subsets", "kid_subset_size", "is_splits")
     )
     protocol = tuple(

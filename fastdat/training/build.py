@@ -15,7 +15,7 @@ import fastdat
 from fastdat.data import ImageSet, load_split
 from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.fused_norm import fuse_spectral_norm
-from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
+from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator, Progress, quiet
 from fastdat.spectral import spectral_weights
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display
@@ -84,8 +84,16 @@ def build_trainer(
     return trainer
 
 
-def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet | None = None) -> Evaluator:
-    """What makes the scores of ``config.eval``; ``train`` where these images are in memory already.
+def build_evaluator(
+    config: TrainConfig, device: torch.device, train: ImageSet | None = None, progress: Progress = quiet
+) -> Evaluator:
+    """What makes the scores of ``config.eval``.
+
+    Args:
+        config: of the run.
+        device: where features are computed.
+        train: the training images, where they are in memory already.
+        progress: as of :class:`fastdat.metrics.ImageEvaluator`.
 
     Raises:
         ConfigError: scores that do not fit the data.
@@ -101,7 +109,7 @@ def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet |
     sources: dict[str, Any] = {split: _reader(config, split) for split in config.eval.splits}
     if train is not None and "train" in sources:
         sources["train"] = train
-    return ImageEvaluator(config.eval, sources, device)
+    return ImageEvaluator(config.eval, sources, device, progress=progress)
 
 
 def nets_on(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:

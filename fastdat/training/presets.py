@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,5 +96,7 @@ def preset(name: str) -> TrainConfig:
         ConfigError: there is none of that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+        close = difflib.get_close_matches(name, PRESETS, 3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise ConfigError(f"unknown preset {name!r}; {hint}`fastdat presets` lists all {len(PRESETS)}")
     return PRESETS[name]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdat.metrics.evaluate import Progress, quiet
 from fastdat.settings import ConfigError
 from fastdat.training import checkpoint, noise
 from fastdat.training.build import build_evaluator, choose_device
@@ -67,13 +68,16 @@ class Trained:
             labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
         return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
 
-    def evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self, progress: Progress = quiet) -> list[dict[str, Any]]:
         """A record a split of the scores that ``config.eval`` asks for.
+
+        Args:
+            progress: as of :class:`fastdat.metrics.ImageEvaluator`.
 
         Raises:
             ConfigError, DataError: what is needed is not there.
         """
-        evaluator = build_evaluator(self.config, self.device)
+        evaluator = build_evaluator(self.config, self.device, progress=progress)
         evaluator.prepare()
         shared = {"step": self.step, "weights": self.weights}
         return [{**shared, **record} for record in evaluator(self._fakes)]

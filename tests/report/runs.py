@@ -74,6 +74,7 @@ def scored(step: int, scores: dict[str, float | None], **changes: Any) -> dict[s
         "kid_subsets": 100,
         "kid_subset_size": 1000,
         "is_splits": 10,
+        "data": "cifar10 train",
         "data_sha256": "0" * 64,
         "versions": {"fastdat": "0.1.0", "torch": "2.13.0"},
     } | changes

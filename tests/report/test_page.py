@@ -104,6 +104,14 @@ def test_curves_of_all_statistics(two_runs: tuple[Path, Path], tmp_path: Path) -
         ElementTree.fromstring(drawing.replace("xlink:href", "href"))
 
 
+def test_scores_of_one_step_have_no_curve(tmp_path: Path) -> None:
+    page = report(
+        tmp_path, make_run(tmp_path / "run", steps=0, grids=0, metrics=(scored(20, {"fid": 30.0}),))
+    )
+    assert list(page.find("svg")) == []
+    assert page.row("The run", "FID, train")[0].startswith("30.00")
+
+
 def test_unknown_statistics_are_drawn_too(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=0, grids=0)
     (path / "stats.jsonl").write_text('{"step": 1, "my_loss": 2}\n{"step": 2, "my_loss": 3}\n')

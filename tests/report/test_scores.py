@@ -133,12 +133,22 @@ def test_only_inceptions_scores_have_the_plain_names(tmp_path: Path) -> None:
         ({"resize": "bilinear 96"}, False),
         ({"resolution": 48}, False),
         ({"data_sha256": "2" * 64}, False),
+        ({"data": "cifar10 test"}, False),
         ({"weights": "ema"}, False),
     ],
 )
 def test_what_makes_fids_of_one_kind(tmp_path: Path, change: dict[str, Any], same: bool) -> None:
     run = read(tmp_path, scored(1, {"fid": 30.0}), scored(2, {"fid": 20.0}, **change))
     assert [len(series.steps) for series in series_of(run).values()] == ([2] if same else [1, 1])
+
+
+def test_details_say_of_what(tmp_path: Path) -> None:
+    (kind,) = kinds(
+        read(tmp_path, scored(1, {"fid": 30.0}, split="test", data="cifar10 test", real_count=10_000))
+    )
+    assert kind.details == "50,000 fakes, 10,000 reals of cifar10 test, extractor 5eefa9b2"
+    (kind,) = kinds(read(tmp_path / "is", scored(1, {"is": 7.0})))
+    assert kind.details == "50,000 fakes, extractor 5eefa9b2"
 
 
 def test_inception_score_is_of_no_split(tmp_path: Path) -> None:
