@@ -94,8 +94,8 @@ $(COMPAT_STAMP): pyproject.toml constraints.txt constraints-compat.txt | check-p
 
 check-python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: no '$(PYTHON)' on the PATH; set PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else \
-	    f"error: fastdat needs Python 3.11 or newer, but {sys.executable} is {v}; set PYTHON=python3.11, say")'
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11, 4) else \
+	    f"error: fastdat needs Python 3.11.4 or newer, but {sys.executable} is {v}; set PYTHON=python3.11, say")'
 
 # torch.compile builds C++ kernels and their Python bindings on a machine without a GPU.
 check-compiler:

@@ -87,7 +87,9 @@ def check(store: Annotated[Path, typer.Argument(help="A packed data set.")]) -> 
 
         damage = list(Store(store).damaged())
         if damage:
-            raise DataError(f"{store} is damaged; pack the data set again.\n" + "\n".join(damage))
+            raise DataError(
+                f"{store} is damaged. Remove it and pack the data set again.\n" + "\n".join(damage)
+            )
         typer.echo(f"{store} is as it was packed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastdat.data.errors import DataError
+from fastdat.data.errors import DataError, NoSuchSplitError
 from fastdat.data.source import SUFFIXES, FileSource, list_images, require_folder
 
 
@@ -12,20 +12,35 @@ def open_folder(root: Path, split: str) -> FileSource:
     """One split: ``root/train`` or ``root/test``, or all of ``root`` as train where it has no such folders.
 
     Raises:
-        DataError: no folder, no images in it, or no such split.
+        DataError: no folder, no images in it, or test images without a class of train (where train has classes).
+        NoSuchSplitError: no test split.
     """
     require_folder(root, "Give a folder of images.")
     has_splits = (root / "train").is_dir()
-    if not has_splits and split != "train":
-        raise DataError(f"{root} has no test split: put the images into {root}/train and {root}/test")
     folder = root / split if has_splits else root
-    require_folder(folder, f"Put images of the {split} split there.")
-    paths = list(list_images(folder))
-    if not paths:
-        raise DataError(f"{folder} holds no images: looked for {', '.join(sorted(SUFFIXES))}, at any depth")
-    tops = [path.relative_to(folder).parts for path in paths]
-    # Labels only where every image lies in a folder of its class.
-    classes = tuple(sorted({parts[0] for parts in tops})) if all(len(parts) > 1 for parts in tops) else ()
+    if split != "train" and not (has_splits and folder.is_dir()):
+        raise NoSuchSplitError(f"{root} has no test split: put the images into {root}/train and {root}/test")
+    paths = _images(folder)
+    classes = _classes(paths if split == "train" else _images(root / "train"))
     index = {name: i for i, name in enumerate(classes)}
-    labels = tuple(index.get(parts[0], 0) for parts in tops)
-    return FileSource(folder, tuple(str(path.relative_to(folder)) for path in paths), labels, classes)
+    unknown = [path for path in paths if classes and path.parts[0] not in index]
+    if unknown:
+        raise DataError(
+            f"{folder / unknown[0]} lies in none of the classes of train, which are its subfolders: "
+            f"{', '.join(classes[:10])}{' ...' * (len(classes) > 10)}"
+        )
+    labels = tuple(index[path.parts[0]] if classes else 0 for path in paths)
+    return FileSource(folder, tuple(map(str, paths)), labels, classes)
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files below ``folder``, relative to it."""
+    found = [path.relative_to(folder) for path in list_images(folder)]
+    if not found:
+        raise DataError(f"{folder} holds no images: looked for {', '.join(sorted(SUFFIXES))}, at any depth")
+    return found
+
+
+def _classes(paths: list[Path]) -> tuple[str, ...]:
+    """The folders that images lie in; none where one lies in none."""
+    return tuple(sorted({path.parts[0] for path in paths})) if all(len(p.parts) > 1 for p in paths) else ()

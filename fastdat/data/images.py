@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -52,21 +55,20 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the images' shape and pixels: equal for equal images, wherever they come from."""
-        return self.digest or fingerprint([self.images[i : i + BLOCK] for i in range(0, len(self), BLOCK)])
+        if self.digest is not None:
+            return self.digest
+        blocks = (self.images[i : i + BLOCK] for i in range(0, len(self), BLOCK))
+        digests = [block_digest(block.cpu().numpy()) for block in blocks]
+        return combined_digest(tuple(self.images.shape[1:]), digests)
 
 
 #: Images that are hashed, packed and checked together.
 BLOCK = 4096
 
 
-def block_digest(images: Tensor) -> str:
-    """SHA-256 of a block's pixels."""
-    return hashlib.sha256(images.contiguous().cpu().numpy().data).hexdigest()
-
-
-def fingerprint(blocks: list[Tensor]) -> str:
-    """Of images in blocks of :data:`BLOCK`."""
-    return combined_digest(tuple(blocks[0].shape[1:]), [block_digest(block) for block in blocks])
+def block_digest(block: NDArray[Any]) -> str:
+    """SHA-256 of a block's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(block).data).hexdigest()
 
 
 def combined_digest(shape: tuple[int, ...], digests: list[str]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastdat.data.errors import DataError
-from fastdat.data.source import Pixels, UnreadableImage, decode
+from fastdat.data.source import Pixels, UnreadableImage, decode, digest_of
 
 FOLDER = "bedroom_train_lmdb"
 TEST_IMAGES = 10_000
@@ -37,7 +39,7 @@ class LSUNSource:
         return len(self.keys)
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        with _database(self.folder).begin() as transaction:
+        with _reading(self.folder) as transaction:
             value = transaction.get(self.keys[index])
         if value is None:
             raise UnreadableImage("the key is gone")
@@ -48,6 +50,9 @@ class LSUNSource:
 
     def part(self, start: int, stop: int) -> LSUNSource:
         return replace(self, keys=self.keys[start:stop])
+
+    def identity(self) -> str:
+        return digest_of(self.keys)
 
 
 def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) -> LSUNSource:
@@ -60,7 +65,7 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     if folder is None:
         where = "does not exist" if not root.exists() else f"holds no {FOLDER}/data.mdb"
         raise DataError(f"{root} {where}. {_HOW}.")
-    with _database(folder).begin() as transaction:
+    with _reading(folder) as transaction:
         keys = sorted(transaction.cursor().iternext(keys=True, values=False))
     if len(keys) <= test_images:
         raise DataError(
@@ -71,18 +76,35 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     return LSUNSource(folder, tuple(bytes(keys[i]) for i in chosen))
 
 
-def _database(folder: Path) -> Any:
-    """The open database. A process may open one only once, however many splits it reads."""
-    return _open(folder.resolve(), os.getpid())
+@contextmanager
+def _reading(folder: Path) -> Iterator[Any]:
+    """A transaction of the database. A process may open one only once, however many splits it reads.
 
-
-@lru_cache(maxsize=4)
-def _open(folder: Path, process: int) -> Any:
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         import lmdb
     except ModuleNotFoundError as error:
         raise DataError('LSUN needs lmdb: pip install "fastdat[train]"') from error
     try:
-        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+        with _open(folder.resolve(), os.getpid()).begin() as transaction:
+            yield transaction
     except lmdb.Error as error:
         raise DataError(f"{folder} cannot be read as lmdb: {error}. {_HOW}.") from error
+
+
+@lru_cache(maxsize=4)
+def _open(folder: Path, process: int) -> Any:
+    import lmdb
+
+    database = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+    # Beyond the end of a truncated file, memory that is mapped ends the process without a word.
+    expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    found = (folder / "data.mdb").stat().st_size
+    if found < expected:
+        database.close()
+        raise DataError(
+            f"{folder / 'data.mdb'} is truncated: it has {found:,} of {expected:,} bytes. {_HOW}."
+        )
+    return database

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +44,18 @@ class Source(Protocol):
         """Images ``start`` to ``stop`` by themselves: what is sent to a process that is to decode no others."""
         ...
 
+    def identity(self) -> str:
+        """Hex digest that tells these images from others, without decoding any, wherever they lie."""
+        ...
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 of these, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part)
+    return digest.hexdigest()
+
 
 class UnreadableImage(Exception):  # noqa: N818  # no error of the program's: it is counted, listed and gone past
     """One image that cannot be decoded."""
@@ -68,6 +82,12 @@ class ArraySource:
     def part(self, start: int, stop: int) -> ArraySource:
         return ArraySource(self.images[start:stop], self.labels[start:stop], self.classes, self.first + start)
 
+    def identity(self) -> str:
+        digest = hashlib.sha256(self.labels.tobytes())
+        for start in range(0, len(self), 4096):
+            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -90,20 +110,34 @@ class FileSource:
     def part(self, start: int, stop: int) -> FileSource:
         return replace(self, paths=self.paths[start:stop], labels=self.labels[start:stop])
 
+    def identity(self) -> str:
+        named = (f"{path}\t{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
+        return digest_of(named)
+
 
 def decode(file: Any) -> Pixels:
-    """An image file, or an open one, as RGB (H, W, 3).
+    """An image file, or an open one, as RGB (H, W, 3), the way up it was taken; 16-bit grey is scaled to 8.
 
     Raises:
-        UnreadableImage: it is none, or damaged.
+        UnreadableImage: it is none, damaged, or of numbers that say nothing of black and white.
+        DataError: the file cannot be read, which says nothing of the image.
     """
-    from PIL import Image  # only where there is something to decode
+    from PIL import Image, ImageOps  # only where there is something to decode
 
     try:
         with Image.open(file) as image:
+            with suppress(Exception):  # a damaged tag is no damaged image
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            if image.mode in ("I", "F"):
+                raise UnreadableImage(f"pixels of mode {image.mode} (32 bits) have no known range")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow tells of damage in all these ways.
+        # Pillow tells of damage in all these ways; an error number comes from the system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
         raise UnreadableImage(str(error) or type(error).__name__) from error
 
 

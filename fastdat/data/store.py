@@ -8,6 +8,7 @@ makes it.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fastdat.data.images import BLOCK, ImageSet, block_digest
 
 FORMAT = 1
 INDEX = "store.json"
+_AGAIN = "Remove {} and pack the data set again."
 
 
 def is_store(path: Path) -> bool:
@@ -43,10 +45,11 @@ class Store:
             self.index: dict[str, Any] = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
             found = self.index.get("format")
         except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"{self.path / INDEX} is damaged: {error}. Pack the data set again.") from error
+            raise DataError(f"{self.path / INDEX} is damaged: {error}. {_AGAIN.format(self.path)}") from error
         if found != FORMAT:
             raise DataError(
-                f"{self.path} is a store of format {found!r}; this version reads {FORMAT}. Pack it again."
+                f"{self.path} is a store of format {found!r}; this version reads {FORMAT}. "
+                f"{_AGAIN.format(self.path)}"
             )
 
     def split(self, split: str, dataset: str, resolution: int) -> ImageSet:
@@ -63,13 +66,14 @@ class Store:
             )
         if split not in index["splits"]:
             raise DataError(
-                f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}. Pack it again."
+                f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}. "
+                f"{_AGAIN.format(self.path)}"
             )
         images, labels = self.arrays(split)
         return ImageSet(
             name=f"{dataset} {split}",
-            images=torch.from_numpy(images),
-            labels=torch.from_numpy(np.asarray(labels)),
+            images=_tensor(images),
+            labels=torch.from_numpy(labels),
             classes=tuple(index["classes"]),
             digest=index["splits"][split]["fingerprint"],
         )
@@ -82,8 +86,7 @@ class Store:
         """
         count = self.index["splits"][split]["count"]
         shape = (count, self.index["channels"], self.index["resolution"], self.index["resolution"])
-        # Copy on write: torch warns of arrays that cannot be written to, and nothing ever writes.
-        images = self._load(f"{split}.images.npy", "uint8", shape, "c")
+        images = self._load(f"{split}.images.npy", "uint8", shape, "r")
         labels = self._load(f"{split}.labels.npy", "int64", (count,), None)
         return images, labels
 
@@ -92,21 +95,33 @@ class Store:
         for split, facts in self.index["splits"].items():
             images, labels = self.arrays(split)
             for i, digest in enumerate(facts["blocks"]):
-                block = torch.from_numpy(images[i * BLOCK : (i + 1) * BLOCK])
-                if block_digest(block) != digest:
+                if block_digest(images[i * BLOCK : (i + 1) * BLOCK]) != digest:
                     last = min((i + 1) * BLOCK, len(images)) - 1
                     yield f"{split}: block {i} (images {i * BLOCK} to {last}) has changed since it was packed"
-            if block_digest(torch.from_numpy(labels)) != facts["labels"]:
+            if block_digest(labels) != facts["labels"]:
                 yield f"{split}: the labels have changed since they were packed"
 
     def _load(self, name: str, dtype: str, shape: tuple[int, ...], mode: Any) -> NDArray[Any]:
         path = self.path / name
         try:
             array: NDArray[Any] = np.load(path, mmap_mode=mode)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is missing or damaged: {error}. Pack the data set again.") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged: {error}. {_AGAIN.format(self.path)}") from error
         if (array.dtype, array.shape) != (np.dtype(dtype), shape):
             raise DataError(
-                f"{path} holds {array.dtype} {array.shape}; expected {dtype} {shape}. Pack the data set again."
+                f"{path} holds {array.dtype} {array.shape}; expected {dtype} {shape}. "
+                f"{_AGAIN.format(self.path)}"
             )
         return array
+
+
+def _tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    """A memory map as a tensor, which nothing ever writes to: it is mapped for reading only.
+
+    A map that could be written to would count against the machine's memory, so that a larger set could not be opened.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import re
 import struct
@@ -21,6 +22,7 @@ from PIL import Image
 from fastdat.data import DATASETS, DataError, ImageSet, load_split
 from fastdat.data import stl10 as stl10_module
 from fastdat.data.lsun import open_lsun_bedroom
+from fastdat.data.packing import there
 from fastdat.data.registry import dataset_spec, resolution_of
 from fastdat.data.source import RESIZE, UnreadableImage, decode, resized
 from fastdat.data.stl10 import open_stl10
@@ -326,3 +328,84 @@ def test_too_many_images_to_decode_each_time(
         tmp_path,
         r"has 4 images, too many[\s\S]*fastdat data pack tiny-imagenet .* --resolution 64",
     )
+
+
+# --- what cameras, scanners and half-finished downloads leave ----------------------------------------------------
+
+
+def saved(image: Image.Image, **settings: Any) -> BytesIO:
+    content = BytesIO()
+    image.save(content, **settings)
+    content.seek(0)
+    return content
+
+
+def test_photographs_are_turned_the_way_up_they_were_taken() -> None:
+    left_is_black = np.zeros((20, 40, 3), np.uint8)
+    left_is_black[:, 20:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    found = decode(saved(Image.fromarray(left_is_black), format="png", exif=exif))
+    assert found.shape == (40, 20, 3)
+    assert (found[:20] == 0).all()
+    assert (found[20:] == 255).all()
+
+
+def test_a_damaged_tag_is_no_damaged_image() -> None:
+    grey = Image.new("RGB", (8, 8), (7, 8, 9))
+    found = decode(saved(grey, format="png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"))
+    assert (found == np.array([7, 8, 9])).all()
+
+
+def test_16_bit_grey_is_scaled() -> None:
+    found = decode(saved(Image.fromarray(np.full((4, 4), 0x8040, np.uint16)), format="png"))
+    assert found.shape == (4, 4, 3)
+    assert (found == 0x80).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_numbers_without_a_range_are_no_image(dtype: Any) -> None:
+    with pytest.raises(UnreadableImage, match="have no known range"):
+        decode(saved(Image.fromarray(np.ones((4, 4), dtype)), format="tiff"))
+
+
+def test_a_file_that_cannot_be_read_is_no_damaged_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.png cannot be read: No such file"):
+        decode(tmp_path / "gone.png")
+
+
+def test_a_truncated_lmdb_is_told(pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    """Read beyond its end, it would end the process without a word."""
+    file = lmdb_at(tmp_path / "bedroom_train_lmdb", pixels) / "data.mdb"
+    size = file.stat().st_size
+    for share in (0.9, 0.5):
+        os.truncate(file, int(size * share))
+        with pytest.raises(
+            DataError, match=r"data.mdb is truncated: it has .* bytes. Get bedroom_train_lmdb"
+        ):
+            open_lsun_bedroom(tmp_path, "train", test_images=6)
+
+
+def test_classes_of_a_folder_are_those_of_train(tmp_path: Path) -> None:
+    for name in ("train/cat/0.png", "train/dog/0.png", "test/dog/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    test = load_split("folder", tmp_path, "test", 8)
+    assert (test.classes, test.labels.tolist()) == (("cat", "dog"), [1])
+    (tmp_path / "test" / "fox").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "fox" / "0.png")
+    refused("folder", tmp_path, r"test/fox/0.png lies in none of the classes of train.*cat, dog", "test", 8)
+
+
+def test_a_damaged_test_split_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "0.png")
+    assert there("folder", tmp_path) == ("train",)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match="test holds no images"):
+        there("folder", tmp_path)
+    (tmp_path / "stl10_binary").mkdir()
+    with (tmp_path / "stl10_binary" / "unlabeled_X.bin").open("wb") as file:
+        file.truncate(100_000 * 3 * 96 * 96)
+    with pytest.raises(DataError, match=r"holds no stl10_binary/test_X\.bin"):
+        there("stl10", tmp_path)
