@@ -83,11 +83,14 @@ class MixtureBatches:
         device: torch.device | str = "cpu",
         rank: int = 0,
     ) -> None:
-        self._mixture, self._batch_size, self._device = mixture, batch_size, device
+        self._mixture, self._batch_size, self._device = mixture, batch_size, torch.device(device)
         self._seed, self._rank = seed, rank
 
     def batch(self, step: int) -> Tensor:
         """Points (batch_size, 2), float32."""
         state = np.random.SeedSequence([self._seed, step, self._rank]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]))
-        return self._mixture.sample(self._batch_size, generator).to(self._device)
+        points = self._mixture.sample(self._batch_size, generator)
+        if self._device.type == "cuda":
+            points = points.pin_memory()  # or the copy waits for all that the GPU has yet to do
+        return points.to(self._device, non_blocking=True)

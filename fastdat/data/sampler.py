@@ -92,7 +92,10 @@ class TrainSampler:
     def labels(self, step: int) -> Tensor:
         """Labels of batch ``step``: (batch_size,) int64."""
         rows, _ = self._rows(step)
-        return self._labels.index_select(0, rows).to(self._device)
+        labels = self._labels.index_select(0, rows)
+        if labels.device != self._device and self._device.type == "cuda":
+            labels = labels.pin_memory()  # or the copy waits for all that the GPU has yet to do
+        return labels.to(self._device, non_blocking=True)
 
     def close(self) -> None:
         """End the thread, if there is one."""

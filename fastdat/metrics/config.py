@@ -62,6 +62,8 @@ class EvalConfig:
             "is_splits": 1,
         }
         settings.check_fields(self, least | {"kid_subset_size": 2})
+        if self.seed >= 1 << 32:  # NumPy's limit, which torch-fidelity would meet after all the work
+            raise ConfigError(f"seed must be below 2**32, got {self.seed}")
         for name in ("metrics", "splits"):
             values = getattr(self, name)
             if len(set(values)) != len(values):

@@ -94,7 +94,10 @@ class ImageEvaluator:
             return
         config = self._config
         torch_fidelity()
-        extractor = make_extractor(config.extractor, config.weights, self._device)
+        with (
+            torch.random.fork_rng()
+        ):  # making a net draws its first weights, from the caller's random numbers
+            extractor = make_extractor(config.extractor, config.weights, self._device)
         if "is" in config.metrics:
             _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
             check_inception_score(config, gives_logits=logits is not None)

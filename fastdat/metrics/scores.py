@@ -55,7 +55,10 @@ def against_reals(
         scores["kid"] = found["kernel_inception_distance_mean"]
         scores["kid_std"] = found["kernel_inception_distance_std"]
     if "precision-recall" in config.metrics:
-        found = tf.metric_prc.prc_features_to_metric(fake, real, verbose=False, save_cpu_ram=False)
+        # In parts: all distances between 50,000 and 50,000 at once take 40 GB.
+        found = tf.metric_prc.prc_features_to_metric(
+            fake, real, verbose=False, save_cpu_ram=True, prc_batch_size=1000
+        )
         scores |= {"precision": found["precision"], "recall": found["recall"]}
     return scores
 

@@ -41,6 +41,7 @@ class LoaderBatches:
         self._loader, self._batch_size, self._device = loader, batch_size, device
         self._iterator: Iterator[Any] = iter(())
         self._step = -1
+        self._short = False
         self._now: tuple[Tensor, ...] = ()
 
     def batch(self, step: int) -> Tensor:
@@ -63,6 +64,7 @@ class LoaderBatches:
         return self._now
 
     def _next(self) -> tuple[Tensor, ...]:
+        parts: tuple[Any, ...] = ()
         for fresh in (False, True, True):
             if fresh:
                 self._iterator = iter(self._loader)
@@ -72,8 +74,21 @@ class LoaderBatches:
                     found = parts[0].dtype if isinstance(parts[0], Tensor) else type(parts[0]).__name__
                     raise ConfigError(f"the loader must yield floating-point images in [-1, 1], got {found}")
                 if len(parts[0]) == self._batch_size:
+                    self._short = False
                     return tuple(part.to(self._device, non_blocking=True) for part in parts)
-        raise ConfigError(f"the loader yields no batch of {self._batch_size}, which is config.batch_size")
+                # One that is short may be the last of an epoch; the next one is not.
+                if self._short or len(parts[0]) > self._batch_size:
+                    break
+                self._short = True
+        raise ConfigError(
+            f"the loader yields batches of {len(parts[0])}, but config.batch_size is {self._batch_size}"
+            if parts
+            else "the loader yields nothing"
+        )
+
+    def close(self) -> None:
+        """Let go of the loader's iterator, and so of its processes."""
+        self._iterator = iter(())
 
 
 def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:

@@ -31,6 +31,7 @@ _KEYS = (
     "attempt",
     "meters",
     "best",
+    "unscored",
 )
 
 

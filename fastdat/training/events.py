@@ -26,9 +26,20 @@ class Events:
     """Writes into ``folder``; events of steps after ``step``, of a run that was killed later, count no more."""
 
     def __init__(self, folder: Path, step: int) -> None:
+        self._folder = folder
+        self._writer = self._open(step)
+
+    def rewind(self, step: int) -> None:
+        """Let the events of steps after ``step`` count no more: they are about to be made again."""
+        self._writer.close()
+        self._writer = self._open(step)
+
+    def _open(self, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        fresh = not (self._folder.is_dir() and any(self._folder.iterdir()))
+        # Of step 0 there is the sample grid, which a run that begins anew makes anew.
+        return SummaryWriter(str(self._folder), purge_step=None if fresh else step + 1 if step else 0)
 
     def stats(self, stats: Mapping[str, float]) -> None:
         """One line of stats.jsonl."""
@@ -50,6 +61,7 @@ class Events:
             self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def flush(self) -> None:
+        """Put on the disk what was written so far: a checkpoint says that it is there."""
         self._writer.flush()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Meter:
-    """Running mean of named 0-dimensional tensors since the last :meth:`read`.
+    """Running mean of named 0-dimensional tensors since the last :meth:`clear`.
 
     NaN and infinity stay in the sum, so a reading that is finite vouches for every step it covers.
     """
@@ -21,7 +21,7 @@ class Meter:
         self._count = 0
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's values; every call since the last reading must have the same names."""
+        """Add one step's values; every call since the last :meth:`clear` must have the same names."""
         now = torch.stack([value.detach().float() for value in values.values()])
         if self._sum is None:
             self._names, self._sum = tuple(values), now
@@ -38,10 +38,12 @@ class Meter:
         self._names, self._count = tuple(state["names"]), state["count"]
         self._sum = None if state["sum"] is None else state["sum"].to(device)
 
-    def read(self) -> dict[str, float]:
-        """The means, then start anew; empty where nothing was added. This is where the device is waited for."""
+    def means(self) -> dict[str, float]:
+        """The means so far; empty where nothing was added. This is where the device is waited for."""
         if self._sum is None:
             return {}
-        means = (self._sum.double() / self._count).tolist()
+        return dict(zip(self._names, (self._sum.double() / self._count).tolist(), strict=True))
+
+    def clear(self) -> None:
+        """Start anew."""
         self._sum, self._count = None, 0
-        return dict(zip(self._names, means, strict=True))

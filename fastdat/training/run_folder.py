@@ -10,6 +10,7 @@ import json
 import os
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fastdat.training.errors import RunFolderError
 
 CONFIG, STATS, METRICS, LOG = "config.yaml", "stats.jsonl", "metrics.jsonl", "log.txt"
 #: What is there before config.yaml.
-_FIRST = {".lock", LOG, "samples", "checkpoints", "tensorboard"}
+_FIRST = {".lock", LOG, f".{CONFIG}.tmp", "samples", "checkpoints", "tensorboard"}
 LATEST, BEST = "checkpoints/latest.pt", "checkpoints/best.pt"
 
 
@@ -45,7 +46,7 @@ class RunFolder:
                     f"{self.path} is not empty and holds no run. Give another --outdir, or remove it."
                 )
             # Let go of at close(), and also by a RunFolder that is dropped.
-            self.close = weakref.finalize(self, os.close, self._locked())
+            self.close = weakref.finalize(self, _unlock, self._locked())
             for folder in ("samples", "checkpoints"):
                 (self.path / folder).mkdir(exist_ok=True)
         except RunFolderError:
@@ -96,15 +97,19 @@ class RunFolder:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self._append(LOG, "\n".join(f"{now}  {line}" for line in text.splitlines()))
 
-    def rewind(self, step: int) -> None:
-        """Drop the lines and samples of later steps, which are about to be made again, and a half-written last line."""
-        for name in (STATS, METRICS):
+    def rewind(self, step: int, *, scored: bool = True) -> None:
+        """Drop what is about to be made again: lines and samples of later steps, and a half-written last line.
+
+        Scores of ``step`` itself, too, unless it was ``scored``.
+        """
+        for name, last in ((STATS, step), (METRICS, step if scored else step - 1)):
             path = self.path / name
             if path.exists():
-                kept = [line for line, record in _records(path) if record["step"] <= step]
+                kept = [line for line, record in _records(path) if record["step"] <= last]
                 self._write(name, b"".join(line + b"\n" for line in kept))
         for picture in (self.path / "samples").glob("step-*.png"):
-            if int(picture.stem.removeprefix("step-")) > step:
+            number = picture.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
                 picture.unlink()
 
     def _append(self, name: str, line: str) -> None:
@@ -127,6 +132,12 @@ class RunFolder:
             f"cannot write {self.path / name}: {error.strerror or error}. The run has stopped; {kept}. Run the same "
             "command again once that is mended."
         )
+
+
+def _unlock(lock: int) -> None:
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_UN)  # processes forked meanwhile, a DataLoader's say, hold it open
+    os.close(lock)
 
 
 def read_config(run: Path) -> dict[str, Any]:

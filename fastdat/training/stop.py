@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 
 class StopRequests:
-    """Within it the first SIGINT or SIGTERM only sets :attr:`requested`; a second one interrupts at once.
+    """Within it the first SIGINT or SIGTERM sets :attr:`requested`, and says so; a second one interrupts at once.
 
     Outside the main thread, where Python handles no signals, nothing is done.
     """
@@ -34,3 +35,5 @@ class StopRequests:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        # Straight to the descriptor: a handler must not wait for what the interrupted code may hold.
+        os.write(2, f"{self.requested}: stopping after this step; once more to stop at once\n".encode())

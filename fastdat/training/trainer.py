@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,9 @@ class Trainer:
         self._best: dict[str, Any] | None = None
         self._seconds = 0.0  # of training before this process
         self._checked = 0  # the step up to which all is known to be finite
+        self._unscored = False  # scores of the last step are due
+        self._rng: checkpoint.State | None = None
+        self._stop = StopRequests()
         self.folder = RunFolder(outdir)
         try:
             self._notes = self._take_up()
@@ -117,29 +120,39 @@ class Trainer:
             RunFolderError: the run folder cannot be written any more.
         """
         config = self.config
+        if not self.folder.close.alive:
+            raise ConfigError(
+                f"this Trainer has trained already; a new one on {self.folder.path} goes on from its checkpoint"
+            )
         self._events = Events(self.folder.path / "tensorboard", self.done) if config.tensorboard else None
         try:
-            with self._display, StopRequests() as stop:
+            with self._display, self._stop:
                 if self._evaluator is not None and config.eval.every:
                     self._evaluator.prepare()  # what is missing is told now, not hours later
                 for note in self._notes:
                     self.note(note)
-                if self.done >= config.steps:
+                if self.done >= config.steps and not self._unscored:
                     self.note(f"nothing to do: all {config.steps} steps are done; see {self.folder.path}")
                     return
                 self._begin()
-                while self.done < config.steps:
+                while self.done < config.steps or self._unscored:
                     try:
-                        self._step(self.done)
+                        if self._unscored:
+                            self._score()
+                        else:
+                            self._step(self.done)
+                        if self._stop.requested and self.done < config.steps:
+                            self.save()
+                            self._end("stopped by {}")
                     except NonFiniteError as error:
                         self._roll_back(error)
+                    except _Stopped:
+                        raise
                     except KeyboardInterrupt:
                         self.note(
                             f"interrupted after {self.done} steps, in the middle of one: no checkpoint of it"
                         )
                         raise
-                    if stop.requested and self.done < config.steps:
-                        self._stop(stop.requested)
                 took = f"{config.steps} steps in {self._clock.seconds():.0f} s"
                 self.note(f"done: {took}; samples and stats are in {self.folder.path}")
         finally:
@@ -160,6 +173,8 @@ class Trainer:
         if self.done == 0:
             self._write_reals()
             self._write_samples(0)
+        if self._rng is not None:  # again, after all that may have drawn since the checkpoint was read
+            checkpoint.set_rng_state(self._rng)
         self.note("first step ..." + (" (compiles: a minute or two)" if self.config.compile else ""))
         self._clock.start()
 
@@ -174,16 +189,17 @@ class Trainer:
         self._display.advance(done)
         if self._clock.fresh:
             self._first_step_done()
-        last, best = done == config.steps, False
+        last = done == config.steps
         if done % config.log_every == 0 or last:
             self._record()
-        if config.eval.every and (done % config.eval.every == 0 or last):
-            best = self._evaluate()
         if done % config.sample_every == 0 or last:
             self._write_samples(done)
-        # With the best one, so that a rollback or a resume never leaves best.pt of a step that is then made again.
-        if done % config.checkpoint_every == 0 or last or best:
+        self._unscored = bool(config.eval.every and (done % config.eval.every == 0 or last))
+        # Before scoring, which may take as long as many steps: an end in the middle of it then loses nothing.
+        if done % config.checkpoint_every == 0 or last or self._unscored:
             self.save()
+        if self._unscored:
+            self._score()
 
     def _iterate(self, step: int) -> None:
         """``n_dis`` D steps, then one G step."""
@@ -214,8 +230,9 @@ class Trainer:
 
     def _record(self) -> None:
         """Read the meters, which waits for the device; check them; write them down."""
-        means = self._meter_d.read() | self._meter_g.read()
-        self._check_finite(means)
+        means = self._check_finite()
+        self._meter_d.clear()
+        self._meter_g.clear()
         numbers = {
             "seconds": self._clock.seconds(),
             "it_per_s": self._clock.lap(self.done),
@@ -230,10 +247,10 @@ class Trainer:
         self.folder.append_log(line)
         self._display.stats(line)
 
-    def _evaluate(self) -> bool:
-        """Score the generator; write the scores down; keep the checkpoint if it is the best yet, and say whether."""
+    def _score(self) -> None:
+        """Score the generator, write the scores down, and keep the checkpoint as the best if it is."""
         assert self._evaluator is not None
-        self._check_finite({})
+        self._check_finite()
         start = time.monotonic()
         records = self._evaluator(self._fakes)
         shared = {"step": self.done, "weights": "G" if self.ema is None else "ema"}
@@ -244,15 +261,15 @@ class Trainer:
                 self._events.metrics(record)
             self.note(shown(record))
         self._clock.pause(time.monotonic() - start)
+        self._unscored = False
         name, rank = ranking(records[0], self.config.eval)
         # Only scores of one kind are ranked, where a run goes on under another evaluation.
         kind = {"name": name, **{key: records[0].get(key) for key in _KIND}}
         best = self._best
-        if best is not None and best["kind"] == kind and rank <= best["rank"]:
-            return False
-        self._best = {"step": self.done, "kind": kind, "rank": rank, "score": records[0]["scores"][name]}
-        checkpoint.save(self.folder.best, self._state())
-        return True
+        if best is None or best["kind"] != kind or rank > best["rank"]:
+            self._best = {"step": self.done, "kind": kind, "rank": rank, "score": records[0]["scores"][name]}
+            checkpoint.save(self.folder.best, self._state())
+        self.save()
 
     def _fakes(self, count: int) -> Any:
         """What the evaluator scores: ``count`` samples of G, or of its average."""
@@ -261,6 +278,8 @@ class Trainer:
             self.config.nz, seed=settings.seed, device=self._noise.device, classes=self._noise.classes
         )
         for batch in generated(self._sampled(), draws, noise.EVALUATION, count, settings.batch_size):
+            if self._stop.requested:
+                self._end("stopped by {} while being scored")
             yield to_uint8(batch) if batch.ndim == 4 else batch
 
     def _sampled(self) -> nn.Module:
@@ -295,8 +314,10 @@ class Trainer:
             RunFolderError: it cannot be written; the one before it is intact.
             NonFiniteError: there is NaN or infinity in what would be saved.
         """
-        self._check_finite({})
+        self._check_finite()
         checkpoint.save(self.folder.latest, self._state())
+        if self._events is not None:
+            self._events.flush()
 
     def _state(self) -> checkpoint.State:
         return {
@@ -313,6 +334,7 @@ class Trainer:
             "attempt": self._noise.attempt,
             "meters": {"d": self._meter_d.state(), "g": self._meter_g.state()},
             "best": self._best,
+            "unscored": self._unscored,
         }
 
     def _take_up(self) -> list[str]:
@@ -325,7 +347,7 @@ class Trainer:
         remarks = check_resumable(self.folder.path, begun, self.config, state["step"] if state else 0)
         if state is not None:
             self._load(state)
-        self.folder.rewind(self.done)
+        self.folder.rewind(self.done, scored=not self._unscored)
         return [f"resumed after {self.done} steps", *remarks]
 
     def _load(self, state: checkpoint.State) -> None:
@@ -338,18 +360,26 @@ class Trainer:
             raise ConfigError(f"{self.folder.latest} is of other nets than these: {error}") from error
         for optimizer, saved in ((self.optG, state["optG"]), (self.optD, state["optD"])):
             checkpoint.load_optimizer(optimizer, saved)
-        checkpoint.set_rng_state(state["rng"])
+        self._rng = state["rng"]
+        checkpoint.set_rng_state(self._rng)
         self._meter_d.load(state["meters"]["d"], self._noise.device)
         self._meter_g.load(state["meters"]["g"], self._noise.device)
         self.done = self._checked = state["step"]
         self._seconds, self._best = state["seconds"], state["best"]
         self._noise.attempt = state["attempt"]
+        # Scores that are not asked for any more are not made.
+        self._unscored = state["unscored"] and bool(self.config.eval.every)
 
-    def _check_finite(self, means: dict[str, float]) -> None:
-        nets = {"netG": self.netG, "netD": self.netD}
+    def _check_finite(self) -> dict[str, float]:
+        """Refuse NaN in the steps since the last look, and in what they measured, of which a checkpoint holds the sum.
+
+        Returns what they measured: means since the last line of stats.jsonl.
+        """
+        means = self._meter_d.means() | self._meter_g.means()
         if means or self._checked < self.done:
-            check_finite(nets, means, self._checked + 1, self.done)
+            check_finite({"netG": self.netG, "netD": self.netD}, means, self._checked + 1, self.done)
         self._checked = self.done
+        return means
 
     def _roll_back(self, error: NonFiniteError) -> None:
         """Take up the last checkpoint again, with other noise; or give up."""
@@ -362,14 +392,21 @@ class Trainer:
             raise error
         self._load(checkpoint.load(self.folder.latest))
         self._noise.attempt = attempt
-        self.folder.rewind(self.done)
+        self.folder.rewind(self.done, scored=not self._unscored)
+        if self._events is not None:
+            self._events.rewind(self.done)
         self._clock.back_to(self.done)
         self.note(f"{error}\nback to step {self.done}, retry {attempt} of {retries} with other noise")
 
-    def _stop(self, signal: str) -> None:
-        self.save()
-        self.note(f"stopped by {signal} after {self.done} steps; the same command goes on from here")
-        raise KeyboardInterrupt
+    def _end(self, how: str) -> NoReturn:
+        """Stop where the process was asked to; latest.pt is of this step."""
+        done = how.format(self._stop.requested)
+        self.note(f"{done} after {self.done} steps; the same command goes on from here")
+        raise _Stopped
+
+
+class _Stopped(KeyboardInterrupt):
+    """A stop that was asked for, after which nothing is missing."""
 
 
 def _picture(samples: Tensor) -> bytes:

@@ -40,6 +40,7 @@ from fastdat.training.config import parse_assignment
         ({"dat": 3}, "dat must be DATConfig; got 3"),
         ({"dat.eps": -1}, r"DATConfig\.eps must be"),
         ({"dat.eps": "big"}, "dat.eps must be a finite number; got 'big'"),
+        ({"eval.seed": 2**32}, r"seed must be below 2\*\*32, got 4294967296"),
         ({"dat.seed": "logit"}, "dat.seed must be one of logits, eq10, alg1; got 'logit'"),
         ({"dat.bounds": [1, -1]}, "DATConfig.bounds must be"),
         ({"dat": {"epsilon": 1}}, r"unknown setting dat\.epsilon; there are: dat\.seed, .*dat\.eps,"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,18 @@ from typer.testing import CliRunner
 
 from fastdat import cli
 from fastdat.data import DataError, ImageSet
-from fastdat.metrics import Extractor, extractors, register_extractor
+from fastdat.metrics import Extractor, ImageEvaluator, extractors, register_extractor
 from fastdat.training import (
     ConfigError,
     RunFolderError,
     Trainer,
+    build_nets,
     build_trainer,
     checkpoint,
     load_data,
     preset,
 )
+from fastdat.training.batches import LoaderBatches
 from fastdat.training.display import Lines
 from fastdat.training.trained import between, load_trained
 
@@ -112,23 +116,132 @@ def test_scores_while_training(run: Path) -> None:
     assert list((run / "tensorboard").iterdir())
 
 
-def test_the_best_checkpoint_is_never_of_a_later_step(
-    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+def steps_of(run: Path, name: str) -> int:
+    return int(checkpoint.load(run / "checkpoints" / f"{name}.pt")["step"])
+
+
+def scores_of(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the times."""
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records(run)]
+
+
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_an_end_while_scoring_loses_nothing(
+    moment: str, few_images: ImageSet, cifar10_root: Path, tmp_path: Path
 ) -> None:
-    """A run that ends before its next checkpoint goes on from the best one, not from before it."""
-    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 3, "steps": 5})
-    trainer._record = lambda: (_ for _ in ()).throw(EndError) if trainer.done == 4 else None  # type: ignore[method-assign]
+    """Before any score of step 2 is written, or between those of train and test."""
+    trainer_of(few_images, cifar10_root, tmp_path / "straight").train()
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "ended")
+    append, written = trainer.folder.append_metrics, []
+
+    def ending(record: dict[str, Any]) -> None:
+        if moment == "before" or written:
+            raise EndError
+        written.append(record)
+        append(record)
+
+    trainer.folder.append_metrics = ending  # type: ignore[method-assign,assignment]
     with pytest.raises(EndError):
         trainer.train()
-    steps = [
-        checkpoint.load(tmp_path / "run" / "checkpoints" / f"{name}.pt")["step"]
-        for name in ("best", "latest")
-    ]
-    assert steps == [3, 3]
-    again = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 3, "steps": 5})
-    assert again.done == 3
+    assert steps_of(tmp_path / "ended", "latest") == 2
+    again = trainer_of(few_images, cifar10_root, tmp_path / "ended")
+    assert again.done == 2
     again.train()
-    assert [r["step"] for r in records(tmp_path / "run") if r["split"] == "train"] == [3, 5]
+    assert scores_of(tmp_path / "ended") == scores_of(tmp_path / "straight")
+    a, b = (checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("straight", "ended"))
+    assert all(torch.equal(a["netG"][key], b["netG"][key]) for key in a["netG"])
+    assert a["best"] == b["best"]
+
+
+def test_a_stop_request_ends_scoring(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.batch_size": 4})
+    fakes, drawn = trainer._fakes, []
+
+    def asked(count: int) -> Iterator[Tensor]:
+        for batch in fakes(count):
+            drawn.append(batch)
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    trainer._fakes = asked  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert len(drawn) == 1
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "stopped by SIGTERM while being scored after 2 steps; the same command goes on from here" in log
+    trainer_of(few_images, cifar10_root, tmp_path / "run").train()
+    assert [(r["step"], r["split"]) for r in records(tmp_path / "run")] == [
+        (2, "train"), (2, "test"), (4, "train"), (4, "test"),
+    ]  # fmt: skip
+
+
+def test_the_last_scores_are_made_by_a_run_that_ended_before_them(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 100})
+    trainer.folder.append_metrics = raising  # type: ignore[method-assign,assignment]
+    with pytest.raises(EndError):
+        trainer.train()
+    assert steps_of(tmp_path / "run", "latest") == 4
+    trainer_of(few_images, cifar10_root, tmp_path / "run", **{"eval.every": 100}).train()
+    assert [r["step"] for r in records(tmp_path / "run")] == [4, 4]
+
+
+def raising(*_: Any) -> None:
+    raise EndError
+
+
+def test_a_trainer_trains_once(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run")
+    trainer.train()
+    with pytest.raises(
+        ConfigError, match=r"this Trainer has trained already; a new one on .* goes on from its checkpoint"
+    ):
+        trainer.train()
+
+
+def test_random_nets_go_on_exactly_beside_an_evaluator(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D drops out by torch's global generator; making an extractor draws from it, too."""
+
+    def careless(weights: str | None) -> Extractor:
+        torch.nn.Linear(3, 3)
+        return means(weights)
+
+    extractors.FACTORIES["means"] = careless
+
+    def make(outdir: Path) -> Trainer:
+        config = preset("sngan-dat-cifar10").replace(
+            TINY | {"data": str(cifar10_root), "checkpoint_every": 2}
+        )
+        netG, _ = build_nets(config)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            netD = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(3072, 1))
+        opts = [torch.optim.SGD(net.parameters(), 0.1) for net in (netG, netD)]
+        evaluator = ImageEvaluator(
+            config.eval, {"train": few_images, "test": few_images}, torch.device("cpu")
+        )
+        return Trainer(
+            netG, netD, *opts, few_images, config, outdir, evaluator=evaluator, display=Lines(io.StringIO())
+        )
+
+    torch.manual_seed(3)
+    make(tmp_path / "straight").train()
+    torch.manual_seed(3)
+    first = make(tmp_path / "ended")
+    monkeypatch.setattr(
+        first, "_record", lambda: (_ for _ in ()).throw(EndError) if first.done == 4 else None
+    )
+    with pytest.raises(EndError):
+        first.train()
+    torch.manual_seed(5)
+    second = make(tmp_path / "ended")
+    torch.rand(7)
+    second.train()
+    a, b = (checkpoint.load(tmp_path / name / "checkpoints" / "latest.pt") for name in ("straight", "ended"))
+    assert all(torch.equal(a["netD"][key], b["netD"][key]) for key in a["netD"])
 
 
 def test_a_missing_split_is_told_before_training(cifar10: ImageSet, tmp_path: Path) -> None:
@@ -428,6 +541,25 @@ def test_a_mimicry_like_loop(labels: bool, few_images: ImageSet, tmp_path: Path)
     assert trainer.done == 3
 
 
+class Endless:
+    """The same batch for ever."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self.batch_of_loader = batch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            yield self.batch_of_loader
+
+
+def test_a_short_last_batch_is_left_out(tmp_path: Path) -> None:
+    parts = [torch.full((4, 2), 1.0), torch.full((4, 2), 2.0), torch.full((2, 2), 3.0)]
+    batches = LoaderBatches(parts, 4, torch.device("cpu"))
+    assert [batches.batch(step)[0, 0].item() for step in range(5)] == [1, 2, 1, 2, 1]
+    batches.close()
+    assert batches.batch(9)[0, 0].item() == 1
+
+
 def test_what_is_no_loader_is_told(few_images: ImageSet, tmp_path: Path) -> None:
     def refused(batches: Any, message: str, **changes: Any) -> None:
         settings = {k: v for k, v in TINY.items() if not k.startswith("eval")} | changes
@@ -439,7 +571,10 @@ def test_what_is_no_loader_is_told(few_images: ImageSet, tmp_path: Path) -> None
             ).train()
 
     refused(3, "have a method batch\\(step\\), or be a DataLoader; got int")
-    refused([torch.zeros(5, 2)], "yields no batch of 4, which is config.batch_size")
+    refused([torch.zeros(5, 2)], "yields batches of 5, but config.batch_size is 4")
+    refused([torch.zeros(3, 2)], "yields batches of 3, but config.batch_size is 4")
+    refused(Endless(torch.zeros(3, 2)), "yields batches of 3, but config.batch_size is 4")
+    refused([], "the loader yields nothing")
     refused(
         [torch.zeros(4, 2, dtype=torch.uint8)],
         r"must yield floating-point images in \[-1, 1\], got torch.uint8",

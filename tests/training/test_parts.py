@@ -4,6 +4,9 @@ import contextlib
 import io
 import json
 import math
+import os
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from rich.console import Console
 
 from fastdat.training import RunFolderError
 from fastdat.training.display import Bar, Lines, display_for, summarise
+from fastdat.training.events import Events
 from fastdat.training.images import grid_png, to_uint8
 from fastdat.training.meter import Meter
 from fastdat.training.noise import D_STEP, G_STEP, Noise
@@ -27,25 +31,27 @@ CPU = torch.device("cpu")
 # --- meter -------------------------------------------------------------------------------------------------------
 
 
-def test_meter_means_since_the_last_reading() -> None:
+def test_meter_means_since_it_was_cleared() -> None:
     meter = Meter()
-    assert meter.read() == {}
+    assert meter.means() == {}
     for value in (1.0, 2.0, 6.0):
         meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
-    assert meter.read() == {"a": 3.0, "b": -3.0}
+    assert meter.means() == meter.means() == {"a": 3.0, "b": -3.0}
+    meter.clear()
+    assert meter.means() == {}
     meter.add({"a": torch.tensor(5.0, requires_grad=True)})
-    assert meter.read() == {"a": 5.0}
-    assert meter.read() == {}
+    assert meter.means() == {"a": 5.0}
 
 
 def test_meter_remembers_nan_and_infinity() -> None:
     meter = Meter()
     for value in (1.0, math.nan, 1.0):
         meter.add({"a": torch.tensor(value)})
-    assert math.isnan(meter.read()["a"])
+    assert math.isnan(meter.means()["a"])
+    meter.clear()
     for value in (1.0, math.inf):
         meter.add({"a": torch.tensor(value)})
-    assert meter.read()["a"] == math.inf
+    assert meter.means()["a"] == math.inf
 
 
 # --- schedule ----------------------------------------------------------------------------------------------------
@@ -298,3 +304,78 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert isinstance(display_for(10), Lines)
+
+
+def test_a_folder_is_free_while_a_forked_process_lives(tmp_path: Path) -> None:
+    """A DataLoader's processes are forked, and hold every open file of their parent."""
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="another process is training"):
+        RunFolder(tmp_path / "run")
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forking beside threads: the child does nothing
+        child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the parent is done
+        os._exit(0)
+    try:
+        folder.close()
+        RunFolder(tmp_path / "run").close()
+    finally:
+        os.close(write)
+        os.close(read)
+        os.waitpid(child, 0)
+
+
+def test_a_kill_while_the_configuration_is_first_written(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").close()
+    (tmp_path / "run" / ".config.yaml.tmp").write_text("model:")
+    RunFolder(tmp_path / "run").close()
+
+
+def test_rewinding_leaves_files_of_other_names(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    names = ("step-000005 (copy).png", "step-000005-annotated.png", "step-000005.png", "step-000003.png")
+    for name in names:
+        (tmp_path / "run" / "samples" / name).write_bytes(b"")
+    folder.rewind(3)
+    assert {path.name for path in (tmp_path / "run" / "samples").iterdir()} == set(names) - {
+        "step-000005.png"
+    }
+
+
+def test_scores_of_an_unfinished_scoring_are_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for step in (2, 4):
+        folder.append_metrics({"step": step})
+        folder.append_stats({"step": step})
+    folder.rewind(4, scored=False)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 2}\n'
+    assert len((tmp_path / "run" / "stats.jsonl").read_text().splitlines()) == 2
+
+
+def test_events_that_are_made_again_count_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def written() -> list[int]:
+        events = EventAccumulator(str(tmp_path / "events")).Reload()
+        return [event.step for event in events.Scalars("loss/D")]
+
+    def log(events: Events, *steps: int) -> None:
+        for step in steps:
+            events.stats({"step": step, "loss_d": 1.0})
+
+    events = Events(tmp_path / "events", 0)
+    log(events, 1, 2, 3)
+    events.flush()  # and is killed before its first checkpoint
+    time.sleep(1.1)  # the name of an event file has the second it was begun in
+    events = Events(tmp_path / "events", 0)
+    log(events, 1, 2)
+    time.sleep(1.1)
+    events.rewind(1)  # NaN: back to the checkpoint of step 1
+    log(events, 2, 3)
+    events.close()
+    assert written() == [1, 2, 3]

@@ -297,6 +297,25 @@ def test_rollback_goes_on_with_other_noise(few_images: ImageSet, tmp_path: Path)
     assert b["state"]["attempt"] == 1
 
 
+def test_no_checkpoint_is_written_of_a_measurement_that_is_infinite(
+    few_images: ImageSet, tmp_path: Path
+) -> None:
+    """Its sum would make every run that goes on from it break down at its next line of statistics."""
+    trainer = trainer_of(tiny(log_every=100, checkpoint_every=2), few_images, tmp_path)
+    iterate = trainer._iterate
+
+    def measured(step: int) -> None:
+        iterate(step)
+        if step == 4:
+            trainer._meter_d.add({name: torch.tensor(math.inf) for name in trainer._meter_d.means()})
+
+    trainer._iterate = measured  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError):
+        trainer.train()
+    assert checkpoint.load(tmp_path / "checkpoints" / "latest.pt")["step"] == 4
+    trainer_of(tiny(log_every=100, checkpoint_every=2), few_images, tmp_path).train()
+
+
 def test_retries_are_bounded(few_images: ImageSet, tmp_path: Path) -> None:
     trainer = breaking(few_images, tmp_path, at=[10] * 9, nan_retries=2)
     with pytest.raises(NonFiniteError, match="No rollback: 2 retries are used up"):
