@@ -57,6 +57,37 @@ _SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
     },
 }
 
+#: What the paper's runs have in common (Table I; Sec. IV-A), of all that changes what is trained.
+SETTINGS: Mapping[str, Any] = {
+    "ngf": None,
+    "ndf": None,
+    "nz": 128,
+    "loss": "hinge",
+    "batch_size": 64,
+    "n_dis": 5,
+    "lr": 2e-4,
+    "betas": [0.0, 0.9],
+    "ema": 0.0,
+    "flip": False,
+    "precision": "fp32",
+}
+#: And those with DAT (Sec. IV-B; eps of the released code).
+ATTACK: Mapping[str, Any] = {
+    "dat.seed": "logits",
+    "dat.reduction": "batch",
+    "dat.eps": 1.0,
+    "dat.eps_batch": 64,
+    "dat.delta_clip": 1.0,
+    "dat.bounds": [-1.0, 1.0],
+    "dat.clip_real": True,
+    "dat.steps": 1,
+    "dat.second_order": False,
+    "dat.real": True,
+    "dat.fake": True,
+    "dat.clean_weight": 0.0,
+    "dat.power_iterations": "once",
+}
+_STEPS = 100_000
 _RESOLUTIONS = {"lsun-bedroom": 64, "tiny-imagenet": 64, "stl10": 48, "cifar100": 32, "cifar10": 32}
 _TEST_REALS = {"stl10": 8_000}  # the others have 10,000
 _MANY = 50_000
@@ -91,25 +122,26 @@ def number(run: RunRecord, name: str, split: str | None) -> float | None:
 
 
 def differences(run: RunRecord) -> list[str]:
-    """Where a run's settings are not those of Table I, and whether it has done its steps."""
+    """Where a run's settings are not those of the paper's run, and whether it has done its steps."""
     dataset = str(run.config.get("dataset"))
-    table1: Mapping[str, Any] = {
-        "loss": "hinge",
+    expected: dict[str, Any] = {
+        **SETTINGS,
         "resolution": _RESOLUTIONS.get(dataset),
-        "batch_size": 64,
-        "lr": 2e-4,
-        "betas": [0.0, 0.9],
         "lr_decay": "none" if dataset == "tiny-imagenet" else "linear",
-        "n_dis": 5,
+        **(ATTACK if run.attacks else {}),
     }
     found = [
-        f"{key} is {run.config[key]}, the paper's is {expected}"
-        for key, expected in table1.items()
-        if key in run.config and run.config[key] != expected
+        f"{key} is {_shown(run.config[key])}, the paper's is {_shown(value)}"
+        for key, value in expected.items()
+        if key in run.config and run.config[key] != value
     ]
-    if run.done < 100_000:
-        found.append(f"{run.done:,} steps, the paper's are 100,000")
+    if run.done < _STEPS:
+        found.append(f"{run.done:,} steps, the paper's are {_STEPS:,}")
     return found
+
+
+def _shown(value: object) -> str:
+    return "the full width" if value is None else str(value)
 
 
 def objections(kind: Kind, dataset: str) -> list[str]:

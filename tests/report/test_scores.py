@@ -8,7 +8,9 @@ import pytest
 
 from fastdat.report.runs import RunRecord, read_runs
 from fastdat.report.scores import Kind, kinds_of, series_of
-from fastdat.report.table2 import PARTS, column, differences, number, objections
+from fastdat.report.table2 import ATTACK, PARTS, SETTINGS, column, differences, number, objections
+from fastdat.training import preset
+from fastdat.training.resume import FREE
 from tests.environment import REPOSITORY
 from tests.report.runs import make_run, scored
 
@@ -86,13 +88,33 @@ def test_settings_of_table_1_have_no_difference(tmp_path: Path) -> None:
         assert differences(run) == []
 
 
+def test_everything_that_changes_a_run_is_compared() -> None:
+    """A setting that is neither compared nor known to change nothing fails here, when it is added."""
+    flat = {
+        key if not isinstance(value, dict) else f"{key}.{inner}"
+        for key, value in preset("sngan-dat-cifar10").to_dict().items()
+        for inner in (value if isinstance(value, dict) else [""])
+    }
+    compared = {*SETTINGS, *ATTACK, "resolution", "lr_decay"}
+    named = {"model", "dataset", "seed", "channels_last"}  # the column, and what is another run of the same
+    free = {key for key in flat if key.partition(".")[0] in FREE}
+    assert flat - compared == named | free
+    assert compared <= flat
+
+
 def test_differences_are_told(tmp_path: Path) -> None:
-    changes = {"batch_size": 32, "lr_decay": "none", "n_dis": 2}
+    dat = preset("sngan-dat-cifar10").to_dict()["dat"] | {"eps": 9.0, "fake": False, "second_order": True}
+    changes = {"batch_size": 32, "lr_decay": "none", "n_dis": 2, "ngf": 32, "flip": True, "dat": dat}
     (run,) = read_runs([make_run(tmp_path / "run", config=changes)])
     assert differences(run) == [
+        "ngf is 32, the paper's is the full width",
         "batch_size is 32, the paper's is 64",
-        "lr_decay is none, the paper's is linear",
         "n_dis is 2, the paper's is 5",
+        "flip is True, the paper's is False",
+        "lr_decay is none, the paper's is linear",
+        "dat.eps is 9.0, the paper's is 1.0",
+        "dat.second_order is True, the paper's is False",
+        "dat.fake is False, the paper's is True",
         "40 steps, the paper's are 100,000",
     ]
 
