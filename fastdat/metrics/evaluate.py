@@ -94,9 +94,9 @@ class ImageEvaluator:
             return
         config = self._config
         torch_fidelity()
-        with (
-            torch.random.fork_rng()
-        ):  # making a net draws its first weights, from the caller's random numbers
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # a net's first weights are drawn, from the caller's random numbers
             extractor = make_extractor(config.extractor, config.weights, self._device)
         if "is" in config.metrics:
             _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
