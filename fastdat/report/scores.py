@@ -84,9 +84,10 @@ class Kind:
 
     @property
     def counts(self) -> str:
-        """``50,000 fakes, 10,000 reals of cifar10 test``."""
-        data = dict(self.protocol).get("data")
-        numbers = ((self.fakes, "fakes"), (self.reals, f"reals of {data}" if data else "reals"))
+        """``50,000 fakes, 10,000 reals of cifar10 test at 32``."""
+        known = dict(self.protocol)
+        reals = f"reals of {known['data']} at {known.get('resolution', '?')}" if "data" in known else "reals"
+        numbers = ((self.fakes, "fakes"), (self.reals, reals))
         return ", ".join(f"{count:,} {what}" for count, what in numbers if count is not None)
 
     @property

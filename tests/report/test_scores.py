@@ -168,7 +168,7 @@ def test_details_say_of_what(tmp_path: Path) -> None:
     (kind,) = kinds(
         read(tmp_path, scored(1, {"fid": 30.0}, split="test", data="cifar10 test", real_count=10_000))
     )
-    assert kind.details == "50,000 fakes, 10,000 reals of cifar10 test, extractor 5eefa9b2"
+    assert kind.details == "50,000 fakes, 10,000 reals of cifar10 test at 32, extractor 5eefa9b2"
     (kind,) = kinds(read(tmp_path / "is", scored(1, {"is": 7.0})))
     assert kind.details == "50,000 fakes, extractor 5eefa9b2"
 
