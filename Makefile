@@ -44,9 +44,11 @@ demo: $(STAMP) check-compiler
 BESIDE := tests/data tests/metrics tests/report tests/training
 
 # Three runs, since Triton reads TRITON_INTERPRET once: the kernels run on the CPU and then $(BESIDE), both beside the rest,
-# in which kernels are compiled for GPUs that are not there. Status 5 is a run of which PYTEST_FLAGS selected nothing.
+# in which kernels are compiled for GPUs that are not there. Each has half of the cores: threads that wait for others'
+# cores spin. Status 5 is a run of which PYTEST_FLAGS selected nothing.
 define RUN_TESTS
 log=$$(mktemp); echo 1 1 >$$log.status; \
+cores=$$(nproc); export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(((cores + 1) / 2))}; \
 { trap 'kill $$run; exit 1' TERM; \
   TRITON_INTERPRET=1 $(1)/python $(PYTEST) tests/kernels $(PYTEST_FLAGS) & run=$$!; wait $$run; kernels=$$?; \
   $(1)/python $(PYTEST) $(BESIDE) $(PYTEST_FLAGS) & run=$$!; wait $$run; echo $$kernels $$? >$$log.status; \
