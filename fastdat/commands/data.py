@@ -74,6 +74,10 @@ def pack(
             workers=workers,
             progress=_packing(),
         )
+        if packed.already:
+            typer.echo(
+                f"{dest} holds these images already, by their names and sizes: nothing to do", err=True
+            )
         _describe(packed.store)
         for split, name, reason in packed.skipped:
             typer.echo(f"left out of {split}: {name}: {reason}", err=True)

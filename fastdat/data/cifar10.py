@@ -14,7 +14,7 @@ from fastdat.data import inert_pickle
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
 from fastdat.data.images import ImageSet
-from fastdat.data.source import ArraySource
+from fastdat.data.source import ArraySource, how_to_download
 
 Split = Literal["train", "test"]
 
@@ -92,10 +92,8 @@ def find_folder(root: Path) -> Path:
     for folder in (root, root / FOLDER):
         if (folder / _META).is_file() or (folder / _FILES["train"][0]).is_file():
             return folder
-    where = "does not exist" if not root.exists() else f"holds no {FOLDER}"
-    raise DataError(
-        f"{root} {where}. To download CIFAR-10 there (163 MiB), run\n    fastdat data download cifar10 {root}"
-    )
+    where = "does not exist" if not root.exists() else f"holds no {FOLDER} with {_META}"
+    raise DataError(f"{root} {where}. {how_to_download('cifar10', 'CIFAR-10 (163 MiB)', root, FOLDER)}")
 
 
 def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -5,16 +5,19 @@ At every moment the destination either has the complete folder or does not have 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
 import shutil
 import tarfile
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,7 @@ Progress = Callable[[int, int | None], None]
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
+_SCRATCH = ".download-"
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,48 @@ def fetch(origin: Archive | Files, dest: str | Path, progress: Progress | None =
     progress = progress or (lambda done, total: None)
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=dest) as scratch:
+        with _scratch(dest) as scratch:
             if isinstance(origin, Files):
-                folder = Path(scratch, "files")
+                folder = scratch / "files"
                 folder.mkdir()
                 for url, md5 in origin.urls.items():
                     _receive(url, {"md5": md5}, folder / url.rpartition("/")[2], progress)
                 return _put(folder, target)
-            packed = Path(scratch, "archive")
+            packed = scratch / "archive"
             known = {"sha256": origin.sha256, "md5": origin.md5}
             _receive(origin.url, known, packed, progress)
             return _unpack(origin, packed, target)
     except OSError as error:
         raise DataError(f"cannot write to {dest}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _scratch(dest: Path) -> Iterator[Path]:
+    """A folder for what is on its way, in ``dest``; what downloads that were killed have left there is removed."""
+    for left in dest.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            # A moment old, it may be one whose download is about to lock it.
+            if time.time() - left.stat().st_mtime > _TIMEOUT and (lock := _locked(left)) is not None:
+                shutil.rmtree(left)
+                os.close(lock)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=dest) as folder:
+        lock = _locked(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on ``folder``, which ends with its process, however that ends; None where another has it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _receive(url: str, checksums: Mapping[str, str | None], path: Path, progress: Progress) -> None:

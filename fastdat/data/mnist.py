@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastdat.data.download import Files
 from fastdat.data.errors import DataError
-from fastdat.data.source import ArraySource
+from fastdat.data.source import ArraySource, how_to_download
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _COUNTS = {"train": 60_000, "test": 10_000}
@@ -52,9 +52,7 @@ def _find(root: Path, name: str) -> Path:
             if path.is_file():
                 return path
     where = "does not exist" if not root.exists() else f"holds no {name}, with .gz or without"
-    raise DataError(
-        f"{root} {where}. To download MNIST there (11 MiB), run\n    fastdat data download mnist {root}"
-    )
+    raise DataError(f"{root} {where}. {how_to_download('mnist', 'MNIST (11 MiB)', root, FILES.folder)}")
 
 
 def _read(path: Path, dims: int) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """Packing a data set into a store: in parallel, restartable at any moment, in place only when it is complete.
 
-Work goes on in ``DEST.partial``: blocks of images are decoded by several processes and appended in order, and after
-each block a line in ``journal.jsonl`` says how far the files are good and what was left out. A run that was killed goes
-on after the last such line and writes what an uninterrupted one would have written.
+Work goes on in ``DEST.partial``: pieces of a few hundred images are decoded by several processes and appended in order,
+and every few seconds a line in ``journal.jsonl`` says how far the files are good, of which images they were made, and
+what was left out. A run that was killed goes on after the last such line whose images are still the same, and writes
+what an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,19 +38,29 @@ from fastdat.files import write_atomically
 MOST_UNREADABLE = 0.1
 _HEADER = 128  # bytes before the data of our .npy files, room for any shape
 _JOURNAL, _PLAN, _LOCK = "journal.jsonl", "plan.json", ".lock"
-_AHEAD_BYTES = 2 << 30  # of decoded blocks that wait to be written
+_PIECE = 256  # images that are decoded together
+_PIECE_BYTES = 64 << 20  # or as many of them as this is
+_AHEAD_BYTES = 2 << 30  # of decoded pieces that wait to be written
+_DURABLE_EVERY = 5.0  # seconds of work that a kill may cost; waiting for a disk more often would cost more
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 Progress = Callable[[str, int, int, int], None]
-"""Called after each block with the split, images done, images in all and images left out so far."""
+"""Called after each piece with the split, images done, images in all and images left out so far."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What :func:`pack` did: the store, and the images it left out as (split, name, reason)."""
+    """What :func:`pack` did.
+
+    Args:
+        store: what is in its place now.
+        skipped: the images that were left out, as (split, name, reason).
+        already: the store was there, and nothing was done.
+    """
 
     store: Store
     skipped: list[tuple[str, str, str]]
+    already: bool = False
 
 
 def pack(
@@ -67,12 +78,13 @@ def pack(
     Args:
         dataset: a name of :data:`fastdat.data.registry.DATASETS`.
         source: folder with the publisher's files.
-        dest: folder to make; one that holds this very store already is left as it is.
+        dest: folder to make; one that holds the store of these images already is left as it is. What tells files from
+            others are names and sizes, so that a move or a copy does not matter.
         resolution: height and width; what the paper trains at where None.
         splits: which.
         workers: processes that decode; one a core where None, none (in this process) where 0. They are started anew, so
             that a script which calls this needs ``if __name__ == "__main__":`` around the call.
-        progress: told after each block.
+        progress: told after each piece.
 
     Raises:
         DataError: data missing or damaged, too much of it unreadable, a destination that is taken, no room on the disk.
@@ -87,23 +99,24 @@ def pack(
         "channels": spec.channels,
         "resize": RESIZE,
         "items": {split: len(s) for split, s in sources.items()},
-        "identity": {split: s.identity() for split, s in sources.items()},
         "source": str(source.resolve()),
     }
+    identity = {split: s.identity() for split, s in sources.items()}
     if dest.exists():
-        return Packed(_finished(dest, plan), [])
+        store = _finished(dest, {**plan, "identity": identity})
+        return Packed(store, _skipped(store.index), already=True)
     partial = dest.with_name(dest.name + ".partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _locked(partial):
             _begin(partial, plan)
-            _require_room(partial, plan)
-            with _Pool(workers, BLOCK * spec.channels * size**2) as pool:
+            with _Pool(workers, _piece(plan) * _image_bytes(plan)) as pool:
                 facts = {
                     split: _pack_split(partial, split, sources[split], plan, pool, progress or _quiet)
                     for split in splits
                 }
-            index = {**plan, "classes": list(sources[splits[0]].classes), "splits": facts}
+            classes = list(sources[splits[0]].classes)
+            index = {**plan, "identity": identity, "classes": classes, "splits": facts}
             write_atomically(partial / INDEX, json.dumps(index, indent=1).encode())
             os.rename(partial, dest)
             _tidy(dest)
@@ -112,8 +125,12 @@ def pack(
             f"cannot write {dest}: {error.strerror or error}. What was packed so far is kept in {partial}: the "
             "same command goes on from there."
         ) from error
-    skipped = [(split, name, reason) for split in splits for name, reason in facts[split]["skipped"]]
-    return Packed(Store(dest), skipped)
+    store = Store(dest)
+    return Packed(store, _skipped(store.index))
+
+
+def _skipped(index: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(split, *left) for split, facts in index["splits"].items() for left in facts["skipped"]]
 
 
 def there(dataset: str, source: str | Path) -> tuple[str, ...]:
@@ -151,17 +168,18 @@ def _finished(dest: Path, plan: dict[str, Any]) -> Store:
 
 
 def _begin(partial: Path, plan: dict[str, Any]) -> None:
-    """Begin in ``partial``, or see that it was begun with this very plan."""
+    """Begin in ``partial``, where there is room, or see that it was begun with this very plan."""
     path = partial / _PLAN
-    if not path.exists():
-        if any(entry.name not in (_LOCK, f".{_PLAN}.tmp") for entry in partial.iterdir()):
-            raise DataError(f"{partial} is in the way and was not made by fastdat data pack. Remove it.")
-        write_atomically(path, json.dumps(plan).encode())
-    differing = _differing(json.loads(path.read_text(encoding="utf-8")), plan)
-    if differing:
-        raise DataError(
-            f"{partial} was begun otherwise: {differing}. Go on as it was begun, or remove it to begin anew."
-        )
+    if path.exists():
+        differing = _differing(json.loads(path.read_text(encoding="utf-8")), plan)
+        if differing:
+            raise DataError(
+                f"{partial} was begun otherwise: {differing}. Go on as it was begun, or remove it to begin anew."
+            )
+    elif any(entry.name not in (_LOCK, f".{_PLAN}.tmp") for entry in partial.iterdir()):
+        raise DataError(f"{partial} is in the way and was not made by fastdat data pack. Remove it.")
+    _require_room(partial, plan)
+    write_atomically(path, json.dumps(plan).encode())
 
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -194,14 +212,13 @@ def _locked(partial: Path) -> Iterator[None]:
 
 def _tidy(dest: Path) -> None:
     """Remove what packing needed and a store does not."""
-    for name in (_JOURNAL, _PLAN, _LOCK):
+    for name in (_JOURNAL, f".{_JOURNAL}.tmp", _PLAN, f".{_PLAN}.tmp", _LOCK):
         (dest / name).unlink(missing_ok=True)
 
 
 def _require_room(partial: Path, plan: dict[str, Any]) -> None:
     """Refuse to begin what cannot end."""
-    image = plan["channels"] * plan["resolution"] ** 2
-    needed = sum(plan["items"].values()) * (image + 8)
+    needed = sum(plan["items"].values()) * (_image_bytes(plan) + 8)
     there = sum(file.stat().st_size for file in partial.glob("*.npy"))
     free = shutil.disk_usage(partial).free
     if needed - there > free:
@@ -211,44 +228,56 @@ def _require_room(partial: Path, plan: dict[str, Any]) -> None:
         )
 
 
+def _image_bytes(plan: dict[str, Any]) -> int:
+    bytes_: int = plan["channels"] * plan["resolution"] ** 2
+    return bytes_
+
+
+def _piece(plan: dict[str, Any]) -> int:
+    return max(1, min(_PIECE, _PIECE_BYTES // _image_bytes(plan)))
+
+
 def _pack_split(
     partial: Path, split: str, source: Source, plan: dict[str, Any], pool: _Pool, progress: Progress
 ) -> dict[str, Any]:
-    """Append block after block to the split's files; returns its entry in the index."""
-    channels, size, total = plan["channels"], plan["resolution"], len(source)
-    journal = _Journal(partial / _JOURNAL, split)
-    done = journal.read(source)
-    count = sum(block["count"] for block in done)
-    skipped = [[name, reason] for block in done for _, name, reason in block["skipped"]]
-    starts = range(len(done) * BLOCK, total, BLOCK)
-    work = ((source.part(start, min(start + BLOCK, total)), start, size, channels) for start in starts)
+    """Append piece after piece to the split's files; returns its entry in the index."""
+    channels, size, total, piece = plan["channels"], plan["resolution"], len(source), _piece(plan)
+    journal = _Journal(partial / _JOURNAL, split, source)
+    journal.read()
+    count, skipped = journal.count, list(journal.skipped)
+    starts = range(journal.done, total, piece)
+    work = ((source.part(start, min(start + piece, total)), start, size, channels) for start in starts)
     with (
-        _array_file(partial / f"{split}.images.npy", count * channels * size * size) as images,
+        _array_file(partial / f"{split}.images.npy", count * _image_bytes(plan)) as images,
         _array_file(partial / f"{split}.labels.npy", count * 8) as labels,
     ):
-        for start, part in zip(starts, pool.map(_decode_block, work, len(starts)), strict=True):
-            skipped += [[name, reason] for _, name, reason in part.skipped]
-            done_items = min(start + BLOCK, total)
+        durable = time.monotonic()
+        for start, part in zip(starts, pool.map(_decode_piece, work, len(starts)), strict=True):
+            skipped += part.skipped
+            done = min(start + piece, total)
             # Before the journal says anything: what is refused here is tried again by the next run.
-            _refuse_rubbish(split, skipped, done_items, total)
+            _refuse_rubbish(split, skipped, done, total)
             images.write(np.ascontiguousarray(part.images).data)
             labels.write(part.labels.tobytes())
-            for file in (images, labels):
-                file.flush()
-                os.fsync(file.fileno())  # before the journal says so
-            journal.add(len(part.labels), part.skipped)
             count += len(part.labels)
-            progress(split, done_items, total, len(skipped))
+            if done == total or time.monotonic() - durable >= _DURABLE_EVERY:
+                for file in (images, labels):
+                    file.flush()
+                    os.fsync(file.fileno())  # before the journal says so
+                journal.add(done, count, skipped)
+                durable = time.monotonic()
+            progress(split, done, total, len(skipped))
         if not count:
             raise DataError(f"no image of the {split} split can be read")
         _finish_array(images, (count, channels, size, size), np.uint8)
         _finish_array(labels, (count,), np.int64)
-    return {"count": count, "items": total, "skipped": skipped, **_digests(partial, split)}
+    left = [[name, reason] for _, name, reason in skipped]
+    return {"count": count, "items": total, "skipped": left, **_digests(partial, split)}
 
 
-def _refuse_rubbish(split: str, skipped: list[list[str]], done: int, total: int) -> None:
+def _refuse_rubbish(split: str, skipped: list[_Skipped], done: int, total: int) -> None:
     if len(skipped) > max(MOST_UNREADABLE * total, 1) and len(skipped) > MOST_UNREADABLE * done:
-        name, reason = skipped[-1]
+        _, name, reason = skipped[-1]
         raise DataError(
             f"{len(skipped)} of the first {done} images of {split} cannot be read, the last {name}: {reason}. "
             "This looks like a wrong folder or a broken disk; nothing was put in place."
@@ -270,21 +299,25 @@ def _digests(partial: Path, split: str) -> dict[str, Any]:
 # --- decoding ----------------------------------------------------------------------------------------------------
 
 
+_Skipped = tuple[int, str, str]
+"""Number, name and reason of an image that was left out."""
+
+
 @dataclass(frozen=True)
 class _Part:
-    """A block: images, their labels, and number, name and reason of those left out."""
+    """A piece: images, their labels, and those left out."""
 
     images: Pixels
     labels: NDArray[np.int64]
-    skipped: list[tuple[int, str, str]]
+    skipped: list[_Skipped]
 
 
-def _decode_block(work: tuple[Source, int, int, int]) -> _Part:
+def _decode_piece(work: tuple[Source, int, int, int]) -> _Part:
     """A source's images, resized; those that cannot be read left out and listed, numbered from ``first``."""
     source, first, size, channels = work
     images = np.empty((len(source), channels, size, size), np.uint8)
     labels: list[int] = []
-    skipped: list[tuple[int, str, str]] = []
+    skipped: list[_Skipped] = []
     for i in range(len(source)):
         try:
             image, label = source.read(i)
@@ -297,12 +330,12 @@ def _decode_block(work: tuple[Source, int, int, int]) -> _Part:
 
 
 class _Pool:
-    """Processes that decode ahead of the writer, by a bounded number of blocks and bytes; results come in order."""
+    """Processes that decode ahead of the writer, by a bounded number of pieces and bytes; results come in order."""
 
-    def __init__(self, workers: int | None, block_bytes: int) -> None:
+    def __init__(self, workers: int | None, piece_bytes: int) -> None:
         # Of the cores this process may use, where a scheduler gave it a few of many.
         self._count = len(os.sched_getaffinity(0)) if workers is None else workers
-        self._ahead = max(1, min(2 * self._count, _AHEAD_BYTES // block_bytes))
+        self._ahead = max(1, min(2 * self._count, _AHEAD_BYTES // piece_bytes))
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> _Pool:
@@ -330,7 +363,10 @@ class _Pool:
             while ahead:
                 yield ahead.pop(0).result()
         except BrokenProcessPool as error:
-            raise DataError("a decoding process died, for want of memory perhaps: try --workers 1") from error
+            raise DataError(
+                "a decoding process died: for want of memory, of which --workers 0 takes the least; or since a script "
+                'calls pack() without `if __name__ == "__main__":` around it'
+            ) from error
 
 
 def _end_with(parent: int) -> None:
@@ -345,40 +381,62 @@ def _end_with(parent: int) -> None:
 
 
 class _Journal:
-    """One line a block: its split and number, how many images it gave, and those left out."""
+    """One line each time a split's files were made durable: how far, of which images, and which were left out since."""
 
-    def __init__(self, path: Path, split: str) -> None:
-        self._path, self._split = path, split
-        self._blocks = 0
+    def __init__(self, path: Path, split: str, source: Source) -> None:
+        self._path, self._split, self._source = path, split, source
+        self.done = 0
+        """Images of the source that the files are made of ..."""
+        self.count = 0
+        """... so many of them in the files ..."""
+        self.skipped: list[_Skipped] = []
+        """... and these left out."""
 
-    def read(self, source: Source) -> list[dict[str, Any]]:
-        """The blocks that are done, up to one of which an image that was left out can be read by now.
+    def read(self) -> None:
+        """Take up what is done, up to an image that is another now, or was left out and can be read by now.
 
-        A line that a kill cut short, and those of blocks to be done again, are dropped from the file, too.
+        A line that a kill cut short, and those of images to be done again, are dropped from the file, too.
         """
         text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
-        lines = [json.loads(line) for line in whole.splitlines()]
-        others = [line for line in lines if line["split"] != self._split]
-        done = [line for line in lines if line["split"] == self._split]
-        if [line["block"] for line in done] != list(range(len(done))):
-            raise DataError(f"{self._path} is damaged. Remove {self._path.parent} and pack anew.")
-        kept = list(
-            takewhile(lambda line: not any(_readable(source, i) for i, _, _ in line["skipped"]), done)
-        )
-        self._blocks = len(kept)
-        if whole != text or len(kept) < len(done):
-            left = "".join(json.dumps(line) + "\n" for line in (*others, *kept))
+        kept, holds, start = [], True, 0
+        for line in map(json.loads, whole.splitlines()):
+            if line["split"] == self._split:
+                if line["start"] != start:
+                    raise DataError(f"{self._path} is damaged. Remove {self._path.parent} and pack anew.")
+                start = line["stop"]
+                holds = holds and self._holds(line)
+                if not holds:
+                    continue
+                self.done, self.count = line["stop"], self.count + line["count"]
+                self.skipped += [(i, name, reason) for i, name, reason in line["skipped"]]
+            kept.append(line)
+        left = "".join(json.dumps(line) + "\n" for line in kept)
+        if left != text:
             write_atomically(self._path, left.encode())
-        return kept
 
-    def add(self, count: int, skipped: list[tuple[int, str, str]]) -> None:
-        line = {"split": self._split, "block": self._blocks, "count": count, "skipped": skipped}
+    def _holds(self, line: dict[str, Any]) -> bool:
+        """Whether decoding these images again would give the same."""
+        same = self._source.part(line["start"], line["stop"]).identity() == line["identity"]
+        return same and not any(_readable(self._source, i) for i, _, _ in line["skipped"])
+
+    def add(self, done: int, count: int, skipped: list[_Skipped]) -> None:
+        """Say that the files hold ``count`` of the first ``done`` images, on the disk, and the rest was left out."""
+        new = skipped[len(self.skipped) :]
+        line = {
+            "split": self._split,
+            "start": self.done,
+            "stop": done,
+            "count": count - self.count,
+            "identity": self._source.part(self.done, done).identity(),
+            "skipped": new,
+        }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._blocks += 1
+        self.done, self.count = done, count
+        self.skipped += new
 
 
 def _readable(source: Source, index: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -45,7 +46,11 @@ class Source(Protocol):
         ...
 
     def identity(self) -> str:
-        """Hex digest that tells these images from others, without decoding any, wherever they lie."""
+        """Hex digest that tells these images from others, without decoding any, wherever they lie.
+
+        Raises:
+            DataError: an image that was there is not any more.
+        """
         ...
 
 
@@ -111,8 +116,15 @@ class FileSource:
         return replace(self, paths=self.paths[start:stop], labels=self.labels[start:stop])
 
     def identity(self) -> str:
-        named = (f"{path}\t{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
-        return digest_of(named)
+        """Of paths, labels and sizes: other images under the same names are rarely as long to the byte."""
+        named = zip(self.paths, self.labels, strict=True)
+        return digest_of(f"{path}\t{label}\t{self._size(path)}\n" for path, label in named)
+
+    def _size(self, path: str) -> int:
+        try:
+            return (self.root / path).stat().st_size
+        except OSError as error:
+            raise DataError(f"{self.root / path} cannot be read: {error.strerror or error}") from error
 
 
 def decode(file: Any) -> Pixels:
@@ -126,9 +138,11 @@ def decode(file: Any) -> Pixels:
 
     try:
         with Image.open(file) as image:
+            image.load()  # all of it, or an error; asked a second time, Pillow gives what it has, the rest in black
             with suppress(Exception):  # a damaged tag is no damaged image
                 ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I;16"):
+            # Pillow gives 16-bit PGM as 32 bits, scaled to 0 to 65,535.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[:, :, None], 3, axis=2)
             if image.mode in ("I", "F"):
@@ -141,12 +155,32 @@ def decode(file: Any) -> Pixels:
         raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
-def list_images(folder: Path) -> Iterator[Path]:
-    """Image files under ``folder``, at any depth, in the order of their names; hidden ones left out."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
+def list_images(folder: Path) -> list[Path]:
+    """Image files under ``folder``, at any depth, in the order of their names; hidden ones left out, links followed.
+
+    Raises:
+        DataError: a folder that may not be listed.
+    """
+    return sorted(_images_below(folder, frozenset()))
+
+
+def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """The same in any order; ``above`` are device and inode of the folders that it lies in."""
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # through a link, over and over again
+            return
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror or error}") from error
+    for entry in visible:
+        path = Path(entry.path)
+        if entry.is_dir():
+            yield from _images_below(path, above | {here})
+        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            yield path  # a link to nothing, too, which is told when it is read
 
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -181,3 +215,11 @@ def require_folder(folder: Path, how: str) -> None:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist. {how}")
+
+
+def how_to_download(dataset: str, title: str, root: Path, folder: str) -> str:
+    """What to type where ``root`` lacks a publisher's files: the download leaves a ``folder`` alone that is there."""
+    command = f"fastdat data download {dataset} {root}"
+    if (root / folder).is_dir():
+        return f"{root / folder} is not complete: remove it, and run\n    {command}"
+    return f"To download {title} there, run\n    {command}"

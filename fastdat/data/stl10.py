@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
-from fastdat.data.source import ArraySource
+from fastdat.data.source import ArraySource, how_to_download
 
 FOLDER = "stl10_binary"
 ARCHIVE = Archive(
@@ -34,9 +34,7 @@ def open_stl10(root: Path, split: str, count: int | None = None) -> ArraySource:
     folder = next((f for f in (root, root / FOLDER) if (f / name).is_file()), None)
     if folder is None:
         where = "does not exist" if not root.exists() else f"holds no {FOLDER}/{name}"
-        raise DataError(
-            f"{root} {where}. To download STL-10 there (2.5 GiB), run\n    fastdat data download stl10 {root}"
-        )
+        raise DataError(f"{root} {where}. {how_to_download('stl10', 'STL-10 (2.5 GiB)', root, FOLDER)}")
     path, one = folder / name, int(np.prod(_SHAPE))
     expected = _COUNTS[split] if count is None else count
     size = path.stat().st_size

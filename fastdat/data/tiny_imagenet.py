@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
-from fastdat.data.source import FileSource
+from fastdat.data.source import FileSource, how_to_download, list_images
 
 FOLDER = "tiny-imagenet-200"
 ARCHIVE = Archive(
@@ -28,10 +28,8 @@ def open_tiny_imagenet(root: Path, split: str) -> FileSource:
     folder = next((f for f in (root, root / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
     if folder is None:
         where = "does not exist" if not root.exists() else f"holds no {FOLDER} with train and val"
-        raise DataError(
-            f"{root} {where}. To download Tiny-ImageNet there (237 MiB), run\n"
-            f"    fastdat data download tiny-imagenet {root}"
-        )
+        how = how_to_download("tiny-imagenet", "Tiny-ImageNet (237 MiB)", root, FOLDER)
+        raise DataError(f"{root} {where}. {how}")
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
     if not classes:
         raise DataError(f"{folder / 'train'} has no folders of classes")
@@ -44,8 +42,9 @@ def open_tiny_imagenet(root: Path, split: str) -> FileSource:
 
 
 def _train_files(folder: Path) -> list[tuple[str, str]]:
-    found = sorted((folder / "train").glob("*/images/*.JPEG"))
-    return [(str(path.relative_to(folder)), path.parts[-3]) for path in found]
+    found = (path.relative_to(folder) for path in list_images(folder / "train"))
+    files = [path for path in found if path.match("train/*/images/*.JPEG")]
+    return [(str(path), path.parts[1]) for path in files]
 
 
 def _val_files(folder: Path, index: dict[str, int]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from fastdat.data import Archive, DataError, fetch
+from fastdat.data import download as download_module
 
 FOLDER = "cifar-10-batches-py"
 
@@ -140,6 +142,22 @@ def test_an_archive_that_would_write_elsewhere(server: str, tmp_path: Path) -> N
         "cannot be unpacked",
     )
     assert not list(tmp_path.rglob("escaped"))
+
+
+def test_what_killed_downloads_left_is_removed(server: str, tmp_path: Path) -> None:
+    left, young, used = (tmp_path / f".download-{name}" for name in ("left", "young", "used"))
+    for folder in (left, young, used):
+        folder.mkdir()
+        (folder / "archive").write_bytes(b"half")
+    for folder in (left, used):
+        os.utime(folder, (0, 0))
+    lock = download_module._locked(used)
+    assert lock is not None
+    fetch(archive(f"{server}/good"), tmp_path)
+    assert not left.exists()
+    assert young.exists(), "perhaps about to be locked"
+    assert used.exists()
+    os.close(lock)
 
 
 def test_a_destination_that_is_a_file(tmp_path: Path) -> None:

@@ -369,6 +369,33 @@ def test_numbers_without_a_range_are_no_image(dtype: Any) -> None:
         decode(saved(Image.fromarray(np.ones((4, 4), dtype)), format="tiff"))
 
 
+def test_16_bit_pgm_is_scaled() -> None:
+    raw = b"P5 4 4 65535\n" + np.full((4, 4), 0x8040, ">u2").tobytes()
+    assert (decode(BytesIO(raw)) == 0x80).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), [("png", {}), ("gif", {}), ("tiff", {"compression": "tiff_lzw"}), ("jpeg", {})]
+)
+def test_damage_in_the_middle_is_no_black_half(form: str, options: dict[str, Any]) -> None:
+    """Pillow gives what it could decode, without a word, where it is asked a second time."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    good = saved(Image.fromarray(noise), format=form, **options).getvalue()
+    refused_by_pillow = 0
+    for start in range(len(good) // 4, len(good) * 3 // 4, len(good) // 20):
+        bad = good[:start] + bytes(512) + good[start + 512 :]
+        try:
+            with Image.open(BytesIO(bad)) as image:
+                image.load()
+        except (OSError, SyntaxError):
+            refused_by_pillow += 1
+            with pytest.raises(UnreadableImage):
+                decode(BytesIO(bad))
+        else:
+            decode(BytesIO(bad))
+    assert refused_by_pillow or form == "jpeg"
+
+
 def test_a_file_that_cannot_be_read_is_no_damaged_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.png cannot be read: No such file"):
         decode(tmp_path / "gone.png")
@@ -384,6 +411,69 @@ def test_a_truncated_lmdb_is_told(pixels: NDArray[np.uint8], tmp_path: Path) -> 
             DataError, match=r"data.mdb is truncated: it has .* bytes. Get bedroom_train_lmdb"
         ):
             open_lsun_bedroom(tmp_path, "train", test_images=6)
+
+
+def picture_at(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def test_links_in_a_folder_are_followed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    picture_at(root / "cat" / "0.png", tmp_path / "elsewhere" / "0.png", root / ".hidden" / "0.png")
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    (root / "fox").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "round").symlink_to(root)  # for ever
+    found = load_split("folder", root, resolution=8)
+    assert found.classes == ("cat", "dog", "fox")
+    assert found.labels.tolist() == [0, 1, 2]
+    (root / "cat" / "1.png").symlink_to(tmp_path / "gone.png")
+    refused("folder", root, r"cat/1.png cannot be read: No such file", resolution=8)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path: Path) -> None:
+    picture_at(tmp_path / "cat" / "0.png", tmp_path / "dog" / "0.png")
+    (tmp_path / "dog").chmod(0)
+    try:
+        refused("folder", tmp_path, r"dog cannot be listed: Permission denied", resolution=8)
+    finally:
+        (tmp_path / "dog").chmod(0o755)
+
+
+def test_a_folder_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture_at(tmp_path / "cat" / "0.png", tmp_path / "dog" / "0.png")
+    listed = os.scandir
+
+    def failing(folder: Any) -> Any:
+        if str(folder).endswith("dog"):
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr("fastdat.data.source.os.scandir", failing)
+    refused("folder", tmp_path, r"dog cannot be listed: Permission denied", resolution=8)
+
+
+def test_a_class_called_train_is_asked_about(tmp_path: Path) -> None:
+    picture_at(tmp_path / "train" / "0.png", tmp_path / "val" / "0.png")
+    (tmp_path / "labels").mkdir()
+    assert len(load_split("folder", tmp_path, resolution=8)) == 1
+    picture_at(tmp_path / "bus" / "0.png", tmp_path / "car" / "0.png")
+    refused("folder", tmp_path, r"holds images in train and in bus, car. If train is a class", resolution=8)
+    picture_at(tmp_path / "test" / "0.png")
+    assert len(load_split("folder", tmp_path, resolution=8)) == 1, "train and test are splits for sure"
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "stl10", "tiny-imagenet", "mnist"])
+def test_a_publisher_s_folder_that_is_not_complete_is_to_be_removed(dataset: str, tmp_path: Path) -> None:
+    """The download would leave it as it is."""
+    origin = DATASETS[dataset].origin
+    assert origin is not None
+    (tmp_path / origin.folder).mkdir(parents=True)
+    refused(
+        dataset, tmp_path, rf"{origin.folder} is not complete: remove it, and run\n    fastdat data download"
+    )
 
 
 def test_classes_of_a_folder_are_those_of_train(tmp_path: Path) -> None:

@@ -49,9 +49,11 @@ def pictures(cifar10: ImageSet, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 8 images, so that a few images are many blocks."""
+    """Blocks and pieces of 8 images, so that a few images are many, each durable at once."""
     for module in ("fastdat.data.images", "fastdat.data.packing", "fastdat.data.store"):
         monkeypatch.setattr(f"{module}.BLOCK", 8)
+    monkeypatch.setattr("fastdat.data.packing._PIECE", 8)
+    monkeypatch.setattr("fastdat.data.packing._DURABLE_EVERY", 0)
 
 
 def packed(pictures: Path, dest: Path, **changes: Any) -> Store:
@@ -250,6 +252,7 @@ sys.path.insert(0, {tree!r})
 import fastdat.data.images, fastdat.data.packing, fastdat.data.store
 for module in (fastdat.data.images, sys.modules["fastdat.data.packing"], fastdat.data.store):
     module.BLOCK = 8
+sys.modules["fastdat.data.packing"]._PIECE, sys.modules["fastdat.data.packing"]._DURABLE_EVERY = 8, 0
 def progress(*told):
     print(*told, flush=True)
     time.sleep({pause})
@@ -316,6 +319,8 @@ def test_no_room_is_told_before_the_work(
         DataError, match=r"has 0 MiB of room, and 0 MiB are needed for 70 images of 32 pixels"
     ):
         packed(pictures, tmp_path / "store")
+    monkeypatch.undo()
+    assert packed(pictures, tmp_path / "store", resolution=16).index["resolution"] == 16, "nothing was begun"
 
 
 @pytest.fixture
@@ -428,6 +433,55 @@ def test_a_journal_of_two_processes_is_refused(pictures: Path, tmp_path: Path) -
     (partial / "journal.jsonl").write_text(journal + journal.splitlines()[-1] + "\n")
     with pytest.raises(DataError, match=r"journal.jsonl is damaged. Remove .*store.partial and pack anew"):
         packed(pictures, tmp_path / "store")
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("changed", [5, 12, 40])
+def test_images_replaced_between_two_runs_are_packed_as_they_are(
+    changed: int, cifar10: ImageSet, pictures: Path, tmp_path: Path
+) -> None:
+    """Under the same names: a block that was done of others, and all after it, is done again."""
+    stopped_after_two_blocks(pictures, tmp_path / "store")
+    again = sorted((pictures / "train").rglob("*.png"))[changed]
+    Image.fromarray(cifar10.images[200].permute(1, 2, 0).numpy()).resize((40, 40)).save(again)
+    told: list[int] = []
+    packed(pictures, tmp_path / "store", progress=lambda split, done, *_: told.append(done))
+    packed(pictures, tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")
+    assert told[0] == min(changed // 8 * 8, 16) + 8
+
+
+def test_images_replaced_after_packing_are_told(cifar10: ImageSet, pictures: Path, tmp_path: Path) -> None:
+    packed(pictures, tmp_path / "store")
+    again = next((pictures / "train").rglob("*.png"))
+    Image.fromarray(cifar10.images[200].permute(1, 2, 0).numpy()).resize((40, 40)).save(again)
+    with pytest.raises(DataError, match="holds another store: as many images then, but others"):
+        packed(pictures, tmp_path / "store")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_pieces_between_two_waits_for_the_disk_are_done_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastdat.data.packing._DURABLE_EVERY", 3600)
+    partial = stopped_after_two_blocks(pictures, tmp_path / "store")
+    assert not (partial / "journal.jsonl").exists()
+    packed(pictures, tmp_path / "store")
+    packed(pictures, tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")
+
+
+def test_few_large_images_are_shared_among_processes(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece is bounded by its bytes, too, and the store does not depend on it."""
+    monkeypatch.setattr("fastdat.data.packing._PIECE_BYTES", 5 * 3 * 32 * 32)
+    told: list[int] = []
+    packed(pictures, tmp_path / "store", progress=lambda split, done, *_: told.append(done))
+    assert told == [*range(5, 61, 5), 5, 10]
+    monkeypatch.undo()
+    packed(pictures, tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -552,6 +606,10 @@ def test_pack_and_info(pictures: Path, tmp_path: Path) -> None:
     assert f"left out of train: {bad.relative_to(pictures / 'train')}: " in err
     assert "\r" not in err
     assert invoke("data", "info", tmp_path / "store")[1] == out
+    again = invoke("data", "pack", "folder", pictures, tmp_path / "store", "--resolution", 32)
+    assert again[:2] == (0, out)
+    assert "holds these images already, by their names and sizes: nothing to do" in again[2]
+    assert f"left out of train: {bad.relative_to(pictures / 'train')}: " in again[2]
     index = json.loads((tmp_path / "store" / "store.json").read_text())
     assert index["resize"].startswith("middle square")
 
@@ -570,6 +628,18 @@ def test_info_lists_and_tells() -> None:
     assert "stl10          STL-10, 48 pixels, no labels; fastdat data download" in out
     assert invoke("data", "info", "stl10")[1].startswith("# STL-10")
     assert "unknown data set 'imagenet'" in invoke("data", "info", "imagenet")[2]
+
+
+def test_a_script_without_a_guard_is_told(pictures: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    call = f"pack('folder', {str(pictures)!r}, {str(tmp_path / 'store')!r}, resolution=32, workers=1)"
+    setup = (
+        f"import sys; sys.path.insert(0, {str(TREE)!r})\nimport fastdat.data\nfrom fastdat.data import pack\n"
+    )
+    script.write_text(f"{setup}sys.modules['fastdat.data.packing']._PIECE = 8\n{call}\n")
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert 'without `if __name__ == "__main__":`' in result.stderr.splitlines()[-1]
 
 
 def test_errors_of_the_command(tmp_path: Path) -> None:
