@@ -49,5 +49,5 @@ def evaluate(
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
         for record in trained.evaluate(ProgressLine()):
+            typer.echo(shown(record))  # first: where it cannot be written, hours of work are not lost
             append_metrics(run, record)
-            typer.echo(shown(record))

@@ -60,7 +60,7 @@ def train(
             return
         outdir = _required("--outdir", outdir)
         if download:
-            download_into(config.dataset, _required("--data", data))
+            download_into(config.dataset or "", _required("--data", data))
         build_trainer(config, load_data(config), outdir).train()
 
 

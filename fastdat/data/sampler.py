@@ -62,6 +62,7 @@ class TrainSampler:
                 f"{data.name} has {len(data)} images; got batch_size={batch_size} on {world_size} rank(s), "
                 f"{batch_size * world_size} a batch. Choose from 1 to {len(data) // world_size}."
             )
+        self._data = data
         self.batch_size = batch_size
         self.batches_per_epoch = len(data) // (batch_size * world_size)
         self._device = torch.device(device)
@@ -96,6 +97,11 @@ class TrainSampler:
         if labels.device != self._device and self._device.type == "cuda":
             labels = labels.pin_memory()  # or the copy waits for all that the GPU has yet to do
         return labels.to(self._device, non_blocking=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the images."""
+        return self._data.fingerprint
 
     def close(self) -> None:
         """End the thread, if there is one."""

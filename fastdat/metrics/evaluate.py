@@ -38,6 +38,7 @@ Fakes = Callable[[int], Iterator[Tensor]]
 
 
 Progress = Callable[[str, int, int], None]
+"""Told what is looked at, how many are done, and of how many."""
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -56,8 +57,14 @@ class Evaluator(Protocol):
         """
         ...
 
-    def __call__(self, fakes: Fakes) -> list[Record]:
-        """A record a split, the one that ranks checkpoints first."""
+    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
+        """A record a split, the one that ranks checkpoints first.
+
+        Args:
+            fakes: makes the samples.
+            progress: to be told now and then what is looked at, how many are done, and of how many; what it raises
+                ends the scoring.
+        """
         ...
 
 
@@ -69,7 +76,6 @@ class ImageEvaluator:
         reals: real images of each split of ``config.splits``, or a function that reads them when they are needed.
         device: where features are computed.
         cache: folder for the features of reals; by default :func:`fastdat.metrics.reals.default_cache`.
-        progress: told after each batch what is looked at, how many are done, and of how many.
     """
 
     def __init__(
@@ -78,10 +84,8 @@ class ImageEvaluator:
         reals: Mapping[str, ImageSet | Callable[[], ImageSet]],
         device: torch.device,
         cache: Path | None = None,
-        progress: Progress = quiet,
     ) -> None:
         self._config = config
-        self._progress = progress
         self._sources = reals
         self._device = device
         self._cache = cache or default_cache()
@@ -107,15 +111,17 @@ class ImageEvaluator:
                 kid_subset_size(config.fakes, min(config.reals, len(data)), config)
         self._extractor = extractor
 
-    def __call__(self, fakes: Fakes) -> list[Record]:
+    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
         start = time.monotonic()
         self.prepare()
         config = self._config
-        features, logits = self._features(fakes)
+        for split in config.splits:  # first, since they are kept
+            self._reals_of(split, progress)
+        features, logits = self._features(fakes, progress)
         shared = of_fakes(logits, config)
         records = []
         for split in config.splits:
-            reals = self._reals_of(split)
+            reals = self._reals_of(split, progress)
             scores = against_reals(features, reals.features, reals.statistics, config) | shared
             records.append(
                 {
@@ -137,7 +143,7 @@ class ImageEvaluator:
             hint = f"; eval.splits={json.dumps(others)} does without" if others else ""
             raise DataError(f"{error}\nIt is needed for scores against the {split} split{hint}.") from error
 
-    def _features(self, fakes: Fakes) -> tuple[Tensor, Tensor | None]:
+    def _features(self, fakes: Fakes, progress: Progress) -> tuple[Tensor, Tensor | None]:
         assert self._extractor is not None
         features, logits, done = [], [], 0
         for batch in fakes(self._config.fakes):
@@ -145,10 +151,10 @@ class ImageEvaluator:
             features.append(of_batch)
             logits += [] if logits_of_batch is None else [logits_of_batch]
             done += len(batch)
-            self._progress("fakes", done, self._config.fakes)
+            progress("fakes", done, self._config.fakes)
         return torch.cat(features), torch.cat(logits) if logits else None
 
-    def _reals_of(self, split: str) -> Reals:
+    def _reals_of(self, split: str, progress: Progress) -> Reals:
         """Computed when they are first needed: they take a while, and cannot fail as a missing file can."""
         if split not in self._reals:
             assert self._extractor is not None
@@ -161,7 +167,7 @@ class ImageEvaluator:
                 self._device,
                 config.batch_size,
                 self._cache,
-                lambda done, total: self._progress(f"reals ({split})", done, total),
+                lambda done, total: progress(f"reals ({split})", done, total),
             )
         return self._reals[split]
 
@@ -196,7 +202,7 @@ class ModesEvaluator:
     def prepare(self) -> None:
         return None
 
-    def __call__(self, fakes: Fakes) -> list[Record]:
+    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
         start = time.monotonic()
         points = torch.cat([batch.cpu() for batch in fakes(self._config.fakes)])
         found = coverage(points, self._mixture)

@@ -146,7 +146,12 @@ def _shown(value: object) -> str:
 
 def objections(kind: Kind, dataset: str) -> list[str]:
     """Why a score of this kind is not comparable with the paper's; none where it is."""
-    found = []
+    found, known = [], dict(kind.protocol)
+    if known.get("data", dataset).partition(" ")[0] != dataset:
+        found.append(f"reals of {known['data']}, not of {dataset}")
+    size = str(_RESOLUTIONS.get(dataset))
+    if known.get("resolution", size) != size:
+        found.append(f"at {known['resolution']} pixels, not {size}")
     if kind.extractor != INCEPTION:
         found.append(f"extractor is {kind.extractor}, not Inception")
     fakes = (_MANY, 10_000) if kind.split == "test" else (_MANY,)

@@ -15,12 +15,12 @@ import fastdat
 from fastdat.data import ImageSet, load_split
 from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.fused_norm import fuse_spectral_norm
-from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator, Progress, quiet
+from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
 from fastdat.spectral import spectral_weights
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display
 from fastdat.training.errors import ConfigError
-from fastdat.training.models import build_nets, classes_of, model_of
+from fastdat.training.models import build_nets, choose, classes_of, model_of
 from fastdat.training.trainer import Trainer
 
 
@@ -32,7 +32,7 @@ def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
         DataError: data that is missing, damaged, or of another resolution.
     """
     model_of(config)
-    if config.dataset in MIXTURES:
+    if config.dataset is None or config.dataset in MIXTURES:  # model_of has refused None
         return None
     if config.data is None:
         raise ConfigError(f"where is {config.dataset}? Give --data, a packed store or the publisher's files")
@@ -84,16 +84,13 @@ def build_trainer(
     return trainer
 
 
-def build_evaluator(
-    config: TrainConfig, device: torch.device, train: ImageSet | None = None, progress: Progress = quiet
-) -> Evaluator:
+def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet | None = None) -> Evaluator:
     """What makes the scores of ``config.eval``.
 
     Args:
         config: of the run.
         device: where features are computed.
         train: the training images, where they are in memory already.
-        progress: as of :class:`fastdat.metrics.ImageEvaluator`.
 
     Raises:
         ConfigError: scores that do not fit the data.
@@ -104,12 +101,12 @@ def build_evaluator(
         raise ConfigError(
             f"eval.metrics of {config.dataset} may be {expected}; got {list(config.eval.metrics)}"
         )
-    if points:
+    if config.dataset in MIXTURES:
         return ModesEvaluator(config.eval, MIXTURES[config.dataset])
     sources: dict[str, Any] = {split: _reader(config, split) for split in config.eval.splits}
     if train is not None and "train" in sources:
         sources["train"] = train
-    return ImageEvaluator(config.eval, sources, device, progress=progress)
+    return ImageEvaluator(config.eval, sources, device)
 
 
 def nets_on(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:
@@ -153,7 +150,9 @@ def _adam(net: nn.Module, config: TrainConfig, device: torch.device) -> torch.op
 def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -> Any:
     if data is not None:
         return data
-    return MixtureBatches(MIXTURES[config.dataset], config.batch_size, seed=config.seed, device=device)
+    return MixtureBatches(
+        choose("mixture", config.dataset, MIXTURES), config.batch_size, seed=config.seed, device=device
+    )
 
 
 def _versions() -> str:

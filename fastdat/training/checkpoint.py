@@ -25,6 +25,8 @@ _KEYS = (
     "netD",
     "optG",
     "optD",
+    "optimizers",
+    "data",
     "ema",
     "rng",
     "seconds",
@@ -79,6 +81,29 @@ def load(path: Path) -> State:
     if missing:
         raise RunFolderError(f"{path} is incomplete: it has no {', '.join(missing)}")
     return state
+
+
+def optimizer_settings(optimizer: Optimizer) -> State:
+    """What an optimizer was made with: its class, and what each group of parameters is set to."""
+    return {
+        "class": type(optimizer).__qualname__,
+        "groups": [
+            {name: _plain(value) for name, value in group.items() if name not in _HOW}
+            for group in optimizer.param_groups
+        ],
+    }
+
+
+#: Of a group, what changes how a step is computed, and not what.
+_HOW = ("params", "fused", "foreach", "capturable", "differentiable")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value if value is None or type(value) in (bool, int, float, str) else repr(value)
 
 
 def load_optimizer(optimizer: Optimizer, state: State) -> None:

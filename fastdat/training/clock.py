@@ -35,8 +35,10 @@ class Clock:
         return rate
 
     def pause(self, seconds: float) -> None:
-        """Leave these out of the running lap: they went into no step."""
+        """Leave these out of the running lap, and of the first step: they went into none."""
         self._lap += seconds
+        if self.fresh:
+            self._started += seconds
 
     def back_to(self, done: int) -> None:
         """The steps after ``done`` are to be made again."""

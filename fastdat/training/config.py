@@ -13,6 +13,9 @@ from fastdat.config import DATConfig
 from fastdat.metrics.config import EvalConfig
 from fastdat.settings import ConfigError
 
+#: What nets, optimizers and data are made from: it says nothing of those that a user brings along.
+MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")
+
 _MINIMUM = {
     "resolution": 1,
     "ngf": 1,
@@ -37,8 +40,9 @@ class TrainConfig:
     """What is trained, on what, how and on which device. A step is one G step, after ``n_dis`` D steps.
 
     Args:
-        model: a key of :data:`fastdat.training.models.MODELS`.
-        dataset: a key of :data:`fastdat.data.registry.DATASETS`, or a mixture of :data:`fastdat.data.mixture.MIXTURES`.
+        model: a key of :data:`fastdat.training.models.MODELS`; None for nets of one's own.
+        dataset: a key of :data:`fastdat.data.registry.DATASETS`, or a mixture of :data:`fastdat.data.mixture.MIXTURES`;
+            None for reals of one's own.
         data: where it lies: a packed store, or the folder with the publisher's files.
         resolution: height and width of the images.
         ngf, ndf: full width of G and D in channels; None is the paper's.
@@ -48,7 +52,7 @@ class TrainConfig:
         steps: G steps in total.
         batch_size: samples a side in every D step, and z's in every G step.
         n_dis: D steps a G step.
-        lr, betas: of both Adams.
+        lr, betas: of both Adams; optimizers of one's own have their own.
         lr_decay: ``"linear"``: after G step t the rate is ``lr * (1 - t / steps)``. ``"none"``: constant.
         ema: decay a G step of a running average of G, which then is sampled and evaluated in G's place; 0 is none.
         flip: mirror reals left to right with probability 1/2.
@@ -70,8 +74,8 @@ class TrainConfig:
         ConfigError: a value of another type or outside its range, at construction.
     """
 
-    model: str = "sngan"
-    dataset: str = "cifar10"
+    model: str | None = None
+    dataset: str | None = None
     data: str | None = None
     resolution: int = 32
     ngf: int | None = None

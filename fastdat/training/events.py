@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fastdat.training.errors import RunFolderError
 
 _GROUPS = {
     "loss_d": "loss/D",
@@ -23,7 +26,11 @@ _GROUPS = {
 
 
 class Events:
-    """Writes into ``folder``; events of steps after ``step``, of a run that was killed later, count no more."""
+    """Writes into ``folder``; events of steps after ``step``, of a run that was killed later, count no more.
+
+    Raises:
+        RunFolderError: here and below, it cannot be written. The writer's thread tells so at its next chance.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self._folder = folder
@@ -31,7 +38,8 @@ class Events:
 
     def rewind(self, step: int) -> None:
         """Let the events of steps after ``step`` count no more: they are about to be made again."""
-        self._writer.close()
+        with self._told():
+            self._writer.close()
         self._writer = self._open(step)
 
     def _open(self, step: int) -> Any:
@@ -39,30 +47,46 @@ class Events:
 
         fresh = not (self._folder.is_dir() and any(self._folder.iterdir()))
         # Of step 0 there is the sample grid, which a run that begins anew makes anew.
-        return SummaryWriter(str(self._folder), purge_step=None if fresh else step + 1 if step else 0)
+        with self._told():
+            return SummaryWriter(str(self._folder), purge_step=None if fresh else step + 1 if step else 0)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self._folder}: {error.strerror or error}. The run has stopped. Run the same command "
+                "again once that is mended."
+            ) from error
 
     def stats(self, stats: Mapping[str, float]) -> None:
         """One line of stats.jsonl."""
-        for name, value in stats.items():
-            if name not in ("step", "seconds"):
-                self._writer.add_scalar(_GROUPS.get(name, f"attack/{name}"), value, int(stats["step"]))
+        with self._told():
+            for name, value in stats.items():
+                if name not in ("step", "seconds"):
+                    self._writer.add_scalar(_GROUPS.get(name, f"attack/{name}"), value, int(stats["step"]))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        for name, value in record["scores"].items():
-            tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
-            self._writer.add_scalar(tag, math.nan if value is None else value, record["step"])
+        with self._told():
+            for name, value in record["scores"].items():
+                tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
+                self._writer.add_scalar(tag, math.nan if value is None else value, record["step"])
 
     def samples(self, step: int, png: bytes) -> None:
         """A sample grid."""
         from PIL import Image
 
-        with Image.open(io.BytesIO(png)) as image:
+        with self._told(), Image.open(io.BytesIO(png)) as image:
             self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def flush(self) -> None:
         """Put on the disk what was written so far: a checkpoint says that it is there."""
-        self._writer.flush()
+        with self._told():
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        """Let go of the file. All that a checkpoint tells of was flushed before it, so nothing is raised."""
+        with suppress(OSError):
+            self._writer.close()

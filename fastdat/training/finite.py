@@ -11,14 +11,26 @@ from torch import Tensor, nn
 from fastdat.training.errors import NonFiniteError
 
 
-def check_finite(nets: Mapping[str, nn.Module], means: Mapping[str, float], first: int, last: int) -> None:
+def check_finite(
+    nets: Mapping[str, nn.Module],
+    means: Mapping[str, float],
+    first: int,
+    last: int,
+    apart_from: frozenset[str] = frozenset(),
+) -> None:
     """Refuse NaN and infinity in ``means`` over steps ``first`` to ``last`` and in the nets' weights and buffers.
+
+    Args:
+        nets: name -> net.
+        means: name -> mean.
+        first, last: steps, for the message.
+        apart_from: tensors that may be infinite, of :func:`infinite`.
 
     Raises:
         NonFiniteError: with what is affected, and what to try.
     """
     bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
-    named = [entry for name, net in nets.items() for entry in _tensors(name, net)]
+    named = [e for name, net in nets.items() for e in _tensors(name, net) if e[0] not in apart_from]
     finite = torch.stack([tensor.isfinite().all() for _, tensor in named]).tolist()
     weights = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
     if not bad and not weights:
@@ -31,6 +43,14 @@ def check_finite(nets: Mapping[str, nn.Module], means: Mapping[str, float], firs
     lines.append("stats.jsonl and samples/ hold the run up to then.")
     lines.append("Try a smaller lr, precision=fp32 or a smaller dat.eps; on_nan=rollback retries by itself.")
     raise NonFiniteError("\n".join(lines))
+
+
+def infinite(nets: Mapping[str, nn.Module]) -> frozenset[str]:
+    """Buffers that are not finite as the nets come: constants, such as an attention's mask."""
+    named = (
+        (f"{name}.{buffer}", tensor) for name, net in nets.items() for buffer, tensor in net.named_buffers()
+    )
+    return frozenset(name for name, tensor in named if not tensor.isfinite().all())
 
 
 def _tensors(prefix: str, net: nn.Module) -> list[tuple[str, Tensor]]:

@@ -128,12 +128,13 @@ def build_nets(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
             raise ConfigError(str(error)) from error
 
 
-def choose(what: str, name: str, table: dict[str, T], also: dict[str, Any] | None = None) -> T:
+def choose(what: str, name: str | None, table: dict[str, T], also: dict[str, Any] | None = None) -> T:
     """``table[name]``.
 
     Raises:
-        ConfigError: there is none; the message names what there is.
+        ConfigError: there is none, or no name; the message names what there is.
     """
-    if name not in table:
-        raise ConfigError(f"unknown {what} {name!r}; there are: {', '.join([*table, *(also or {})])}")
+    if name is None or name not in table:
+        wrong = f"no {what} is set" if name is None else f"unknown {what} {name!r}"
+        raise ConfigError(f"{wrong}; there are: {', '.join([*table, *(also or {})])}")
     return table[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ FREE = frozenset(
 )
 
 
-def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done: int) -> list[str]:
-    """Compare the settings a run was begun with and those given now.
+def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done: int | None) -> list[str]:
+    """Compare the settings a run was begun with and those given now; ``done`` steps of it are kept, None is no run yet.
 
     Returns:
-        Remarks worth telling on free settings that differ.
+        Remarks worth telling on settings that differ.
 
     Raises:
         ConfigError: a setting that changes what is trained differs, or the run is past ``now.steps``.
@@ -38,15 +39,65 @@ def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done
     before, after = TrainConfig.from_dict(begun).to_dict(), now.to_dict()
     different = [key for key in after if before[key] != after[key]]
     bound = [key for key in different if key not in FREE]
-    if bound:
+    if bound and done is not None:
         listed = ", ".join(_difference(key, before[key], after[key]) for key in bound)
         raise ConfigError(
             f"{path} holds a run with other settings: {listed}. Give the same settings to go on with it, or another "
             "--outdir for a new run."
         )
-    if done > now.steps:
+    if done is not None and done > now.steps:
         raise ConfigError(f"{path} is {done} steps long already; got steps={now.steps}")
     return [_difference(key, before[key], after[key]) for key in different if key != "data"]
+
+
+def check_same_parts(
+    path: Path, state: Mapping[str, Any], optimizers: Mapping[str, Any], data: str | None
+) -> None:
+    """Compare what no configuration tells: optimizers that a user brings along, and the images themselves.
+
+    Args:
+        path: of the run.
+        state: its checkpoint.
+        optimizers: name -> settings, of :func:`fastdat.training.checkpoint.optimizer_settings`.
+        data: fingerprint of the images; None where there is none, of a loader say.
+
+    Raises:
+        ConfigError: they are not those of the checkpoint.
+    """
+    for name, now in optimizers.items():
+        differing = _other_settings(state["optimizers"][name], now)
+        if differing:
+            raise ConfigError(
+                f"{path} holds a run with another {name}: {differing}. Give the same optimizer to go on with it, or "
+                "another outdir for a new run."
+            )
+    if data is not None and state["data"] is not None and data != state["data"]:
+        raise ConfigError(
+            f"{path} holds a run on other images: their fingerprint was {state['data'][:16]} then, and is {data[:16]} "
+            "now. Give the same data to go on with it, or another --outdir for a new run."
+        )
+
+
+def _other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs, in words; nothing where nothing does."""
+    if then["class"] != now["class"]:
+        return f"{then['class']} then, {now['class']} now"
+    if len(then["groups"]) != len(now["groups"]):
+        return f"{len(then['groups'])} groups of parameters then, {len(now['groups'])} now"
+    return ", ".join(
+        f"{name} {before[name]} then, {after[name]} now"
+        for before, after in zip(then["groups"], now["groups"], strict=True)
+        for name in after
+        if name in before and not _close(before[name], after[name])
+    )
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Equal, up to a float32: rates that lie on a GPU are."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else bool(a == b)
 
 
 def _difference(key: str, before: Any, after: Any) -> str:

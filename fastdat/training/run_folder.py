@@ -6,6 +6,7 @@ config.yaml  log.txt  stats.jsonl  metrics.jsonl  reals.png  samples/step-000500
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import weakref
@@ -66,6 +67,7 @@ class RunFolder:
             raise RunFolderError(f"another process is training in {self.path}") from error
         except OSError:  # a file system without locks
             pass
+        _locks.add(lock)
         return lock
 
     def read_config(self) -> dict[str, Any] | None:
@@ -100,13 +102,18 @@ class RunFolder:
     def rewind(self, step: int, *, scored: bool = True) -> None:
         """Drop what is about to be made again: lines and samples of later steps, and a half-written last line.
 
-        Scores of ``step`` itself, too, unless it was ``scored``.
+        Training's scores of ``step`` itself, too, unless it was ``scored``; those that `fastdat eval` made are kept.
         """
-        for name, last in ((STATS, step), (METRICS, step if scored else step - 1)):
+
+        def again(record: Mapping[str, Any]) -> bool:
+            return not scored and record["step"] == step and record.get("by") != "eval"
+
+        for name in (STATS, METRICS):
             path = self.path / name
             if path.exists():
-                kept = [line for line, record in _records(path) if record["step"] <= last]
-                self._write(name, b"".join(line + b"\n" for line in kept))
+                records = [(line, record) for line, record in _records(path) if record["step"] <= step]
+                lines = [line for line, record in records if name == STATS or not again(record)]
+                self._write(name, b"".join(line + b"\n" for line in lines))
         for picture in (self.path / "samples").glob("step-*.png"):
             number = picture.stem.removeprefix("step-")
             if number.isdecimal() and int(number) > step:
@@ -134,10 +141,28 @@ class RunFolder:
         )
 
 
+_locks: set[int] = set()
+
+
 def _unlock(lock: int) -> None:
-    with suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_UN)  # processes forked meanwhile, a DataLoader's say, hold it open
+    if lock in _locks:  # not in a process that was forked meanwhile
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)  # one that is being forked now holds it open for a moment
+        _forget(lock)
+
+
+def _forget(lock: int) -> None:
+    _locks.remove(lock)
     os.close(lock)
+
+
+def _forget_all() -> None:
+    """In a process forked by the one that trains, a DataLoader's say: it may live for seconds after a kill of that."""
+    for lock in list(_locks):
+        _forget(lock)
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -171,9 +196,31 @@ def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
 
 
 def _append_line(path: Path, line: str) -> None:
+    """Whole, or not at all; half a line that a kill or a full disk left is dropped."""
     # Opened anew each time and written at once: a killed run leaves whole lines, and no handle is kept open.
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with path.open("a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        rest = memoryview((line + "\n").encode())
+        try:
+            file.truncate(end)
+            while rest:  # what a full disk takes of it is less than all, without an error
+                rest = rest[file.write(rest) or 0 :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

@@ -72,15 +72,15 @@ class Trained:
         """A record a split of the scores that ``config.eval`` asks for.
 
         Args:
-            progress: as of :class:`fastdat.metrics.ImageEvaluator`.
+            progress: as of :class:`fastdat.metrics.evaluate.Evaluator`.
 
         Raises:
             ConfigError, DataError: what is needed is not there.
         """
-        evaluator = build_evaluator(self.config, self.device, progress=progress)
+        evaluator = build_evaluator(self.config, self.device)
         evaluator.prepare()
-        shared = {"step": self.step, "weights": self.weights}
-        return [{**shared, **record} for record in evaluator(self._fakes)]
+        shared = {"step": self.step, "weights": self.weights, "by": "eval"}
+        return [{**shared, **record} for record in evaluator(self._fakes, progress)]
 
     @property
     def _batch_size(self) -> int:
@@ -116,7 +116,7 @@ def load_trained(
         settings: changes to the run's configuration, to its ``eval`` or ``data`` say.
 
     Raises:
-        RunFolderError: no run, or no such checkpoint in it.
+        RunFolderError: no run, no such checkpoint in it, or one of nets that are not fastdat's.
         ConfigError: settings or a device that cannot be.
     """
     run = Path(run)
@@ -125,6 +125,11 @@ def load_trained(
     if which == "best" and not path.is_file():
         raise RunFolderError(f"{run} has no best checkpoint: it was trained without eval.every. Take latest")
     state = checkpoint.load(path)
+    if config.model is None:
+        raise RunFolderError(
+            f"{run} trained nets of your own, which only you can build: load into them what torch.load({str(path)!r}, "
+            'weights_only=True) holds under "netG", or "ema"'
+        )
     where = choose_device(device)
     net, _ = build_nets(config)
     averaged = ema and state["ema"] is not None

@@ -15,17 +15,17 @@ from fastdat.metrics.evaluate import Evaluator, ranking, shown
 from fastdat.provenance import versions
 from fastdat.settings import ConfigError
 from fastdat.training import checkpoint, noise
-from fastdat.training.batches import as_batches
+from fastdat.training.batches import LoaderBatches, as_batches
 from fastdat.training.clock import Clock
-from fastdat.training.config import TrainConfig
+from fastdat.training.config import MAKING, TrainConfig
 from fastdat.training.display import Display, display_for, summarise
 from fastdat.training.ema import EMA
 from fastdat.training.errors import NonFiniteError
 from fastdat.training.events import Events
-from fastdat.training.finite import check_finite
+from fastdat.training.finite import check_finite, infinite
 from fastdat.training.images import grid_png, points_png, to_uint8
 from fastdat.training.meter import Meter
-from fastdat.training.resume import check_resumable
+from fastdat.training.resume import check_resumable, check_same_parts
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.sampling import from_latents, generated, in_order
 from fastdat.training.schedule import LearningRate
@@ -33,7 +33,7 @@ from fastdat.training.steps import Steps, measurements
 from fastdat.training.stop import StopRequests
 
 #: What scores have in common, in their records, that can be ranked.
-_KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count")
+_KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count", "data_sha256")
 
 
 class Trainer:
@@ -45,14 +45,15 @@ class Trainer:
                         n_dis=5, lr_decay="linear").train()
 
     Everything random is a function of (seed, step), so that a run is a function of its configuration, and resuming is
-    exact.
+    exact; with a ``DataLoader`` up to the order of the reals, which is the loader's affair.
 
     Args:
         netG, netD: z (N, nz) -> images in [-1, 1]; images -> logits (N,) or (N, 1). On one device. With ``classes``,
             both are given labels (N,) too. A D that is a :class:`fastdat.nets.HasAuxiliaryLoss` brings its own loss.
         optG, optD: their optimizers; the learning rates they come with are what decays.
         batches: reals: a :class:`fastdat.data.ImageSet`, a ``DataLoader``, or :class:`fastdat.training.Batches`.
-        config: the rest; the defaults where None.
+        config: the rest; the defaults where None. What only says how nets and optimizers are made (:data:`MAKING` of
+            :mod:`fastdat.training.config`) is left at its defaults beside nets of one's own.
         outdir: run folder; new, empty, or of a run with this configuration.
         classes: number of classes for conditional nets, else 0.
         evaluator: makes the scores that ``config.eval`` asks for while training.
@@ -80,12 +81,18 @@ class Trainer:
         **settings: Any,
     ) -> None:
         self.config = config = (config or TrainConfig()).replace(settings)
+        _refuse_idle(config)
         device = next(netG.parameters()).device
         self._batches = as_batches(batches, config, device)
         self.netG, self.netD = netG, netD
         self.optG, self.optD = optG, optD
         self.ema = EMA(netG, config.ema) if config.ema else None
         self._steps = Steps(netG, netD, optG, optD, config)
+        self._optimizers = {
+            "optG": checkpoint.optimizer_settings(optG),
+            "optD": checkpoint.optimizer_settings(optD),
+        }
+        self._constant = infinite({"netG": netG, "netD": netD})
         self._rate = LearningRate([optG, optD], config.lr_decay, config.steps)
         self._noise = noise.Noise(config.nz, seed=config.seed, device=device, classes=classes)
         self._evaluator = evaluator
@@ -169,7 +176,7 @@ class Trainer:
         self.folder.append_log(text)
 
     def _begin(self) -> None:
-        self.folder.write_config(self.config.to_dict())
+        self.folder.write_config(self._described())
         if self.done == 0:
             self._write_reals()
             self._write_samples(0)
@@ -252,8 +259,9 @@ class Trainer:
         assert self._evaluator is not None
         self._check_finite()
         start = time.monotonic()
-        records = self._evaluator(self._fakes)
-        shared = {"step": self.done, "weights": "G" if self.ema is None else "ema"}
+        self.note(f"scoring with {self.config.eval.fakes:,} samples ...")
+        records = self._evaluator(self._fakes, lambda *_: self._go_on_scoring())
+        shared = {"step": self.done, "weights": "G" if self.ema is None else "ema", "by": "train"}
         records = [{**shared, **record} for record in records]
         for record in records:
             self.folder.append_metrics(record)
@@ -278,9 +286,12 @@ class Trainer:
             self.config.nz, seed=settings.seed, device=self._noise.device, classes=self._noise.classes
         )
         for batch in generated(self._sampled(), draws, noise.EVALUATION, count, settings.batch_size):
-            if self._stop.requested:
-                self._end("stopped by {} while being scored")
+            self._go_on_scoring()
             yield to_uint8(batch) if batch.ndim == 4 else batch
+
+    def _go_on_scoring(self) -> None:
+        if self._stop.requested:
+            self._end("stopped by {} while being scored")
 
     def _sampled(self) -> nn.Module:
         return self.netG if self.ema is None else self.ema.net
@@ -322,13 +333,15 @@ class Trainer:
     def _state(self) -> checkpoint.State:
         return {
             "step": self.done,
-            "config": self.config.to_dict(),
+            "config": self._described(),
             "versions": versions(),
+            "data": self._fingerprint(),
             "netG": self.netG.state_dict(),
             "netD": self.netD.state_dict(),
             "ema": None if self.ema is None else self.ema.net.state_dict(),
             "optG": self.optG.state_dict(),
             "optD": self.optD.state_dict(),
+            "optimizers": self._optimizers,
             "rng": checkpoint.rng_state(),
             "seconds": self._clock.seconds(),
             "attempt": self._noise.attempt,
@@ -337,16 +350,30 @@ class Trainer:
             "unscored": self._unscored,
         }
 
+    def _described(self) -> dict[str, Any]:
+        """The configuration, without what says nothing of nets and optimizers that a user brought along."""
+        own = self.config.model is None
+        return {key: value for key, value in self.config.to_dict().items() if not (own and key in MAKING)}
+
+    def _fingerprint(self) -> str | None:
+        """Of the reals; None where they have none."""
+        found: str | None = getattr(self._batches, "fingerprint", None)
+        return found
+
     def _take_up(self) -> list[str]:
         """Go on from the folder's checkpoint, where there is one. Returns remarks for the log."""
-        begun = self.folder.read_config()
+        begun, path = self.folder.read_config(), self.folder.path
         if begun is None:
             return []
-        found = self.folder.latest.exists()
-        state = checkpoint.load(self.folder.latest) if found else None
-        remarks = check_resumable(self.folder.path, begun, self.config, state["step"] if state else 0)
+        kept = self.folder.latest.exists() or self.folder.best.exists()
+        state = checkpoint.load(self.folder.latest) if kept else None
+        # Of what was not kept any setting may be another: to mend one may be why it begins anew.
+        remarks = check_resumable(path, begun, self.config, state["step"] if state else None)
         if state is not None:
+            check_same_parts(path, state, self._optimizers, self._fingerprint())
             self._load(state)
+            if isinstance(self._batches, LoaderBatches):
+                remarks.append("the loader begins anew: which reals come next is its affair")
         self.folder.rewind(self.done, scored=not self._unscored)
         return [f"resumed after {self.done} steps", *remarks]
 
@@ -377,7 +404,8 @@ class Trainer:
         """
         means = self._meter_d.means() | self._meter_g.means()
         if means or self._checked < self.done:
-            check_finite({"netG": self.netG, "netD": self.netD}, means, self._checked + 1, self.done)
+            nets = {"netG": self.netG, "netD": self.netD}
+            check_finite(nets, means, self._checked + 1, self.done, apart_from=self._constant)
         self._checked = self.done
         return means
 
@@ -403,6 +431,20 @@ class Trainer:
         done = how.format(self._stop.requested)
         self.note(f"{done} after {self.done} steps; the same command goes on from here")
         raise _Stopped
+
+
+def _refuse_idle(config: TrainConfig) -> None:
+    """Refuse settings that would do nothing.
+
+    Raises:
+        ConfigError: of how nets are made, beside nets that are made already.
+    """
+    default = TrainConfig()
+    idle = [key for key in MAKING if getattr(config, key) != getattr(default, key)]
+    if config.model is None and idle:
+        raise ConfigError(
+            f"{', '.join(idle)} would do nothing: nets, optimizers and reals are given. Set it where they are made."
+        )
 
 
 class _Stopped(KeyboardInterrupt):

@@ -202,16 +202,24 @@ def test_best_and_form(tmp_path: Path) -> None:
     assert (of_odd.steps, of_odd.best(odd)) == ([1, 2], None)
 
 
+_STL10 = {"split": "test", "data": "stl10 test", "resolution": 48}
+
+
 @pytest.mark.parametrize(
     ("dataset", "record", "expected"),
     [
         ("cifar10", scored(1, {"fid": 1.0}), []),
         ("cifar10", scored(1, {"fid": 1.0}, split="test", real_count=10_000), []),
         ("cifar10", scored(1, {"fid": 1.0}, split="test", real_count=10_000, fake_count=10_000), []),
-        ("stl10", scored(1, {"fid": 1.0}, split="test", real_count=8_000), []),
-        ("stl10", scored(1, {"fid": 1.0}, split="test", real_count=10_000), ["10,000 reals, not 8,000"]),
+        ("stl10", scored(1, {"fid": 1.0}, real_count=8_000, **_STL10), []),
+        ("stl10", scored(1, {"fid": 1.0}, real_count=10_000, **_STL10), ["10,000 reals, not 8,000"]),
         ("cifar10", scored(1, {"is": 1.0}, real_count=None), []),
         ("cifar10", scored(1, {"fid": 1.0}, fake_count=10_000), ["10,000 fakes, not 50,000"]),
+        (
+            "cifar10",
+            scored(1, {"fid": 1.0}, data="mine train", resolution=16),
+            ["reals of mine train, not of cifar10", "at 16 pixels, not 32"],
+        ),
         (
             "cifar10",
             scored(1, {"kid": 1.0}, extractor="efficientnet-lite0", fake_count=None),

@@ -276,6 +276,39 @@ def test_scores_of_another_kind_are_not_ranked(
     assert (best["step"], best["kind"]["fake_count"]) == (8, 25)
 
 
+@pytest.mark.parametrize("moment", ["reals", "fakes"])
+def test_a_stop_is_heeded_while_reals_are_looked_at(
+    moment: str, few_images: ImageSet, cifar10_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of reals come first: they are kept, so that the next process needs not make them again."""
+    seen: list[int] = []
+
+    def slow(weights: str | None) -> Extractor:
+        class Slow(torch.nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                seen.append(len(images))
+                if len(seen) == {"reals": 1, "fakes": 3}[moment]:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return images.float().mean((2, 3)) / 255
+
+        return Extractor("means", Slow(), "none")
+
+    extractors.FACTORIES["means"] = slow
+    changes = {"steps": 2, "eval.batch_size": 30, "eval.splits": ["train", "test"]}
+    trainer = trainer_of(few_images, cifar10_root, tmp_path / "run", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert seen == {"reals": [30], "fakes": [30, 30, 20]}[moment]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "scoring with 20 samples ..." in log
+    assert "stopped by SIGTERM while being scored after 2 steps" in log
+    again = trainer_of(few_images, cifar10_root, tmp_path / "run", **changes)
+    again.train()
+    assert [r["by"] for r in records(tmp_path / "run")] == ["train", "train"]
+    assert seen[-1] == 20
+    assert len(seen) == {"reals": 4, "fakes": 4}[moment]
+
+
 def test_scoring_does_not_change_the_run(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:
     states = []
     for every in (1, None):
@@ -562,7 +595,8 @@ def test_a_short_last_batch_is_left_out(tmp_path: Path) -> None:
 
 def test_what_is_no_loader_is_told(few_images: ImageSet, tmp_path: Path) -> None:
     def refused(batches: Any, message: str, **changes: Any) -> None:
-        settings = {k: v for k, v in TINY.items() if not k.startswith("eval")} | changes
+        settings = {k: v for k, v in TINY.items() if not k.startswith("eval") and k not in ("ngf", "ndf")}
+        settings |= changes
         netG, netD = torch.nn.Linear(8, 2), torch.nn.Linear(2, 1)
         opts = [torch.optim.SGD(net.parameters(), 0.1) for net in (netG, netD)]
         with pytest.raises(ConfigError, match=message):

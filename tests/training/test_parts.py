@@ -5,6 +5,9 @@ import io
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -16,13 +19,15 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from fastdat.training import RunFolderError
+from fastdat.training import NonFiniteError, RunFolderError
+from fastdat.training.clock import Clock
 from fastdat.training.display import Bar, Lines, display_for, summarise
 from fastdat.training.events import Events
+from fastdat.training.finite import check_finite, infinite
 from fastdat.training.images import grid_png, to_uint8
 from fastdat.training.meter import Meter
 from fastdat.training.noise import D_STEP, G_STEP, Noise
-from fastdat.training.run_folder import RunFolder, read_config
+from fastdat.training.run_folder import RunFolder, append_metrics, read_config
 from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import evaluating, frozen
 
@@ -330,6 +335,31 @@ def test_a_folder_is_free_while_a_forked_process_lives(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
+def test_a_folder_is_free_after_a_kill_while_a_forked_process_lives(tmp_path: Path) -> None:
+    """The processes of a DataLoader notice after seconds that theirs was killed."""
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
+from fastdat.training.run_folder import RunFolder
+folder = RunFolder({str(tmp_path / "run")!r})
+if os.fork():
+    time.sleep(60)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            with pytest.raises(RunFolderError, match="another process is training"):
+                RunFolder(tmp_path / "run")
+            process.kill()
+            process.wait()
+            RunFolder(tmp_path / "run").close()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_a_kill_while_the_configuration_is_first_written(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").close()
     (tmp_path / "run" / ".config.yaml.tmp").write_text("model:")
@@ -355,6 +385,73 @@ def test_scores_of_an_unfinished_scoring_are_made_again(tmp_path: Path) -> None:
     folder.rewind(4, scored=False)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 2}\n'
     assert len((tmp_path / "run" / "stats.jsonl").read_text().splitlines()) == 2
+
+
+def test_scores_that_eval_made_are_not_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for by in ("train", "eval"):
+        folder.append_metrics({"step": 4, "by": by})
+    folder.rewind(4, scored=False)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 4, "by": "eval"}\n'
+    folder.rewind(3)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("whole", [b"", b'{"step": 1}\n', b'{"a": "' + b"x" * 9000 + b'", "step": 1}\n'])
+def test_half_a_line_is_not_glued_to_the_next(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(whole + b'{"step": 2, "scor')
+    append_metrics(tmp_path, {"step": 3})
+    assert path.read_bytes() == whole + b'{"step": 3}\n'
+
+
+def test_a_line_that_does_not_fit_leaves_none(tmp_path: Path) -> None:
+    """A limit on the size of files takes the first bytes of it, as a full disk does."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
+from pathlib import Path
+from fastdat.training.errors import RunFolderError
+from fastdat.training.run_folder import append_metrics
+run = Path({str(tmp_path)!r})
+append_metrics(run, {{"step": 1}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+try:
+    append_metrics(run, {{"step": 2, "scores": 3}})
+except RunFolderError as error:
+    print(error)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "metrics.jsonl: File too large" in out
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_constants_that_are_infinite_are_no_breakdown() -> None:
+    """An attention's mask; the same value in a buffer that was finite is one."""
+    net = torch.nn.Linear(2, 2)
+    net.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
+    net.register_buffer("mean", torch.zeros(2))
+    constant = infinite({"netD": net})
+    assert constant == {"netD.mask"}
+    check_finite({"netD": net}, {}, 1, 2, apart_from=constant)
+    net.mean[0] = math.inf
+    with pytest.raises(NonFiniteError, match=r"1 of 3 tensors are affected, first netD.mean"):
+        check_finite({"netD": net}, {}, 1, 2, apart_from=constant)
+
+
+def test_the_clock_leaves_scoring_out_of_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(done=4, before=10.0)
+    clock.start()
+    now[0] = 30.0  # scores of step 4 that were due
+    clock.pause(30.0)
+    now[0] = 31.0
+    assert clock.since_start() == 1.0
+    assert clock.lap(5) == 1.0
+    now[0] = 61.0
+    clock.pause(29.0)
+    assert clock.lap(6) == 1.0
 
 
 def test_events_that_are_made_again_count_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -16,9 +17,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from fastdat.data import ImageSet
+from fastdat.report.runs import read_runs
+from fastdat.report.table2 import column
 from fastdat.training import (
     ConfigError,
     NonFiniteError,
@@ -27,9 +31,11 @@ from fastdat.training import (
     Trainer,
     build_trainer,
     checkpoint,
+    load_data,
     preset,
 )
 from fastdat.training.display import Lines
+from fastdat.training.trained import load_trained
 
 TINY = {
     "ngf": 4,
@@ -263,6 +269,72 @@ def test_other_settings_are_refused(
     assert_same(before, results(tmp_path))
 
 
+def test_a_run_without_a_checkpoint_takes_what_mends_it(few_images: ImageSet, tmp_path: Path) -> None:
+    """Its error asked for another setting, perhaps, and there is nothing to lose."""
+    first = trainer_of(tiny(lr=1e-3), few_images, tmp_path)
+    stop_at(first, 2)
+    with pytest.raises(EndError):
+        first.train()
+    trainer_of(tiny(), few_images, tmp_path).train()
+    assert "resumed after 0 steps" in (tmp_path / "log.txt").read_text()
+    assert "lr 0.001 then, 0.0002 now" in (tmp_path / "log.txt").read_text()
+    assert TrainConfig.from_dict(yaml.safe_load((tmp_path / "config.yaml").read_text())) == tiny()
+
+
+def test_other_images_are_refused(few_images: ImageSet, tmp_path: Path) -> None:
+    trainer_of(tiny(steps=4), few_images, tmp_path).train()
+    others = dataclasses.replace(few_images, images=few_images.images.flip(-1))
+    with pytest.raises(ConfigError, match=r"holds a run on other images: their fingerprint was \w{16} then"):
+        trainer_of(tiny(steps=6), others, tmp_path)
+    trainer_of(tiny(steps=6), few_images, tmp_path).train()
+
+
+def own(data: ImageSet, outdir: Path, make: Any = None, **settings: Any) -> Trainer:
+    """Nets, optimizers and reals that no configuration knows of."""
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Linear(8, 3 * 32 * 32), nn.Unflatten(1, (3, 32, 32)))
+    D = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))
+    make = make or (lambda p: torch.optim.SGD(p, lr=0.1))
+    chosen = {k: v for k, v in TINY.items() if k not in ("ngf", "ndf")} | settings
+    optimizers = make(G.parameters()), make(D.parameters())
+    return Trainer(G, D, *optimizers, data, outdir=outdir, display=Lines(io.StringIO()), **chosen)
+
+
+def test_a_run_of_own_nets_claims_to_be_no_other(few_images: ImageSet, tmp_path: Path) -> None:
+    own(few_images, tmp_path).train()
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert not config.keys() & {"model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas"}
+    assert column(read_runs([tmp_path])[0]) is None
+    with pytest.raises(RunFolderError, match="trained nets of your own, which only you can build"):
+        load_trained(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"resolution, lr would do nothing: nets, optimizers and reals are given"
+    ):
+        own(few_images, tmp_path / "other", resolution=16, lr=1e-3)
+    with pytest.raises(ConfigError, match=r"no dataset is set; there are: cifar10, "):
+        load_data(TrainConfig(model="sngan"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.5), "another optG: lr 0.1 then, 0.5 now"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), "another optG: momentum 0 then, 0.9 now"),
+        (lambda p: torch.optim.Adam(p, lr=0.1), "another optG: SGD then, Adam now"),
+        (
+            lambda p: torch.optim.SGD([{"params": [q]} for q in p], lr=0.1),
+            "another optG: 1 groups of parameters then, 2 now",
+        ),
+    ],
+)
+def test_other_optimizers_are_refused(make: Any, message: str, few_images: ImageSet, tmp_path: Path) -> None:
+    own(few_images, tmp_path, steps=2).train()
+    with pytest.raises(ConfigError, match=message):
+        own(few_images, tmp_path, make, steps=4)
+    # A rate that lies on a GPU is the same, up to a float32.
+    own(few_images, tmp_path, lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1)), steps=4).train()
+
+
 # --- NaN ---------------------------------------------------------------------------------------------------------
 
 
@@ -441,17 +513,21 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_leaves_what_was_there(few_images: ImageSet, small_disk: Path) -> None:
-    trainer = trainer_of(tiny(sample_every=100), few_images, small_disk / "run")
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_stops_the_run_and_leaves_what_was_there(
+    tensorboard: bool, few_images: ImageSet, small_disk: Path
+) -> None:
+    config = tiny(sample_every=100, tensorboard=tensorboard)
+    trainer = trainer_of(config, few_images, small_disk / "run")
     stop_at(trainer, 9)
     with pytest.raises(EndError):
         trainer.train()
     before = results(small_disk / "run")
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "ballast").write_bytes(bytes(4 << 20))
-    with pytest.raises(RunFolderError, match=r"No space left on device.*its last checkpoint is intact"):
-        trainer_of(tiny(sample_every=100), few_images, small_disk / "run").train()
+    with pytest.raises(RunFolderError, match=r"No space left on device"):
+        trainer_of(config, few_images, small_disk / "run").train()
     (small_disk / "ballast").unlink()
     assert_same(before["state"], results(small_disk / "run")["state"])
-    trainer_of(tiny(sample_every=100), few_images, small_disk / "run").train()
+    trainer_of(config, few_images, small_disk / "run").train()
     assert results(small_disk / "run")["state"]["step"] == 8
