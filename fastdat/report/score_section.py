@@ -28,7 +28,10 @@ def _run(runs: Sequence[RunRecord], number: int, series: Mapping[Kind, Series]) 
     head: list[Child] = ["Score", "Last", "Best of the run"]
     if column is None:
         caption = join(
-            [name, f": {run.config.get('model', 'its model')} on {dataset} is not in the paper's Table II"]
+            [
+                name,
+                f": {run.config.get('model', 'nets of its own')} on {dataset}, not in the paper's Table II",
+            ]
         )
         rows = [(_heading(kind), _own(kind, series), False) for kind in kinds_of([series])]
         return table(caption, head, rows)

@@ -111,7 +111,7 @@ def column(run: RunRecord) -> str | None:
 
 def dataset_name(run: RunRecord) -> str:
     """The data set as the paper writes it; as the configuration does where the paper has none."""
-    key = str(run.config.get("dataset", "unknown"))
+    key = str(run.config.get("dataset", "data of its own"))
     return _DATASETS.get(key, key)
 
 

@@ -29,8 +29,8 @@ def run_names(runs: Sequence[RunRecord]) -> list[Markup]:
 def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Markup:
     """A column a run: what was trained, how far, how fast and how well."""
     facts: dict[str, Callable[[RunRecord], Child]] = {
-        "Model": lambda run: _known(run, "model"),
-        "Data set": lambda run: f"{dataset_name(run)} at {_known(run, 'resolution')}",
+        "Model": lambda run: str(run.config.get("model", "nets of its own")),
+        "Data set": _data,
         "Attack": attack,
         "Batch, D steps a G step": lambda run: f"{_known(run, 'batch_size')}, {_known(run, 'n_dis')}",
         "Seed": lambda run: _known(run, "seed"),
@@ -50,6 +50,11 @@ def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series
     empty = [run.label for run in runs if not run.stats]
     note = f"No statistics yet: {', '.join(empty)}. stats.jsonl is missing or empty." if empty else ""
     return join([element("p", note), table(caption, ["", *run_names(runs)], rows)])
+
+
+def _data(run: RunRecord) -> str:
+    size = run.config.get("resolution")
+    return dataset_name(run) if size is None else f"{dataset_name(run)} at {size}"
 
 
 def configuration(runs: Sequence[RunRecord]) -> Markup:

@@ -154,7 +154,7 @@ def test_a_run_with_nothing_yet(tmp_path: Path) -> None:
 def test_points_have_modes_and_no_paper(tmp_path: Path) -> None:
     record = scored(40, {"modes": 9.0, "high_quality": 0.9, "kl": 0.1}, extractor="none", real_count=None)
     page = report(tmp_path, make_run(tmp_path / "run", "mlp-dat-gaussians", metrics=(record,)))
-    caption = "run: mlp on gaussians is not in the paper's Table II"
+    caption = "run: mlp on gaussians, not in the paper's Table II"
     assert page.row(caption, "Modes found") == ["9.00 step 40", "9.00 step 40"]
 
 

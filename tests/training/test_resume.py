@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from fastdat.data import ImageSet
+from fastdat.report.page import write_report
 from fastdat.report.runs import read_runs
 from fastdat.report.table2 import column
 from fastdat.training import (
@@ -305,6 +306,10 @@ def test_a_run_of_own_nets_claims_to_be_no_other(few_images: ImageSet, tmp_path:
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert not config.keys() & {"model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas"}
     assert column(read_runs([tmp_path])[0]) is None
+    write_report([tmp_path], tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text()
+    assert "nets of its own" in report
+    assert "data of its own" in report
     with pytest.raises(RunFolderError, match="trained nets of your own, which only you can build"):
         load_trained(tmp_path)
     with pytest.raises(
