@@ -1,7 +1,8 @@
-"""Writing a file so that no reader ever sees half of it."""
+"""Files that several processes use: written so that no reader ever sees half of one, and locked."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -22,3 +23,18 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder for this process, until it is closed or the process ends, however that does.
+
+    Returns:
+        True; False where another process has it; None on a file system without locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

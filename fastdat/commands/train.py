@@ -42,6 +42,7 @@ def train(
         from fastdat.commands.data import download_into
         from fastdat.training import build_trainer, load_data
         from fastdat.training.config import parse_assignment
+        from fastdat.training.models import dataset_of
 
         flags = {
             "steps": steps,
@@ -60,7 +61,7 @@ def train(
             return
         outdir = _required("--outdir", outdir)
         if download:
-            download_into(config.dataset or "", _required("--data", data))
+            download_into(dataset_of(config), _required("--data", data))
         build_trainer(config, load_data(config), outdir).train()
 
 

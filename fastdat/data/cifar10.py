@@ -14,7 +14,7 @@ from fastdat.data import inert_pickle
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
 from fastdat.data.images import ImageSet
-from fastdat.data.source import ArraySource, how_to_download
+from fastdat.data.source import ArraySource, how_to_download, not_there
 
 Split = Literal["train", "test"]
 
@@ -92,8 +92,9 @@ def find_folder(root: Path) -> Path:
     for folder in (root, root / FOLDER):
         if (folder / _META).is_file() or (folder / _FILES["train"][0]).is_file():
             return folder
-    where = "does not exist" if not root.exists() else f"holds no {FOLDER} with {_META}"
-    raise DataError(f"{root} {where}. {how_to_download('cifar10', 'CIFAR-10 (163 MiB)', root, FOLDER)}")
+    raise not_there(
+        root, f"{FOLDER} with {_META}", how_to_download("cifar10", "CIFAR-10 (163 MiB)", root, FOLDER)
+    )
 
 
 def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,8 +8,7 @@ import numpy as np
 
 from fastdat.data import cifar10
 from fastdat.data.download import Archive
-from fastdat.data.errors import DataError
-from fastdat.data.source import ArraySource, how_to_download
+from fastdat.data.source import ArraySource, how_to_download, not_there
 
 FOLDER = "cifar-100-python"
 ARCHIVE = Archive(
@@ -31,8 +30,9 @@ def open_cifar100(root: Path, split: str) -> ArraySource:
         (f for f in (root, root / FOLDER) if (f / "meta").is_file() or (f / "train").is_file()), None
     )
     if folder is None:
-        where = "does not exist" if not root.exists() else f"holds no {FOLDER} with meta"
-        raise DataError(f"{root} {where}. {how_to_download('cifar100', 'CIFAR-100 (161 MiB)', root, FOLDER)}")
+        raise not_there(
+            root, f"{FOLDER} with meta", how_to_download("cifar100", "CIFAR-100 (161 MiB)", root, FOLDER)
+        )
     classes = cifar10.read_classes(folder / "meta", _LAYOUT)
     images, labels = cifar10.read_batch(folder / split, _LAYOUT, count=_COUNTS[split])
     return ArraySource(images, np.asarray(labels, np.int64), classes)

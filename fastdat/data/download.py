@@ -5,7 +5,6 @@ At every moment the destination either has the complete folder or does not have 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -21,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastdat import files
 from fastdat.data.errors import DataError
 
 Progress = Callable[[int, int | None], None]
@@ -87,27 +87,22 @@ def _scratch(dest: Path) -> Iterator[Path]:
     for left in dest.glob(f"{_SCRATCH}*"):
         with suppress(OSError):
             # A moment old, it may be one whose download is about to lock it.
-            if time.time() - left.stat().st_mtime > _TIMEOUT and (lock := _locked(left)) is not None:
-                shutil.rmtree(left)
-                os.close(lock)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=dest) as folder:
-        lock = _locked(Path(folder))
-        try:
-            yield Path(folder)
-        finally:
-            if lock is not None:
-                os.close(lock)
+            if time.time() - left.stat().st_mtime > _TIMEOUT:
+                with _lock(left) as ours:
+                    if ours:
+                        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=dest) as folder, _lock(Path(folder)):
+        yield Path(folder)
 
 
-def _locked(folder: Path) -> int | None:
-    """A lock on ``folder``, which ends with its process, however that ends; None where another has it."""
-    lock = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool | None]:
+    """Within it ``folder`` is locked, if it can be: :func:`fastdat.files.lock`."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+        yield files.lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _receive(url: str, checksums: Mapping[str, str | None], path: Path, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastdat.data.errors import DataError
-from fastdat.data.source import Pixels, UnreadableImage, decode, digest_of
+from fastdat.data.source import Pixels, UnreadableImage, decode, digest_of, not_there
 
 FOLDER = "bedroom_train_lmdb"
 TEST_IMAGES = 10_000
@@ -63,8 +63,7 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     """
     folder = next((f for f in (root, root / FOLDER) if (f / "data.mdb").is_file()), None)
     if folder is None:
-        where = "does not exist" if not root.exists() else f"holds no {FOLDER}/data.mdb"
-        raise DataError(f"{root} {where}. {_HOW}.")
+        raise not_there(root, f"{FOLDER}/data.mdb", f"{_HOW}.")
     with _reading(folder) as transaction:
         keys = sorted(transaction.cursor().iternext(keys=True, values=False))
     if len(keys) <= test_images:

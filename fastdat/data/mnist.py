@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastdat.data.download import Files
 from fastdat.data.errors import DataError
-from fastdat.data.source import ArraySource, how_to_download
+from fastdat.data.source import ArraySource, how_to_download, not_there
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _COUNTS = {"train": 60_000, "test": 10_000}
@@ -51,8 +51,9 @@ def _find(root: Path, name: str) -> Path:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
-    where = "does not exist" if not root.exists() else f"holds no {name}, with .gz or without"
-    raise DataError(f"{root} {where}. {how_to_download('mnist', 'MNIST (11 MiB)', root, FILES.folder)}")
+    raise not_there(
+        root, f"{name}, with .gz or without", how_to_download("mnist", "MNIST (11 MiB)", root, FILES.folder)
+    )
 
 
 def _read(path: Path, dims: int) -> NDArray[np.uint8]:

@@ -9,7 +9,6 @@ what an uninterrupted one would have written.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -27,12 +26,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdat import files
 from fastdat.data.errors import DataError, NoSuchSplitError
 from fastdat.data.images import BLOCK, block_digest, combined_digest
 from fastdat.data.registry import SPLITS, dataset_spec, open_split, resolution_of
 from fastdat.data.source import RESIZE, Pixels, Source, UnreadableImage, resized
 from fastdat.data.store import FORMAT, INDEX, Store, is_store
-from fastdat.files import write_atomically
 
 #: Share of a split that may be unreadable; more is a wrong folder or a broken disk rather than a few bad files.
 MOST_UNREADABLE = 0.1
@@ -117,7 +116,7 @@ def pack(
                 }
             classes = list(sources[splits[0]].classes)
             index = {**plan, "identity": identity, "classes": classes, "splits": facts}
-            write_atomically(partial / INDEX, json.dumps(index, indent=1).encode())
+            files.write_atomically(partial / INDEX, json.dumps(index, indent=1).encode())
             os.rename(partial, dest)
             _tidy(dest)
     except OSError as error:
@@ -179,7 +178,7 @@ def _begin(partial: Path, plan: dict[str, Any]) -> None:
     elif any(entry.name not in (_LOCK, f".{_PLAN}.tmp") for entry in partial.iterdir()):
         raise DataError(f"{partial} is in the way and was not made by fastdat data pack. Remove it.")
     _require_room(partial, plan)
-    write_atomically(path, json.dumps(plan).encode())
+    files.write_atomically(path, json.dumps(plan).encode())
 
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -198,16 +197,13 @@ def _locked(partial: Path) -> Iterator[None]:
     Raises:
         DataError: another does.
     """
-    lock = os.open(partial / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(partial / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"another process is packing into {partial}") from error
+        if files.lock(descriptor) is False:
+            raise DataError(f"another process is packing into {partial}")
         yield
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _tidy(dest: Path) -> None:
@@ -229,8 +225,7 @@ def _require_room(partial: Path, plan: dict[str, Any]) -> None:
 
 
 def _image_bytes(plan: dict[str, Any]) -> int:
-    bytes_: int = plan["channels"] * plan["resolution"] ** 2
-    return bytes_
+    return int(plan["channels"] * plan["resolution"] ** 2)
 
 
 def _piece(plan: dict[str, Any]) -> int:
@@ -413,7 +408,7 @@ class _Journal:
             kept.append(line)
         left = "".join(json.dumps(line) + "\n" for line in kept)
         if left != text:
-            write_atomically(self._path, left.encode())
+            files.write_atomically(self._path, left.encode())
 
     def _holds(self, line: dict[str, Any]) -> bool:
         """Whether decoding these images again would give the same."""

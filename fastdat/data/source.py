@@ -217,6 +217,12 @@ def require_folder(folder: Path, how: str) -> None:
         raise DataError(f"{folder} does not exist. {how}")
 
 
+def not_there(root: Path, wanted: str, how: str) -> DataError:
+    """The error to raise where ``root`` holds nothing ``wanted``; ``how`` says how to get it."""
+    where = "does not exist" if not root.exists() else f"holds no {wanted}"
+    return DataError(f"{root} {where}. {how}")
+
+
 def how_to_download(dataset: str, title: str, root: Path, folder: str) -> str:
     """What to type where ``root`` lacks a publisher's files: the download leaves a ``folder`` alone that is there."""
     command = f"fastdat data download {dataset} {root}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
-from fastdat.data.source import ArraySource, how_to_download
+from fastdat.data.source import ArraySource, how_to_download, not_there
 
 FOLDER = "stl10_binary"
 ARCHIVE = Archive(
@@ -33,8 +33,7 @@ def open_stl10(root: Path, split: str, count: int | None = None) -> ArraySource:
     name = _FILES[split]
     folder = next((f for f in (root, root / FOLDER) if (f / name).is_file()), None)
     if folder is None:
-        where = "does not exist" if not root.exists() else f"holds no {FOLDER}/{name}"
-        raise DataError(f"{root} {where}. {how_to_download('stl10', 'STL-10 (2.5 GiB)', root, FOLDER)}")
+        raise not_there(root, f"{FOLDER}/{name}", how_to_download("stl10", "STL-10 (2.5 GiB)", root, FOLDER))
     path, one = folder / name, int(np.prod(_SHAPE))
     expected = _COUNTS[split] if count is None else count
     size = path.stat().st_size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastdat.data.download import Archive
 from fastdat.data.errors import DataError
-from fastdat.data.source import FileSource, how_to_download, list_images
+from fastdat.data.source import FileSource, how_to_download, list_images, not_there
 
 FOLDER = "tiny-imagenet-200"
 ARCHIVE = Archive(
@@ -27,9 +27,8 @@ def open_tiny_imagenet(root: Path, split: str) -> FileSource:
     """
     folder = next((f for f in (root, root / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
     if folder is None:
-        where = "does not exist" if not root.exists() else f"holds no {FOLDER} with train and val"
         how = how_to_download("tiny-imagenet", "Tiny-ImageNet (237 MiB)", root, FOLDER)
-        raise DataError(f"{root} {where}. {how}")
+        raise not_there(root, f"{FOLDER} with train and val", how)
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
     if not classes:
         raise DataError(f"{folder / 'train'} has no folders of classes")

@@ -115,13 +115,13 @@ class ImageEvaluator:
         start = time.monotonic()
         self.prepare()
         config = self._config
-        for split in config.splits:  # first, since they are kept
-            self._reals_of(split, progress)
+        all_reals = {
+            split: self._reals_of(split, progress) for split in config.splits
+        }  # first: they are kept
         features, logits = self._features(fakes, progress)
         shared = of_fakes(logits, config)
         records = []
-        for split in config.splits:
-            reals = self._reals_of(split, progress)
+        for split, reals in all_reals.items():
             scores = against_reals(features, reals.features, reals.statistics, config) | shared
             records.append(
                 {

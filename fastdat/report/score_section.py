@@ -27,12 +27,7 @@ def _run(runs: Sequence[RunRecord], number: int, series: Mapping[Kind, Series]) 
     dataset = table2.dataset_name(run)
     head: list[Child] = ["Score", "Last", "Best of the run"]
     if column is None:
-        caption = join(
-            [
-                name,
-                f": {run.config.get('model', 'nets of its own')} on {dataset}, not in the paper's Table II",
-            ]
-        )
+        caption = join([name, f": {table2.model_name(run)} on {dataset}, not in the paper's Table II"])
         rows = [(_heading(kind), _own(kind, series), False) for kind in kinds_of([series])]
         return table(caption, head, rows)
     head += [join([f"Paper: {column}", element("small", f"{dataset}, Table II")]), "Comparable"]

@@ -109,6 +109,11 @@ def column(run: RunRecord) -> str | None:
     return f"{model}-DAT" if run.attacks else model
 
 
+def model_name(run: RunRecord) -> str:
+    """The model as the configuration calls it."""
+    return str(run.config.get("model", "nets of its own"))
+
+
 def dataset_name(run: RunRecord) -> str:
     """The data set as the paper writes it; as the configuration does where the paper has none."""
     key = str(run.config.get("dataset", "data of its own"))

@@ -10,7 +10,7 @@ from typing import Any
 from fastdat.report.markup import Child, Markup, element, join, table
 from fastdat.report.runs import RunRecord
 from fastdat.report.scores import Kind, Series, kinds_of
-from fastdat.report.table2 import dataset_name
+from fastdat.report.table2 import dataset_name, model_name
 
 _LONGEST = 300
 
@@ -29,7 +29,7 @@ def run_names(runs: Sequence[RunRecord]) -> list[Markup]:
 def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Markup:
     """A column a run: what was trained, how far, how fast and how well."""
     facts: dict[str, Callable[[RunRecord], Child]] = {
-        "Model": lambda run: str(run.config.get("model", "nets of its own")),
+        "Model": model_name,
         "Data set": _data,
         "Attack": attack,
         "Batch, D steps a G step": lambda run: f"{_known(run, 'batch_size')}, {_known(run, 'n_dis')}",

@@ -20,7 +20,7 @@ from fastdat.spectral import spectral_weights
 from fastdat.training.config import TrainConfig
 from fastdat.training.display import Display
 from fastdat.training.errors import ConfigError
-from fastdat.training.models import build_nets, choose, classes_of, model_of
+from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
 from fastdat.training.trainer import Trainer
 
 
@@ -32,11 +32,12 @@ def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
         DataError: data that is missing, damaged, or of another resolution.
     """
     model_of(config)
-    if config.dataset is None or config.dataset in MIXTURES:  # model_of has refused None
+    dataset = dataset_of(config)
+    if dataset in MIXTURES:
         return None
     if config.data is None:
-        raise ConfigError(f"where is {config.dataset}? Give --data, a packed store or the publisher's files")
-    return load_split(config.dataset, config.data, split, config.resolution)
+        raise ConfigError(f"where is {dataset}? Give --data, a packed store or the publisher's files")
+    return load_split(dataset, config.data, split, config.resolution)
 
 
 def build_trainer(
@@ -95,14 +96,13 @@ def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet |
     Raises:
         ConfigError: scores that do not fit the data.
     """
-    points = config.dataset in MIXTURES
+    dataset = dataset_of(config)
+    points = dataset in MIXTURES
     if points != ("modes" in config.eval.metrics):
         expected = "modes" if points else "fid, kid, is, precision-recall"
-        raise ConfigError(
-            f"eval.metrics of {config.dataset} may be {expected}; got {list(config.eval.metrics)}"
-        )
-    if config.dataset in MIXTURES:
-        return ModesEvaluator(config.eval, MIXTURES[config.dataset])
+        raise ConfigError(f"eval.metrics of {dataset} may be {expected}; got {list(config.eval.metrics)}")
+    if points:
+        return ModesEvaluator(config.eval, MIXTURES[dataset])
     sources: dict[str, Any] = {split: _reader(config, split) for split in config.eval.splits}
     if train is not None and "train" in sources:
         sources["train"] = train
@@ -150,9 +150,7 @@ def _adam(net: nn.Module, config: TrainConfig, device: torch.device) -> torch.op
 def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -> Any:
     if data is not None:
         return data
-    return MixtureBatches(
-        choose("mixture", config.dataset, MIXTURES), config.batch_size, seed=config.seed, device=device
-    )
+    return MixtureBatches(MIXTURES[dataset_of(config)], config.batch_size, seed=config.seed, device=device)
 
 
 def _versions() -> str:

@@ -30,7 +30,9 @@ def check_finite(
         NonFiniteError: with what is affected, and what to try.
     """
     bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
-    named = [e for name, net in nets.items() for e in _tensors(name, net) if e[0] not in apart_from]
+    named = [
+        entry for name, net in nets.items() for entry in _tensors(name, net) if entry[0] not in apart_from
+    ]
     finite = torch.stack([tensor.isfinite().all() for _, tensor in named]).tolist()
     weights = [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
     if not bad and not weights:
@@ -47,10 +49,10 @@ def check_finite(
 
 def infinite(nets: Mapping[str, nn.Module]) -> frozenset[str]:
     """Buffers that are not finite as the nets come: constants, such as an attention's mask."""
-    named = (
-        (f"{name}.{buffer}", tensor) for name, net in nets.items() for buffer, tensor in net.named_buffers()
+    named = (entry for name, net in nets.items() for entry in _tensors(name, net))
+    return frozenset(
+        name for name, tensor in named if not (isinstance(tensor, nn.Parameter) or tensor.isfinite().all())
     )
-    return frozenset(name for name, tensor in named if not tensor.isfinite().all())
 
 
 def _tensors(prefix: str, net: nn.Module) -> list[tuple[str, Tensor]]:

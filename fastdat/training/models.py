@@ -91,11 +91,19 @@ def model_of(config: TrainConfig) -> Model:
     return model
 
 
+def dataset_of(config: TrainConfig) -> str:
+    """The name of what ``config`` trains on.
+
+    Raises:
+        ConfigError: none, or of no data set.
+    """
+    return choose("dataset", config.dataset, {name: name for name in (*DATASETS, *MIXTURES)})
+
+
 def channels_of(config: TrainConfig) -> int:
     """Channels of the images of ``config.dataset``; 2 for the 2-D mixtures."""
-    if config.dataset in MIXTURES:
-        return 2
-    return choose("dataset", config.dataset, DATASETS, also=MIXTURES).channels
+    dataset = dataset_of(config)
+    return 2 if dataset in MIXTURES else DATASETS[dataset].channels
 
 
 def classes_of(config: TrainConfig) -> int:
@@ -128,7 +136,7 @@ def build_nets(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
             raise ConfigError(str(error)) from error
 
 
-def choose(what: str, name: str | None, table: dict[str, T], also: dict[str, Any] | None = None) -> T:
+def choose(what: str, name: str | None, table: dict[str, T]) -> T:
     """``table[name]``.
 
     Raises:
@@ -136,5 +144,5 @@ def choose(what: str, name: str | None, table: dict[str, T], also: dict[str, Any
     """
     if name is None or name not in table:
         wrong = f"no {what} is set" if name is None else f"unknown {what} {name!r}"
-        raise ConfigError(f"{wrong}; there are: {', '.join([*table, *(also or {})])}")
+        raise ConfigError(f"{wrong}; there are: {', '.join(table)}")
     return table[name]

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from fastdat.files import write_atomically
+from fastdat import files
 from fastdat.training.errors import RunFolderError
 
 CONFIG, STATS, METRICS, LOG = "config.yaml", "stats.jsonl", "metrics.jsonl", "log.txt"
@@ -60,13 +60,9 @@ class RunFolder:
 
     def _locked(self) -> int:
         lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if files.lock(lock) is False:
             os.close(lock)
-            raise RunFolderError(f"another process is training in {self.path}") from error
-        except OSError:  # a file system without locks
-            pass
+            raise RunFolderError(f"another process is training in {self.path}")
         _locks.add(lock)
         return lock
 
@@ -105,14 +101,14 @@ class RunFolder:
         Training's scores of ``step`` itself, too, unless it was ``scored``; those that `fastdat eval` made are kept.
         """
 
-        def again(record: Mapping[str, Any]) -> bool:
-            return not scored and record["step"] == step and record.get("by") != "eval"
+        def kept(name: str, record: Mapping[str, Any]) -> bool:
+            due = name == METRICS and not scored and record["step"] == step and record.get("by") != "eval"
+            return bool(record["step"] <= step and not due)
 
         for name in (STATS, METRICS):
             path = self.path / name
             if path.exists():
-                records = [(line, record) for line, record in _records(path) if record["step"] <= step]
-                lines = [line for line, record in records if name == STATS or not again(record)]
+                lines = [line for line, record in _records(path) if kept(name, record)]
                 self._write(name, b"".join(line + b"\n" for line in lines))
         for picture in (self.path / "samples").glob("step-*.png"):
             number = picture.stem.removeprefix("step-")
@@ -128,7 +124,7 @@ class RunFolder:
     def _write(self, name: str, content: bytes) -> Path:
         target = self.path / name
         try:
-            write_atomically(target, content)
+            files.write_atomically(target, content)
         except OSError as error:
             raise self._cannot_write(name, error) from error
         return target

@@ -151,13 +151,12 @@ def test_what_killed_downloads_left_is_removed(server: str, tmp_path: Path) -> N
         (folder / "archive").write_bytes(b"half")
     for folder in (left, used):
         os.utime(folder, (0, 0))
-    lock = download_module._locked(used)
-    assert lock is not None
-    fetch(archive(f"{server}/good"), tmp_path)
+    with download_module._lock(used) as ours:
+        assert ours
+        fetch(archive(f"{server}/good"), tmp_path)
     assert not left.exists()
     assert young.exists(), "perhaps about to be locked"
     assert used.exists()
-    os.close(lock)
 
 
 def test_a_destination_that_is_a_file(tmp_path: Path) -> None:
