@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.environment import REPOSITORY, use_cache_folder
+from tests.environment import REPOSITORY, let_cublas_be_deterministic, use_cache_folder
 
-use_cache_folder()  # before anything imports torch
+use_cache_folder()  # both before anything imports torch
+let_cublas_be_deterministic()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -6,6 +6,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def let_cublas_be_deterministic() -> None:
+    """Have cuBLAS give equal bits for equal inputs, which it decides once, from this; the user's setting wins.
+
+    Not for benchmarks: it also leaves cuBLAS less memory to work in.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def use_cache_folder(folder: Path = REPOSITORY / ".cache") -> None:
     """Keep compiled graphs and kernels in `folder`, so that a second run starts warm; the user's setting wins."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))

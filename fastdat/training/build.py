@@ -70,8 +70,8 @@ def build_trainer(
     trainer = Trainer(
         netG,
         netD,
-        _adam(netG, config, device),
-        _adam(netD, config, device),
+        _adam(netG, config),
+        _adam(netD, config),
         _batches(config, data, device),
         config,
         outdir,
@@ -140,11 +140,9 @@ def _reader(config: TrainConfig, split: str) -> Callable[[], ImageSet]:
     return read
 
 
-def _adam(net: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Adam:
-    cuda = device.type == "cuda"
-    # On a GPU the rate is a tensor, which a captured graph reads anew each time.
-    lr = torch.tensor(config.lr, device=device) if cuda else config.lr
-    return torch.optim.Adam(net.parameters(), lr=lr, betas=config.betas, fused=True, capturable=cuda)
+def _adam(net: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+    # capturable=True is for steps that a CUDA graph replays: torch warns of one that is stepped without a graph.
+    return torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas, fused=True)
 
 
 def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -> Any:
