@@ -103,6 +103,13 @@ def test_info_nce_stands_large_scores() -> None:
     assert local.grad.isfinite().all()
 
 
+def test_info_nce_compiles_without_a_warning() -> None:
+    """torch 2.11 warns of what becomes of ``Tensor.diagonal`` there."""
+    local, whole = torch.randn(3, 5, 2), torch.randn(3, 5)
+    compiled = torch.compile(info_nce, fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(local, whole), info_nce(local, whole))
+
+
 def test_local_features_are_rectified() -> None:
     D = InfoMaxGANDiscriminator(32, ndf=4).eval()
     x = torch.rand(2, 3, 32, 32) * 2 - 1
