@@ -18,6 +18,7 @@ from torch import Tensor
 from fastdat.kernels.differentiable import differentiable
 from fastdat.kernels.offline import Variant
 from fastdat.kernels.reference import check_attack_coefficients
+from fastdat.kernels.rounding import divide
 
 BLOCK = 1024
 """Logits a program handles at once."""
@@ -32,7 +33,7 @@ def log1p_exp_of_minus(u):
     """``log(1 + exp(-u))``, u >= 0, to full precision: ``log(w) e / (w - 1)``, w = 1 + e, takes back w's rounding."""
     e = tl.exp(-u)
     w = 1.0 + e
-    return tl.where(w == 1.0, e, tl.log(w) * (e / tl.where(w == 1.0, 1.0, w - 1.0)))
+    return tl.where(w == 1.0, e, tl.log(w) * divide(e, tl.where(w == 1.0, 1.0, w - 1.0)))
 
 
 @triton.jit
@@ -46,7 +47,7 @@ def softplus(t):
 def sigmoid(t):
     """Slope of ``softplus``."""
     e = tl.exp(-tl.abs(t))
-    return tl.where(t > 20.0, 1.0, tl.where(t < 0.0, e, 1.0) / (1.0 + e))
+    return tl.where(t > 20.0, 1.0, divide(tl.where(t < 0.0, e, 1.0), 1.0 + e))
 
 
 @triton.jit

@@ -64,6 +64,7 @@ from fastdat.kernels.multi_tensor import (
 )
 from fastdat.kernels.offline import Variant
 from fastdat.kernels.reference import check_spectral_norm
+from fastdat.kernels.rounding import divide, square_root
 from fastdat.kernels.spectral_norm_backward import backward_everywhere
 
 # Where a pass takes its vector from.
@@ -101,8 +102,8 @@ def _rows_kernel(
         scale = 1.0
     elif SOURCE == WORK:
         p_v = p_work + o_v
-        norm = tl.sqrt(sum_of(p_work + of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT), P))
-        scale = 1.0 / tl.maximum(norm, eps)
+        norm = square_root(sum_of(p_work + of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT), P))
+        scale = divide(1.0, tl.maximum(norm, eps))
     else:
         p_v = p_state + o_v
         scale = 1.0
@@ -160,8 +161,8 @@ def _columns_kernel(
         scale = 1.0
     else:
         p_u = p_work + o_u
-        norm = tl.sqrt(sum_of(p_work + of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT), P))
-        scale = 1.0 / tl.maximum(norm, eps)
+        norm = square_root(sum_of(p_work + of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT), P))
+        scale = divide(1.0, tl.maximum(norm, eps))
 
     places = i_local * C + tl.arange(0, C)
     m_cols = places < n_cols
@@ -216,16 +217,16 @@ def _divide_kernel(
     if LAST == START:
         sigma = total
     else:
-        bound = tl.maximum(tl.sqrt(total), eps)
-        sigma = total / bound
+        bound = tl.maximum(square_root(total), eps)
+        sigma = divide(total, bound)
         last = tl.load(p_work + o_last + k, mask=k < n_last, other=0.0)
-        tl.store(p_state + o_last + k, last / bound, mask=k < n_last)
+        tl.store(p_state + o_last + k, divide(last, bound), mask=k < n_last)
     layer = index_of_layer(i, LAYERS)
     tl.store(p_sigma + layer, sigma, mask=i_local == 0)
     m = k < size_of_layer(i, LAYERS, ALIGNED)
     w = tl.load(pointer_of_layer(i, p_weights, LAYERS, ALIGNED) + k, mask=m, other=0.0).to(ACC)
     p_out = pointer_of_layer(i, p_outs, LAYERS, ALIGNED)
-    tl.store(p_out + k, (w / sigma).to(p_out.dtype.element_ty), mask=m)
+    tl.store(p_out + k, divide(w, sigma).to(p_out.dtype.element_ty), mask=m)
 
 
 # --- operator ------------------------------------------------------------------------------------------------------

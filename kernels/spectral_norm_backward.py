@@ -50,6 +50,7 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.rounding import divide
 
 COMBINE_TILE = (16, 128)
 BLOCKS_A_DOT = 8
@@ -103,7 +104,7 @@ def _combine_kernel(
     layer = index_of_layer(i, LAYERS)
     sigma = tl.load(p_sigma + layer)
     dot = sum_of(p_dots + of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT), P)
-    along = tl.load(p_grad_sigma + layer) - dot / sigma / sigma
+    along = tl.load(p_grad_sigma + layer) - divide(divide(dot, sigma), sigma)
 
     across = (n_cols + C - 1) // C
     rows = (i_local // across) * R + tl.arange(0, R)
@@ -116,7 +117,7 @@ def _combine_kernel(
     k = rows[:, None] * n_cols + places[None, :]
     m = m_rows[:, None] & m_cols[None, :]
     g = tl.load(p_grad + k, mask=m, other=0.0).to(ACC)
-    dw = g / sigma + along * (u[:, None] * v[None, :])
+    dw = divide(g, sigma) + along * (u[:, None] * v[None, :])
     tl.store(p_out + k, dw.to(p_out.dtype.element_ty), mask=m)
 
 
