@@ -23,6 +23,16 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
     return float((value.double() - expected.double()).norm() / expected.double().norm())
 
 
+def rounding_bound(
+    D: nn.Module, xr: Tensor, xf: Tensor, config: DATConfig, loss: Any, exact: Tensor, **arguments: Any
+) -> float:
+    """How far gradients in D's own precision, on its device, may be from ``exact`` (P,): three times as far as those
+    of the eager reference are there, and 1e-5 at least. ``arguments`` are those of dat_step; D is left as it is."""
+    plain = copy.deepcopy(D)
+    fastdat.reference.dat_step(plain, xr, xf, config, loss, **arguments).backward()
+    return max(1e-5, 3 * relative_error(gradients(plain).to(exact.device), exact))
+
+
 def assert_step_matches(
     D: nn.Module,
     xr: Tensor,

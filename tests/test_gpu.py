@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
 import fastdat
 from fastdat import DATConfig
 from fastdat.nets import SNGANDiscriminator
-from tests.compare import gradients, relative_error
+from tests.compare import gradients, relative_error, rounding_bound
 from tests.discriminators import batch, make
 
 pytestmark = pytest.mark.gpu
@@ -34,7 +37,11 @@ def cuda(x: object) -> object:
 @ORDERS
 @pytest.mark.parametrize("compile", [False, True, "reduce-overhead"])
 @pytest.mark.parametrize(
-    "kind", ["mlp", "spectral", "spectral-hook", "batchnorm", "conditional", "two-heads"]
+    "kind",
+    [
+        pytest.param("spectral", marks=pytest.mark.smoke),
+        *("mlp", "spectral-hook", "batchnorm", "conditional", "two-heads"),
+    ],
 )
 def test_as_exact_as_on_the_cpu(kind: str, compile: bool | str, second_order: bool) -> None:
     """fp32 on the device against the reference in fp64 on the CPU."""
@@ -42,12 +49,12 @@ def test_as_exact_as_on_the_cpu(kind: str, compile: bool | str, second_order: bo
     config = replace(STRONG, second_order=second_order)
     ours = copy.deepcopy(D).float().cuda()
     fastdat.reference.dat_step(D, xr, xf, config, "gan", **args).backward()
+    given = (xr.float().cuda(), xf.float().cuda(), config, "gan")
     args = {name: cuda(value) for name, value in args.items()}
-    loss, info = fastdat.dat_step(
-        ours, xr.float().cuda(), xf.float().cuda(), config, "gan", compile=compile, with_info=True, **args
-    )
+    bound = rounding_bound(ours, *given, gradients(D), **args)
+    loss, info = fastdat.dat_step(ours, *given, compile=compile, with_info=True, **args)
     loss.backward()
-    assert relative_error(gradients(ours).cpu(), gradients(D)) <= 1e-5
+    assert relative_error(gradients(ours).cpu(), gradients(D)) <= bound
     assert info.xr_adv.is_cuda
     for name, buffer in D.named_buffers():
         torch.testing.assert_close(
@@ -77,18 +84,24 @@ def test_bf16_channels_last_at_full_width(second_order: bool) -> None:
 @pytest.mark.parametrize("compile", [True, "reduce-overhead"])
 def test_losses_outlive_the_next_step(compile: bool | str) -> None:
     """Replayed CUDA graphs write to the same memory each time; a loss kept for later must not change."""
-    D = make("mlp", torch.float32).cuda()
-    data = [tuple(x.cuda() for x in batch("mlp", dtype=torch.float32)[:2]) for _ in range(4)]
-    losses = [fastdat.dat_step(D, xr, xf, STRONG, "gan", compile=compile) for xr, xf in data]
-    torch.stack(losses).sum().backward()
-    expected = copy.deepcopy(D)
-    expected.zero_grad()
-    torch.stack(
-        [fastdat.reference.dat_step(expected, xr, xf, STRONG, "gan") for xr, xf in data]
-    ).sum().backward()
-    assert relative_error(gradients(D), gradients(expected)) <= 1e-5
+    D = make("mlp")
+    data = [batch("mlp")[:2] for _ in range(4)]
+
+    def sum_of_gradients(step: Callable[..., Tensor], device: str, dtype: torch.dtype) -> Tensor:
+        """All four losses first, their gradients afterwards."""
+        net = copy.deepcopy(D).to(device, dtype)
+        losses = [step(net, xr.to(device, dtype), xf.to(device, dtype), STRONG, "gan") for xr, xf in data]
+        torch.stack(losses).sum().backward()
+        return gradients(net).cpu()
+
+    reference = fastdat.reference.dat_step
+    exact = sum_of_gradients(reference, "cpu", torch.float64)
+    bound = 3 * relative_error(sum_of_gradients(reference, "cuda", torch.float32), exact)
+    found = sum_of_gradients(partial(fastdat.dat_step, compile=compile), "cuda", torch.float32)
+    assert relative_error(found, exact) <= max(1e-5, bound)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature:UserWarning")
 def test_training_never_synchronises() -> None:
     """Neither the step, its info nor its backward waits for the device."""
     D = make("spectral", torch.float32).cuda()

@@ -52,6 +52,7 @@ def test_every_side_has_its_own_function(reduction: str, real: str, device: str)
         torch.testing.assert_close(found, plain, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.smoke
 @REDUCTIONS
 def test_targets_of_the_first_step(reduction: str, device: str) -> None:
     clean, now = logits(70, torch.float64, device)

@@ -54,7 +54,11 @@ def assert_matches_reference(
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (5, 1), (2, 63), (3, 1023), (2, 1024), (2, 4099), (17, 4099), (3,)]
+    "shape",
+    [
+        *((1, 1), (5, 1), (2, 63), (3, 1023), (2, 1024), (17, 4099), (3,)),
+        pytest.param((2, 4099), marks=pytest.mark.smoke),
+    ],
 )
 @pytest.mark.parametrize(("delta_clip", "bounds"), LIMITS)
 def test_sizes(shape: tuple[int, ...], delta_clip: float | None, bounds: Any, device: str) -> None:
@@ -220,7 +224,7 @@ def gradients(which: Any, given: tuple[Tensor, ...], upstream: Tensor, *limits: 
     return *first, *second
 
 
-@pytest.mark.parametrize("clip_from", [0, 2])
+@pytest.mark.parametrize("clip_from", [0, pytest.param(2, marks=pytest.mark.smoke)])
 @pytest.mark.parametrize(("delta_clip", "bounds"), LIMITS)
 def test_gradients_match_the_plain_formula(
     delta_clip: float | None, bounds: Any, clip_from: int, device: str

@@ -41,7 +41,7 @@ def doubled(*groups: list[Tensor]) -> list[list[Tensor]]:
 
 
 @ORDERS
-@pytest.mark.parametrize("iterations", [0, 1, 2])
+@pytest.mark.parametrize("iterations", [0, pytest.param(1, marks=pytest.mark.smoke), 2])
 def test_as_accurate_as_the_plain_formula(
     iterations: int, u_first: bool, device: str, deterministic: None
 ) -> None:
@@ -150,6 +150,7 @@ def test_a_weight_of_zeros_is_what_torch_makes_of_it(device: str) -> None:
     torch.testing.assert_close(found[:3], plain[:3], equal_nan=True)
 
 
+@pytest.mark.smoke
 @ORDERS
 def test_gradients(u_first: bool, device: str, deterministic: None) -> None:
     """Also of sigma, also for gradients in another layout than their weight's."""

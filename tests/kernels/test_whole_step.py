@@ -10,7 +10,7 @@ import torch
 
 import fastdat
 from fastdat import DATConfig
-from tests.compare import assert_step_matches, gradients, relative_error
+from tests.compare import assert_step_matches, gradients, relative_error, rounding_bound
 from tests.discriminators import batch, make
 from tests.test_step import STRONG
 
@@ -70,12 +70,12 @@ def test_compiled(second_order: bool, microbatch: int | None, device: str) -> No
     D, (xr, xf, _) = make("spectral", torch.float32), batch("spectral", m=4, dtype=torch.float32)
     config = replace(STRONG, seed="eq10", second_order=second_order)
     ours, plain = copy.deepcopy(D).to(device), copy.deepcopy(D).double()
-    loss, info = fastdat.dat_step(
-        ours, xr.to(device), xf.to(device), config, "gan", microbatch=microbatch, with_info=True
-    )
-    loss.backward()
     fastdat.reference.dat_step(plain, xr.double(), xf.double(), config, "gan").backward()
-    assert relative_error(gradients(ours).cpu(), gradients(plain)) <= 1e-5
+    given = (xr.to(device), xf.to(device), config, "gan")
+    bound = rounding_bound(ours, *given, gradients(plain))
+    loss, info = fastdat.dat_step(ours, *given, microbatch=microbatch, with_info=True)
+    loss.backward()
+    assert relative_error(gradients(ours).cpu(), gradients(plain)) <= bound
     assert 0 <= float(info.clipped_real) <= 1
 
 
