@@ -11,20 +11,26 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.convolution_cases import convolution_cases
 from bench.interleaved import ReplayClock
-from bench.kernel_measure import KernelMeasurement, measure
+from bench.kernel_measure import KernelMeasurement, count_all_launches, measure
 from bench.kernel_report import KERNELS
 from bench.kernel_workloads import FASTDAT, Case, cases
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CASES = [*(convolution_cases(DEVICE) if DEVICE.type == "cuda" else ()), *cases(DEVICE)]
 ROUNDS, REPEATS = (20, 10) if DEVICE.type == "cuda" else (15, 3)
 CLOCK = ReplayClock()
+LAUNCH_SECONDS = 15
+"""For counting launches; the cases that come later have none."""
 LAST_START = time.monotonic() + float(os.environ.get("FASTDAT_BENCH_SECONDS", "inf"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test a case and provider, in the order of the cases."""
-    pairs = [(case, provider) for case in cases(DEVICE) for provider in case.provider_names()]
+    if "case" not in metafunc.fixturenames:
+        return
+    pairs = [(case, provider) for case in CASES for provider in case.provider_names()]
     ids = [f"{case.name}-{provider}" for case, provider in pairs]
     metafunc.parametrize(("case", "provider"), pairs, ids=ids)
 
@@ -62,3 +68,18 @@ def bench_kernel(benchmark: BenchmarkFixture, measurement: KernelMeasurement, pr
     benchmark.extra_info.update(measurement.summary(provider))
     assert result.timing is not None, result.problem
     benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(result.timing))
+
+
+def bench_launches(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+    """Count the launches of each provider; last, since the profiler that counts them may slow what follows."""
+    if DEVICE.type != "cuda":
+        pytest.skip("launches are those on a GPU")
+    benchmark.group = "launches"
+
+    def count() -> None:
+        last_start = time.monotonic() + LAUNCH_SECONDS
+        for measurement in request.config.stash[KERNELS]:
+            if time.monotonic() < last_start:
+                benchmark.extra_info[measurement.case.name] = count_all_launches(measurement)
+
+    benchmark.pedantic(count, rounds=1)

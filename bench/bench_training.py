@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.interleaved import ReplayClock, Timing, interleave
+from bench.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat.data import ImageSet, load_cifar10
 from fastdat.training import Trainer, build_trainer, preset
 from fastdat.training.display import Lines
@@ -67,7 +67,8 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
             for _ in range(BLOCK):
                 trainer._step(trainer.done)
 
-        yield interleave({"bare steps": bare, "trainer": loop}, cuda=CUDA, rounds=rounds, warmup=1)
+        clock = as_called(reals[0].device)
+        yield interleave({"bare steps": bare, "trainer": loop}, clock, rounds=rounds, warmup=1)
         trainer.folder.close()
     torch.compiler.reset()
 

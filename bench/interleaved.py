@@ -40,19 +40,22 @@ class Timing:
         }
 
 
+Clock = Callable[[Step, int], float]
+"""(step, repeats) -> seconds a step, the mean of ``repeats`` in a row."""
+
+
 def interleave(
-    steps: Mapping[str, Step], *, cuda: bool, rounds: int, repeats: int = 1, warmup: int = 2
+    steps: Mapping[str, Step], clock: Clock, *, rounds: int, repeats: int = 1, warmup: int = 2
 ) -> dict[str, Timing]:
     """Time each step `rounds` times.
 
     Args:
         steps: name -> one step, which brings its own inputs.
-        cuda: read the device's clock (events) rather than the host's.
+        clock: what reads the time; `as_called` for what a program waits.
         rounds: timings a step.
         repeats: steps that one timing spans; the timing is their mean.
         warmup: untimed rounds before.
     """
-    clock = _device_seconds if cuda else _host_seconds
     order = list(steps)
     shuffle = random.Random(0).shuffle
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -65,14 +68,19 @@ def interleave(
     return {name: Timing(times) for name, times in seconds.items()}
 
 
-def _host_seconds(step: Step, repeats: int) -> float:
+def as_called(device: torch.device) -> Clock:
+    """The clock of steps that a program calls one after another: what is slower, the host or the device, decides."""
+    return _events if device.type == "cuda" else _host
+
+
+def _host(step: Step, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         step()
     return (time.perf_counter() - start) / repeats
 
 
-def _device_seconds(step: Step, repeats: int) -> float:
+def _events(step: Step, repeats: int) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.interleaved import Step, Timing, interleave
+from bench.device_time import captured, count_launches
+from bench.interleaved import Step, Timing, as_called, interleave
 from bench.kernel_workloads import Case, Provider
 
-SLACK = 1e-6
-"""Relative error that is never held against a provider."""
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}
 MOST_SETS = 128
 LARGEST_GRAPH = 1 << 30
@@ -37,7 +36,7 @@ class Result:
     compile_seconds: float | None = None
     """Time of the first call."""
     launches: int | None = None
-    """Kernels on the device in one call; None on a CPU."""
+    """Kernels on the device in one call, where `count_all_launches` has counted them."""
     timing: Timing | None = None
     """Of calls as a program makes them: where the device waits for the host, that counts."""
     graph_timing: Timing | None = None
@@ -72,7 +71,6 @@ class KernelMeasurement:
             "case": self.case.name, "kernel": self.case.kernel, **self.case.facts, "provider": provider,
             "bytes": self.case.bytes, "input_sets": self.copies, "copy_gb_per_s": self.copy_rate / 1e9,
             "error": result.error, "error_limit": result.limit, "first_call_s": result.compile_seconds,
-            "launches": result.launches,
         }  # fmt: skip
         if result.timing is not None:
             facts |= result.timing.summary()
@@ -95,7 +93,7 @@ def measure(case: Case, rounds: int, repeats: int) -> KernelMeasurement:
     exact = case.exact(inputs[0])
     providers = {provider.name: provider for provider in case.providers()}
     eager = next(iter(providers.values()))
-    limit = 2 * relative_error(eager.call(eager.prepare(inputs[0])), exact) + SLACK
+    limit = 2 * relative_error(eager.call(eager.prepare(inputs[0])), exact) + case.slack
     results, steps = {}, dict[str, Step]()
     for name in case.provider_names():
         if name not in providers:
@@ -105,22 +103,35 @@ def measure(case: Case, rounds: int, repeats: int) -> KernelMeasurement:
         if results[name].problem is None:
             steps[name] = Rotating(providers[name], inputs)
     del exact
+    cuda = case.device.type == "cuda"
     graphs: dict[str, Step] = {}
-    if case.device.type == "cuda":
-        for name, step in steps.items():
-            results[name].launches = count_launches(step)
-            graph = captured(step, count) if case.input_bytes <= LARGEST_GRAPH else None
-            if graph is not None:
-                graphs[_of_graph(name)] = graph
+    if cuda and case.input_bytes <= LARGEST_GRAPH:
+        found = {_of_graph(name): captured(step, count) for name, step in steps.items()}
+        graphs = {name: graph for name, graph in found.items() if graph is not None}
     copy = Copy(case.device)
-    timings = interleave(
-        {**steps, **graphs, _COPY: copy}, cuda=case.device.type == "cuda", rounds=rounds, repeats=repeats
-    )
+    all_steps: dict[str, Step] = {**steps, **graphs, _COPY: copy}
+    timings = interleave(all_steps, as_called(case.device), rounds=rounds, repeats=repeats)
     for name in steps:
         results[name].timing = timings[name]
         if _of_graph(name) in timings:
             results[name].graph_timing = Timing([s / count for s in timings[_of_graph(name)].seconds])
     return KernelMeasurement(case, count, copy.bytes / timings[_COPY].median, results)
+
+
+def count_all_launches(measurement: KernelMeasurement) -> dict[str, int | None]:
+    """Count the launches of each provider that was timed, and note them in its result.
+
+    For when all timings of the process are taken: the profiler stays attached to the device.
+    """
+    case = measurement.case
+    inputs, counts = case.inputs(0), dict[str, int | None]()
+    for provider in case.providers():
+        result = measurement.results[provider.name]
+        if result.timing is not None:
+            counts[provider.name] = result.launches = count_launches(
+                partial(provider.call, provider.prepare(inputs))
+            )
+    return counts
 
 
 _COPY = "a large copy"
@@ -190,39 +201,3 @@ class Copy:
 
     def __call__(self) -> object:
         return self._target.copy_(self._source)
-
-
-def captured(step: Step, calls: int) -> Step | None:
-    """`calls` calls as one CUDA graph; None where they cannot be captured."""
-    graph = torch.cuda.CUDAGraph()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about autograd on two streams: nothing is added up here
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        try:
-            with torch.cuda.graph(graph):
-                for _ in range(calls):
-                    step()
-        except RuntimeError:
-            return None
-    replay: Step = graph.replay
-    return replay
-
-
-def count_launches(step: Step) -> int | None:
-    """Kernels, copies and fills on the device in one call; None where the profiler sees none."""
-    from torch.profiler import ProfilerActivity, profile
-
-    step()
-    torch.cuda.synchronize()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the profiler's own cycles
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            step()
-            torch.cuda.synchronize()
-    count = sum(event.device_type.name == "CUDA" for event in profiler.events() or ())
-    return count or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import torch
 
 from bench import correctness, flops, workloads
-from bench.interleaved import MatrixProduct, Step, Timing, interleave
+from bench.device_time import captured, count_launches, of_device, of_host
+from bench.interleaved import MatrixProduct, Step, Timing, as_called, interleave
 from bench.workloads import Variant, Workload
+
+LARGEST_GRAPH = 4 << 30
+"""Device memory of a step above which no graph of it is made: the graphs would fill the device, and the host is not
+what such a step waits for."""
 
 
 @dataclass
@@ -29,7 +35,16 @@ class Result:
     peak_bytes: int | None = None
     """Device memory that the step needs beyond parameters and batches."""
     timing: Timing | None = None
-    """None where the gradients are wrong: such a variant is not timed."""
+    """Of steps as a program takes them: the slower of host and device. None where the gradients are wrong: such a
+    variant is not timed."""
+    device_timing: Timing | None = None
+    """Of the device alone; None on a CPU."""
+    device_clock: str | None = None
+    """"graph": the steps were replayed as a CUDA graph; "calls": they were called, the host far ahead."""
+    host_timing: Timing | None = None
+    """Until the host has asked for the step; None on a CPU."""
+    launches: int | None = None
+    """Kernels, copies and fills on the device in one step."""
 
     @property
     def correct(self) -> bool:
@@ -38,6 +53,11 @@ class Result:
     @property
     def flops_in_forwards(self) -> float:
         return self.flops / self.forward_flops
+
+    @property
+    def work_timing(self) -> Timing | None:
+        """Of the machine that computes: the device where there is one."""
+        return self.device_timing or self.timing
 
 
 @dataclass
@@ -49,6 +69,8 @@ class Measurement:
     peak_flops_per_second: float
     """Of a matrix product in the workload's precision."""
     results: dict[str, Result]
+    left_out: tuple[str, ...] = ()
+    """Variants for which no time was left."""
 
     def summary(self, name: str) -> dict[str, Any]:
         """Everything known of a variant, for the JSON."""
@@ -68,8 +90,14 @@ class Measurement:
             "matmul_peak_tflops": self.peak_flops_per_second / 1e12,
         }
         if result.timing is not None:
-            rate = result.flops / result.timing.median
             facts |= result.timing.summary()
+        for prefix, timing in (("device", result.device_timing), ("host", result.host_timing)):
+            if timing is not None:
+                facts |= {f"{prefix}_{key}": value for key, value in timing.summary().items()}
+        if result.device_clock is not None:
+            facts |= {"device_clock": result.device_clock, "launches": result.launches}
+        if result.work_timing is not None:
+            rate = result.flops / result.work_timing.median
             facts |= {
                 "tflops": rate / 1e12,
                 "percent_of_matmul_peak": 100 * rate / self.peak_flops_per_second,
@@ -77,23 +105,72 @@ class Measurement:
         return facts
 
 
-def measure(workload: Workload, rounds: int, repeats: int, cifar10: Path | None) -> Measurement:
+def measure(
+    workload: Workload, rounds: int, repeats: int, cifar10: Path | None, seconds: float = float("inf")
+) -> Measurement:
     """Check every variant, then time in turns those that compute the right gradients, and a matrix product.
+
+    On a GPU a step is timed three times: as a program calls it, the device alone, and the host alone.
 
     Args:
         workload: what to measure.
         rounds, repeats: as of `interleave`.
         cifar10: the folder of the real images; None for noise.
+        seconds: after these no further variant is looked at, and those that were are timed.
     """
     steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
-    results = {name: _examine(step) for name, step in steps.items()}
+    results, left_out = dict[str, Result](), list[str]()
+    last_start = time.monotonic() + seconds
+    for name, step in steps.items():
+        if results and time.monotonic() > last_start:
+            left_out.append(name)
+        else:
+            results[name] = _examine(step)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
-    timed: dict[str, Step] = {name: step for name, step in steps.items() if results[name].correct}
-    timings = interleave({**timed, "product": product}, cuda=workload.cuda, rounds=rounds, repeats=repeats)
+    timed = {name: step for name, step in steps.items() if name in results and results[name].correct}
+    everything: dict[str, Step] = {**timed, _PRODUCT: product}
+    timings = interleave(everything, as_called(workload.device), rounds=rounds, repeats=repeats)
     for name in timed:
         results[name].timing = timings[name]
-    rate = product.flops / timings["product"].median
-    return Measurement(workload, workload.data(cifar10), rate, results)
+    of_product = timings[_PRODUCT]
+    if workload.cuda:
+        of_product = _apart(timed, product, results, rounds, repeats)
+    rate = product.flops / of_product.median
+    return Measurement(workload, workload.data(cifar10), rate, results, tuple(left_out))
+
+
+_PRODUCT = "a matrix product"
+
+
+def _apart(
+    steps: Mapping[str, workloads.Step],
+    product: MatrixProduct,
+    results: dict[str, Result],
+    rounds: int,
+    repeats: int,
+) -> Timing:
+    """Time host and device by themselves, then count launches; returns the device's timing of the matrix product."""
+    for name, timing in interleave(steps, of_host, rounds=rounds).items():
+        results[name].host_timing = timing
+    pool = torch.cuda.graph_pool_handle()
+    on_device: dict[str, Step] = {_PRODUCT: product}
+    calls = dict.fromkeys([_PRODUCT, *steps], 1)
+    for name, step in steps.items():
+        graph = None
+        if not step.variant.replays_itself and (results[name].peak_bytes or 0) <= LARGEST_GRAPH:
+            graph = captured(step, repeats, pool)
+        on_device[name] = graph or step
+        calls[name] = repeats if graph else 1
+        results[name].device_clock = "graph" if graph else "calls"
+    timings = {
+        name: Timing([s / calls[name] for s in timing.seconds])
+        for name, timing in interleave(on_device, of_device, rounds=rounds).items()
+    }
+    for name in steps:
+        results[name].device_timing = timings[name]
+    for name, step in steps.items():  # after all timings, for the profiler's sake
+        results[name].launches = count_launches(step)
+    return timings[_PRODUCT]
 
 
 def _examine(step: workloads.Step) -> Result:

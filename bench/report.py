@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.interleaved import Timing
 from bench.measure import Measurement, Result
 
 MEASUREMENTS = pytest.StashKey[list[Measurement]]()
@@ -15,7 +16,7 @@ MEASUREMENTS = pytest.StashKey[list[Measurement]]()
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio of two variants' median times, and the most it should be."""
+    """A ratio of two variants' median times, on a GPU the device's, and the most it should be."""
 
     numerator: str
     denominator: str
@@ -44,35 +45,59 @@ def tables(measurement: Measurement) -> Iterator[str]:
     yield f"{workload.name}: {measurement.data}; matrix product {peak:.3g} TFLOP/s; D's forward pass F = " + (
         f"{next(iter(measurement.results.values())).forward_flops / 1e9:.2f} GFLOP"
     )
+    apart = f"{'device ms':>11}{'host ms':>9}{'launches':>10}" if workload.cuda else ""
     yield (
-        f"{'step':26}{'median ms':>10}{'q20':>9}{'q80':>9}{'n':>4}{'FLOPs':>8}{'floor':>8}{'of peak':>9}"
+        f"{'step':42}{'median ms':>10}{'q20':>9}{'q80':>9}{'n':>4}{apart}{'FLOPs':>8}{'floor':>8}{'of peak':>9}"
         f"{'memory':>10}{'compile':>9}{'error':>9}"
     )
     for name, result in measurement.results.items():
         yield _row(name, result, measurement)
+    for name in measurement.left_out:
+        yield f"{name:42} not measured: no time was left"
     yield from _ratios(measurement)
 
 
 def _row(name: str, result: Result, measurement: Measurement) -> str:
     if result.timing is None:
         return (
-            f"{name:26} not timed: gradients off by {result.error:.2g}, where {result.limit:.2g} is allowed"
+            f"{name:42} not timed: gradients off by {result.error:.2g}, where {result.limit:.2g} is allowed"
         )
     facts = measurement.summary(name)
     memory = "-" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f} MiB"
     compile_time = "-" if result.compile_seconds is None else f"{result.compile_seconds:.1f} s"
     return (
-        f"{name:26}{facts['median_ms']:10.2f}{facts['q20_ms']:9.2f}{facts['q80_ms']:9.2f}{facts['n']:4}"
+        f"{name:42}{facts['median_ms']:10.2f}{facts['q20_ms']:9.2f}{facts['q80_ms']:9.2f}{facts['n']:4}"
+        f"{_apart(result) if measurement.workload.cuda else ''}"
         f"{result.flops_in_forwards:6.2f} F{facts['percent_of_floor']:7.0f}%{facts['percent_of_matmul_peak']:8.0f}%"
         f"{memory:>10}{compile_time:>9}{result.error:9.1g}"
     )
 
 
+def _apart(result: Result) -> str:
+    """Device, host and launches of a row on a GPU; an asterisk where the device was timed call by call."""
+    device, host = (
+        "-" if timing is None else f"{timing.median * 1e3:.2f}"
+        for timing in (result.device_timing, result.host_timing)
+    )
+    mark = "*" if result.device_clock == "calls" else " "
+    launches = "-" if result.launches is None else str(result.launches)
+    return f"{device:>10}{mark}{host:>9}{launches:>10}"
+
+
 def _ratios(measurement: Measurement) -> Iterator[str]:
+    """Each goal: by the device's time where there is one, and beside it by the time of calls."""
     for goal in GOALS:
-        above, below = (measurement.results[name].timing for name in (goal.numerator, goal.denominator))
-        if above is None or below is None:
+        pair = [measurement.results.get(name) for name in (goal.numerator, goal.denominator)]
+        if any(result is None or result.timing is None for result in pair):
             continue
-        ratio = above.median / below.median
-        pair = f"{goal.numerator} / {goal.denominator}"
-        yield f"  {pair:45} {ratio:5.2f}   {goal.verdict(ratio, cuda=measurement.workload.cuda)}"
+        name = f"{goal.numerator} / {goal.denominator}"
+        work, called = (
+            _ratio([getattr(result, clock) for result in pair]) for clock in ("work_timing", "timing")
+        )
+        verdict = goal.verdict(work, cuda=measurement.workload.cuda)
+        beside = f"   as called {called:.2f}" if measurement.workload.cuda else ""
+        yield f"  {name:45} {work:5.2f}   {verdict}{beside}"
+
+
+def _ratio(timings: list[Timing]) -> float:
+    return timings[0].median / timings[1].median

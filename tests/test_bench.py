@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from bench import correctness, eager_baselines, flops, gpu_check, report, workloads
-from bench.interleaved import ReplayClock, Timing, interleave
-from bench.measure import Measurement, Result
-from bench.workloads import VARIANTS, Step, Variant, Workload
+from bench import correctness, eager_baselines, flops, report, workloads
+from bench.interleaved import ReplayClock, Timing, as_called, interleave
+from bench.measure import Measurement, Result, measure
+from bench.workloads import VARIANTS, Step, Variant, Workload, variants_of
 from fastdat import DATConfig
 from fastdat.nets import SNGANDiscriminator
 
@@ -63,7 +61,7 @@ def test_check_leaves_the_discriminator_alone() -> None:
 )
 def test_steps_run_on_their_floor(config: DATConfig, passes: int) -> None:
     """Clean pass and input gradient for each attack step, then forward and backward: no FLOP more."""
-    step = small_step(workloads._fastdat("step", config, passes, image_gradient=config.second_order))
+    step = small_step(workloads._fastdat("step", config, passes))
     batch = next(step.batches)
     floor = flops.floor(step.variant, step.D, batch, WORKLOAD)
     # In second order the last layer's constant seeds spare a product that the floor, in whole passes, counts.
@@ -73,7 +71,7 @@ def test_steps_run_on_their_floor(config: DATConfig, passes: int) -> None:
 def test_interleave_times_every_step_in_every_round() -> None:
     calls: list[str] = []
     steps = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    timings = interleave(steps, cuda=False, rounds=5, repeats=2, warmup=1)
+    timings = interleave(steps, as_called(torch.device("cpu")), rounds=5, repeats=2, warmup=1)
     assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 5, "b": 5}
     rounds = [calls[i : i + 4] for i in range(0, len(calls), 4)]
     assert len(rounds) == 6
@@ -100,24 +98,74 @@ def test_report_gives_no_speed_to_wrong_gradients() -> None:
     wrong = results["fastdat DAT"]
     wrong.error, wrong.timing = 1.0, None
     text = "\n".join(report.tables(Measurement(WORKLOAD, "noise", 1e12, results)))
-    assert "fastdat DAT                not timed" in text
+    assert "fastdat DAT                                not timed" in text
     assert "fastdat DAT / " not in text
     assert "fastdat DAT second order / fastdat SNGAN" in text
 
 
-def test_gpu_check_stops_pytest_in_time(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    slow = tmp_path / "test_slow.py"
-    slow.write_text("import time\ndef test_slow():\n    time.sleep(60)\n")
-    start = time.monotonic()
-    assert gpu_check.run_pytest([str(slow)], end=start + 3) == "out of time"
-    assert time.monotonic() - start < 30
-    assert gpu_check.run_pytest([str(slow)], end=start) == "out of time"
+def gpu_measurement(monkeypatch: pytest.MonkeyPatch, **milliseconds: tuple[float, float]) -> Measurement:
+    """On a GPU, of (called, device) ms."""
+    names = {"ours": "fastdat DAT", "plain": "fastdat SNGAN", "released": "eager released DAT"}
+    results = {}
+    for short, (called, device) in milliseconds.items():
+        variant = next(variant for variant in VARIANTS if variant.name == names[short])
+        result = Result(variant, error=1e-6, limit=1e-5, flops=5 * 10**9, floor_flops=5, forward_flops=1)
+        result.timing, result.device_timing = Timing([called / 1e3] * 3), Timing([device / 1e3] * 3)
+        result.device_clock, result.host_timing, result.launches = "graph", Timing([0.001] * 3), 134
+        results[variant.name] = result
+    workload = Workload(64, torch.device("cuda"), torch.bfloat16)
+    return Measurement(workload, "noise", 100e12, results, left_out=("fastdat DAT second order",))
 
 
-def test_gpu_check_counts_tests(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tests = tmp_path / "test_two.py"
-    tests.write_text("def test_good(): pass\ndef test_bad(): assert False\n")
-    xml = tmp_path / "report.xml"
-    assert gpu_check.run_pytest([str(tests), f"--junitxml={xml}"], end=time.monotonic() + 60) == "failed"
-    assert gpu_check.counts(xml) == {"tests": 2, "failures": 1, "errors": 0, "skipped": 0}
-    assert gpu_check.counts(tmp_path / "none.xml") == {}
+def test_goals_on_a_gpu_are_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = gpu_measurement(monkeypatch, ours=(4.0, 1.0), plain=(3.0, 0.5), released=(8.0, 6.0))
+    text = "\n".join(report.tables(measured))
+    assert (
+        "fastdat DAT / eager released DAT               0.17   goal <= 0.20: reached   as called 0.50" in text
+    )
+    assert (
+        "fastdat DAT / fastdat SNGAN                    2.00   goal <= 1.70: missed   as called 1.33" in text
+    )
+    assert "fastdat DAT second order                   not measured: no time was left" in text
+    facts = measured.summary("fastdat DAT")
+    assert (facts["median_ms"], facts["device_median_ms"], facts["host_median_ms"]) == (4.0, 1.0, 1.0)
+    assert (facts["launches"], facts["device_clock"]) == (134, "graph")
+    assert facts["percent_of_matmul_peak"] == pytest.approx(5.0)  # 5 GFLOP in 1 ms, of 100 TFLOP/s
+
+
+def test_variants_of_a_gpu() -> None:
+    """Replayed ones beside the default where the host may matter, and cuDNN's choice of algorithms."""
+    device = torch.device("cuda")
+    names = {batch: [v.name for v in variants_of(Workload(batch, device))] for batch in (64, 512, 2048)}
+    assert names[64] == names[512] == [
+        *(variant.name for variant in VARIANTS),
+        "fastdat SNGAN, reduce-overhead", "fastdat DAT, reduce-overhead", "fastdat DAT second order, reduce-overhead",
+        "fastdat DAT, cudnn.benchmark",
+    ]  # fmt: skip
+    assert names[2048] == [v.name for v in variants_of(WORKLOAD)] == [variant.name for variant in VARIANTS]
+    replayed = variants_of(Workload(64, device))[6]
+    assert replayed.loss.keywords == {"config": DATConfig(), "loss": "hinge", "compile": "reduce-overhead"}  # type: ignore[attr-defined]
+
+
+def test_cudnn_benchmark_is_set_for_the_step_alone() -> None:
+    seen = []
+
+    def loss(D: torch.nn.Module, xr: torch.Tensor, xf: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.benchmark)
+        raise ZeroDivisionError
+
+    variant = workloads._with_cudnn_benchmark(dataclasses.replace(VARIANTS[3], loss=loss))
+    with pytest.raises(ZeroDivisionError):
+        variant.loss(torch.nn.Identity(), torch.ones(1), torch.ones(1))
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_no_variant_begins_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is always measured; those left out are named."""
+    steps = [small_step(uncompiled(variant)) for variant in VARIANTS[:3]]
+    monkeypatch.setattr(workloads, "steps", lambda *_: steps)
+    measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None, seconds=0.0)
+    assert list(measured.results) == [VARIANTS[0].name]
+    assert measured.left_out == (VARIANTS[1].name, VARIANTS[2].name)
+    assert measured.results[VARIANTS[0].name].timing is not None

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import gpu_check, kernel_measure, kernel_report
+from bench import kernel_measure, kernel_report
+from bench.convolution_cases import ConvolutionCase, convolution_cases
 from bench.interleaved import Timing
 from bench.kernel_measure import COPY_BYTES, KernelMeasurement, Result, measure, relative_error
 from bench.kernel_workloads import (
     COMPILED,
     EAGER,
     FASTDAT,
+    FOUR_BYTES,
     PARAMETRIZATION,
     SHAPES,
     AttackCoefficients,
@@ -25,10 +27,10 @@ from bench.kernel_workloads import (
     cases,
     has_kernels,
 )
-from tests.environment import REPOSITORY
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL_SHAPES = ((8, 3, 3, 3), (8, 8, 3, 3), (8, 3, 1, 1), (1, 8))
+CONVOLUTIONS = [case for case in convolution_cases(CPU, samples=4, width=8) if case.shape[-1] == 16]
 SMALL: list[Case] = [
     *(
         PerturbClip(2, 8, dtype, channels_last, what, CPU)
@@ -39,6 +41,7 @@ SMALL: list[Case] = [
     AttackCoefficients(5, CPU),
     SpectralNorm("small", SMALL_SHAPES, False, CPU),
     SpectralNorm("small", SMALL_SHAPES, True, CPU),
+    *CONVOLUTIONS,
 ]
 EACH = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 
@@ -120,7 +123,7 @@ def test_every_provider_is_right(case: Case) -> None:
     measured = measure(case, rounds=2, repeats=1)
     assert set(measured.results) == set(case.provider_names())
     for name, result in measured.results.items():
-        if name == FASTDAT:  # without a GPU there is nothing to time
+        if name in (FASTDAT, FOUR_BYTES):  # without a GPU there is nothing to time
             assert result.absent
             continue
         assert result.problem is None, f"{name}: {result.problem}"
@@ -171,6 +174,20 @@ def test_wrong_results_are_not_timed() -> None:
     assert all("gb_per_s" not in measured.summary(name) for name in wrong)
     text = "\n".join(kernel_report.tables([measured]))
     assert "a digit                  not timed: wrong by 1e-05" in text
+
+
+def test_launches_are_counted_apart_from_the_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profiler slows what comes after it: only when all is timed, and only of what was."""
+
+    def count(step) -> int:
+        return len(step())
+
+    monkeypatch.setattr(kernel_measure, "count_launches", count)
+    measured = measure(WithWrongOnes(5, CPU), rounds=2, repeats=1)
+    assert measured.results[EAGER].launches is None
+    assert kernel_measure.count_all_launches(measured) == {EAGER: 3}
+    assert measured.results[EAGER].launches == 3
+    assert measured.results["nan"].launches is None
 
 
 def test_relative_error_is_the_largest_of_all_results() -> None:
@@ -256,11 +273,16 @@ def test_cases(device: torch.device) -> None:
     assert device == CPU or all(case.bytes >= kernel_report.LARGE for case in large)
 
 
-def test_gpu_check_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert next(iter(gpu_check.BENCHMARKS)) == "kernels"
-    monkeypatch.chdir(REPOSITORY)
-    assert gpu_check.gpu_tests() == {
-        "tests of the kernels": ["tests/kernels"],
-        "tests of the step": ["tests/data/test_sampler.py", "tests/test_gpu.py"],
-        "tests of training": ["tests/training/test_devices.py"],
-    }
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=lambda case: case.name)
+def test_both_ways_to_convolve_are_one_function(case: ConvolutionCase) -> None:
+    """In float64, with a width that differs from the channels, against autograd."""
+    case = dataclasses.replace(case, features=5)
+    x, w, g = (t.double().requires_grad_() for t in case.inputs(0))
+    y = torch.nn.functional.conv2d(x, w, padding=1)
+    pooled = case.output[-1] < case.shape[-1]
+    y = torch.nn.functional.avg_pool2d(y, 2) if pooled else y
+    of_x, of_w = torch.autograd.grad(y, (x, w), g)
+    expected = {"forward": y, "input gradient": of_x}.get(getattr(case, "what", ""), of_w)
+    for provider in case.providers():
+        (found,) = provider.call(tuple(t.detach() for t in (x, w, g)))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
