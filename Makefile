@@ -10,6 +10,7 @@ COMPAT_VENV ?= .venv-compat
 PIP_FLAGS ?=
 DEMO_DIR ?= runs/demo
 DEMO_FLAGS ?=
+PART ?=
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 
@@ -83,9 +84,9 @@ bench: $(STAMP) check-compiler
 compat: $(COMPAT_STAMP) check-compiler
 	@$(call RUN_TESTS,$(COMPAT_VENV)/bin)
 
-# Runs on whatever torch, triton and pytest `python3` has there.
+# Runs on whatever torch, triton and pytest `python3` has there. PART="smoke step64" are two of the parts.
 gpu-check:
-	PYTHONPATH=. $(PYTHON) bench/gpu_check.py
+	$(PYTHON) -m bench.gpu_check $(PART)
 
 $(STAMP): pyproject.toml constraints.txt | check-python
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,24 +1,29 @@
-"""GPU tests and benchmarks in one go, on a machine with a GPU and whatever torch, triton and pytest it has.
+"""GPU tests and benchmarks in parts, on a machine with a GPU and whatever torch, triton and pytest it has.
 
-    PYTHONPATH=. python3 bench/gpu_check.py
+    python -m bench.gpu_check [PART ...]        # make gpu-check PART="smoke step64"; all parts without any
 
-Installs nothing, needs no network and ends within 9 minutes. The result is bench/results/<gpu>-<date>.json, which
-holds what was finished even if the time ran out. Exits with 0 when every test and benchmark passed, else with 1.
-FASTDAT_COMMIT names the commit where the tree is a copy without its history.
+Installs nothing and needs no network. Each part ends by itself within its limit, and what it found is then written to
+bench/results/<gpu>-<date>.json, beside what other parts found before; the output is added to the .log beside it.
+Where OUT is set, both are in the folder that it names, too. FASTDAT_COMMIT names the commit where the tree is a
+copy without its history. Exits with 0 when every part passed, with 1 when one did not, with 2 for an unknown part.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-import xml.etree.ElementTree as ET
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import torch
@@ -28,127 +33,186 @@ except ModuleNotFoundError:
         "make gpu-check PYTHON=.venv/bin/python"
     )
 
-from bench import environment
-from fastdat import provenance
+from bench import gpu_records
+from bench.gpu_result import Outcome, Result
 
-SECONDS = 9 * 60
-TEST_SECONDS = 150
-"""For each run of tests."""
-KERNEL_SECONDS = 90
-"""After these bench_kernels begins no further case; its cases come the most wanted first."""
-RESERVE = 10
-"""Seconds kept back for writing the result."""
-BENCHMARKS = {  # name -> what to tell pytest; each is a process of its own, the most wanted first
-    "kernels": ["bench/bench_kernels.py"],
-    "dat_step, batch 64": ["bench/bench_dat_step.py", "-k", "batch64"],
-    "dat_step, batch 512": ["bench/bench_dat_step.py", "-k", "batch512"],
-    "dat_step, batch 2048": ["bench/bench_dat_step.py", "-k", "batch2048"],
-    "training loop": ["bench/bench_training.py"],
-    "data": ["bench/bench_data.py"],
-}
+GRACE = 15.0
+"""Seconds before its limit at which a part gets SIGINT, on which pytest ends in order; at the limit it is killed."""
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Part:
+    """One run of pytest."""
+
+    arguments: tuple[str, ...]
+    """Of pytest."""
+    limit: float
+    """Seconds after which nothing of it is left."""
+    begin_until: float | None = None
+    """Seconds after which a benchmark begins nothing further (FASTDAT_BENCH_SECONDS)."""
+    workers: int | None = None
+    """Processes for tests, where pytest-xdist is installed; None for benchmarks, of which one runs at a time."""
+
+
+def _benchmarks(*selection: str, limit: float) -> Part:
+    return Part((*selection, "--benchmark-only"), limit, begin_until=0.6 * limit)
+
+
+def parts() -> dict[str, Part]:
+    """The most wanted first. Limits are for cold caches on 16 cores; the longest part is half of ten minutes."""
+    tests = gpu_tests()
+    step = "bench/bench_dat_step.py"
+    return {
+        "smoke": Part((*tests, "-m", "gpu and smoke"), limit=100, workers=8),
+        "step64": _benchmarks(step, "-k", "batch64", limit=300),
+        "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
+        "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),
+        "step512": _benchmarks(step, "-k", "batch512", limit=300),
+        "step2048": _benchmarks(step, "-k", "batch2048", limit=300),
+        "loop": _benchmarks("bench/bench_training.py", "bench/bench_data.py", limit=240),
+    }
+
+
+def gpu_tests() -> list[str]:
+    """Files and folders with GPU tests: the others may import what is not installed.
+
+    Tests in tests/kernels are marked as they are collected, all others name the mark.
+    """
+    files = sorted(Path("tests").rglob("test_*.py"))
+    marked = [str(path) for path in files if "pytest.mark.gpu" in path.read_text()]
+    return ["tests/kernels", *(path for path in marked if not path.startswith("tests/kernels"))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    known = parts()
+    parser = argparse.ArgumentParser(prog="gpu-check", description="GPU tests and benchmarks, in parts.")
+    parser.add_argument(
+        "part", nargs="*", help=f"{', '.join(known)}; all of them, in this order, without any"
+    )
+    wanted = parser.parse_args(arguments).part or list(known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        parser.error(f"there is no part {', '.join(map(repr, unknown))}; the parts are {', '.join(known)}")
     if not torch.cuda.is_available():
         print(
             "gpu-check: no GPU here (torch.cuda.is_available() is false), so nothing was checked",
             file=sys.stderr,
         )
         return 1
-    end = time.monotonic() + SECONDS - RESERVE
-    result: dict[str, Any] = {
-        "machine_info": provenance.machine_info(),
-        "commit_info": provenance.commit_info(),
-        "benchmarks": [],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        result["tests"] = {}
-        for name, paths in gpu_tests().items():
-            until = min(time.monotonic() + TEST_SECONDS, end)
-            result["tests"][name] = run_tests(paths, Path(folder), until)
-        result["benchmark_runs"] = {}
-        for name, selection in BENCHMARKS.items():
-            status, benchmarks = run_benchmarks(selection, Path(folder), end)
-            result["benchmark_runs"][name] = status
-            result["benchmarks"] += benchmarks
-    path = write(result)
-    outcome = {name: tests["status"] for name, tests in result["tests"].items()} | result["benchmark_runs"]
-    for name, status in outcome.items():
-        print(f"gpu-check: {name}: {status}")
-    print(f"gpu-check: {path}")
-    return 0 if all(status == "passed" for status in outcome.values()) else 1
+    result = Result.of_today()
+    with _ended_by_sigterm_as_by_sigint():
+        for name in wanted:
+            try:
+                outcome = run(known[name], name, result)
+            except KeyboardInterrupt:
+                print("gpu-check: interrupted", file=sys.stderr)
+                break
+            result.add(name, outcome)
+            for line in result.describe(name):
+                print(f"gpu-check: {line}", flush=True)
+            if outcome.interrupted:
+                break
+    print(f"gpu-check: {result.path}")
+    print(f"gpu-check: {result.verdict(wanted)}")
+    return 0 if result.passed(wanted) else 1
 
 
-def gpu_tests() -> dict[str, list[str]]:
-    """Name of a run -> files and folders with GPU tests: the others may import what is not installed.
+def run(part: Part, name: str, result: Result) -> Outcome:
+    """Run a part until it ends or its limit is reached, its output going to ours and to the log."""
+    records = result.records_path(name)
+    records.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "bench.gpu_records"]
+    command += [*_in_parallel(part), *_reporting_warnings(), *part.arguments]
+    environment = {**os.environ, gpu_records.VARIABLE: str(records.absolute()), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))
+    if part.begin_until is not None:
+        environment.setdefault("FASTDAT_BENCH_SECONDS", str(part.begin_until))
+    print(f"gpu-check: {name}, {part.limit:.0f} s at most: pytest {' '.join(part.arguments)}", flush=True)
+    started, begin = time.time(), time.monotonic()
+    with ExitStack() as stack:
+        logs = [stack.enter_context(path.open("a")) for path in result.logs()]
+        for log in logs:
+            log.write(f"\n=== {name} ===\n")
+        status, ended_by = _run(command, environment, part.limit, logs)
+    outcome = Outcome(
+        gpu_records.read(records), status, ended_by, started, time.monotonic() - begin, part.limit
+    )
+    records.unlink(missing_ok=True)
+    return outcome
 
-    Tests in tests/kernels are marked as they are collected, all others name the mark.
+
+def _in_parallel(part: Part) -> list[str]:
+    """Options of pytest for a run of tests; none for benchmarks."""
+    if part.workers is None:
+        return []
+    options = ["-p", "no:benchmark"]  # which does nothing under pytest-xdist but warn
+    workers = min(part.workers, os.cpu_count() or 1)
+    if importlib.util.find_spec("xdist") is not None and workers > 1:
+        options += ["-n", str(workers)]
+    return options
+
+
+def _reporting_warnings() -> list[str]:
+    """Options of pytest under which unknown warnings are reported, where pyproject.toml makes them errors."""
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    known = [entry for entry in settings["filterwarnings"] if entry != "error"]
+    return [option for entry in ("default", *known) for option in ("-W", entry)]
+
+
+def _run(
+    command: list[str], environment: dict[str, str], limit: float, logs: Sequence[IO[str]]
+) -> tuple[int, str | None]:
+    """Exit status of a command, and what ended it before its time: "limit", "interrupt" or None.
+
+    It is asked to end by SIGINT ``GRACE`` seconds before the limit, and then killed with all that it started.
     """
-    files = sorted(Path("tests").rglob("test_*.py"))
-    marked = [str(path) for path in files if "pytest.mark.gpu" in path.read_text()]
-    training = [path for path in marked if Path(path).is_relative_to("tests/training")]
-    return {
-        "tests of the kernels": ["tests/kernels"],
-        "tests of the step": [path for path in marked if path not in training],
-        "tests of training": training,
-    }
-
-
-def run_tests(paths: list[str], folder: Path, end: float) -> dict[str, Any]:
-    """The tests marked gpu: how it went, and the counts."""
-    report = folder / "tests.xml"
-    report.unlink(missing_ok=True)
-    status = run_pytest([*paths, "-m", "gpu", f"--junitxml={report}"], end)
-    totals = counts(report)
-    if status == "passed" and totals["tests"] == totals["skipped"]:
-        status = "all skipped"
-    return {"status": status, **totals}
-
-
-def run_benchmarks(selection: list[str], folder: Path, end: float) -> tuple[str, list[dict[str, Any]]]:
-    """One selection of benchmarks: how it went, and pytest-benchmark's records."""
-    report = folder / "benchmarks.json"
-    report.unlink(missing_ok=True)
-    os.environ.setdefault("FASTDAT_BENCH_SECONDS", str(KERNEL_SECONDS))  # read by bench_kernels alone
-    status = run_pytest([*selection, "--benchmark-only", f"--benchmark-json={report}"], end)
-    written = report.exists() and report.stat().st_size > 0
-    return status, json.loads(report.read_text())["benchmarks"] if written else []
-
-
-def run_pytest(arguments: list[str], end: float) -> str:
-    """Run pytest until `end` (time.monotonic()) at most: "passed", "failed", "nothing selected" or "out of time"."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    left = end - time.monotonic()
-    if left <= 0:
-        return "out of time"
-    print(f"gpu-check: {' '.join(command[1:])}  ({left:.0f} s left)", flush=True)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={"TORCHINDUCTOR_COMPILE_THREADS": "2", **environment} if "-n" in command else environment,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    teller = threading.Thread(target=_tell, args=(process.stdout, logs), daemon=True)
+    teller.start()
+    ended_by = None
     try:
-        code = process.wait(timeout=left)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with the compiler's worker processes
-        process.wait()
-        return "out of time"
-    return {0: "passed", 5: "nothing selected"}.get(code, "failed")
+        process.wait(timeout=limit - GRACE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
+        ended_by = "interrupt" if isinstance(reason, KeyboardInterrupt) else "limit"
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # whatever is left, the compiler's worker processes say
+    status = process.wait()
+    teller.join(timeout=5)
+    return status, ended_by
 
 
-def counts(report: Path) -> dict[str, int]:
-    """How many tests ran, failed and were skipped, from a JUnit file; nothing where pytest was stopped."""
-    if not report.exists():
-        return {}
-    suites = ET.parse(report).getroot().iter("testsuite")
-    totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
-    for suite in suites:
-        for key in totals:
-            totals[key] += int(suite.get(key, 0))
-    return totals
+def _tell(output: IO[str], logs: Sequence[IO[str]]) -> None:
+    with output:
+        for line in output:
+            print(line, end="", flush=True)
+            for log in logs:
+                log.write(line)
+                log.flush()
 
 
-def write(result: dict[str, Any]) -> Path:
-    path = environment.results_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return path
+@contextmanager
+def _ended_by_sigterm_as_by_sigint() -> Iterator[None]:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

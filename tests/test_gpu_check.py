@@ -1,0 +1,288 @@
+"""`make gpu-check` on a GPU that is pretended: parts that end in every way, and what is then known of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import environment, gpu_check, gpu_records
+from bench.gpu_check import Part
+from bench.gpu_result import Outcome, Result
+from fastdat import provenance
+from tests.environment import REPOSITORY
+
+TESTS = {
+    "good": """
+        import warnings
+        def test_one(): warnings.warn("something new")
+        def test_two(): warnings.warn("something new")
+        def test_known(): warnings.warn("`torch.jit.script_method` is deprecated", DeprecationWarning)
+    """,
+    "bad": """
+        import pytest
+        @pytest.fixture
+        def broken(): raise OSError("no such thing")
+        def test_good(): pass
+        def test_bad(): assert 1 == 2, "one is not two"
+        def test_broken(broken): pass
+        def test_skipped(): pytest.skip("not here")
+    """,
+    "slow": """
+        import time
+        def test_quick(benchmark):
+            benchmark.extra_info["variant"] = "first"
+            benchmark.pedantic(lambda: None, rounds=3)
+        def test_slow(): time.sleep(60)
+        def test_never(): pass
+    """,
+    "deaf": """
+        import signal, time
+        def test_quick(): pass
+        def test_deaf():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            time.sleep(60)
+    """,
+    "crash": """
+        import os
+        def test_quick(): pass
+        def test_crash(): os._exit(77)
+    """,
+    "empty": "",
+}
+LIMITS = {"slow": 8.0, "deaf": 8.0}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A GPU by the name of "NVIDIA H300", whose result it returns; parts by the names of ``TESTS``."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "device_name", lambda: "NVIDIA H300")
+    monkeypatch.setattr(environment, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(provenance, "machine_info", lambda: {"device": "NVIDIA H300"})
+    monkeypatch.setattr(gpu_check, "GRACE", 1.5)
+    monkeypatch.delenv("OUT", raising=False)
+    monkeypatch.chdir(REPOSITORY)
+    parts = {}
+    for name, text in TESTS.items():
+        path = tmp_path / f"test_{name}.py"
+        path.write_text("\n".join(line[8:] for line in text.splitlines()) + "\n")
+        parts[name] = Part((str(path),), LIMITS.get(name, 60.0), workers=None if name == "slow" else 1)
+    monkeypatch.setattr(gpu_check, "parts", lambda: parts)
+    return environment.results_path()
+
+
+def part(result: Path, name: str) -> Any:
+    return json.loads(result.read_text())["parts"][name]
+
+
+def test_parts_add_up(gpu: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are reported and fail nothing; a later run keeps the parts that it leaves out."""
+    monkeypatch.setenv("OUT", str(gpu.parent.parent / "out"))
+    assert gpu_check.main(["good"]) == 0
+    assert (
+        capfd.readouterr().out.splitlines()[-1]
+        == "gpu-check: passed: good; failed: nothing; not reached: nothing"
+    )
+    assert gpu_check.main(["bad", "empty"]) == 1
+    out = capfd.readouterr().out
+    expected = "passed: nothing; failed: bad (2 of 4 failed, 1 of 4 skipped), empty (nothing was selected)"
+    assert out.splitlines()[-1] == f"gpu-check: {expected}; not reached: nothing"
+    assert "bad.py::test_bad: AssertionError: one is not two" in out
+
+    good, bad = part(gpu, "good"), part(gpu, "bad")
+    assert (good["verdict"], good["passed"], good["failed"], good["limit_s"]) == ("passed", 3, 0, 60.0)
+    assert [(w["message"], w["count"]) for w in good["warnings"]] == [("something new", 2)]
+    assert good["warnings"][0]["first"].endswith("test_good.py::test_one")
+    assert (bad["passed"], bad["failed"], bad["skipped"], bad["not_reached"]) == (1, 2, 1, 0)
+    assert {name.split("::")[-1]: message for name, message in bad["failures"].items()} == {
+        "test_bad": "AssertionError: one is not two\nassert 1 == 2",
+        "test_broken": "OSError: no such thing",
+    }
+    assert list(bad["skips"].values()) == ["not here"]
+    assert part(gpu, "empty")["verdict"] == "failed"
+    copies = {path.name: path for path in (gpu.parent.parent / "out").iterdir()}
+    assert set(copies) == {gpu.name, gpu.with_suffix(".log").name}
+    assert copies[gpu.name].read_text() == gpu.read_text()
+    for log in (gpu.with_suffix(".log"), copies[gpu.with_suffix(".log").name]):
+        assert "=== good ===" in log.read_text()
+        assert "one is not two" in log.read_text()
+
+
+def test_limits_end_parts(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What was finished is known, whether pytest ends when it is asked to, has to be killed, or dies."""
+    start = time.monotonic()
+    assert gpu_check.main(["slow", "deaf", "crash"]) == 1
+    assert time.monotonic() - start < 40
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last.startswith(
+        "gpu-check: passed: nothing; failed: crash (pytest ended with status 77, 1 not reached);"
+    )
+    assert "not reached: slow (stopped after" in last
+    for name, unreached in (("slow", ["test_slow", "test_never"]), ("deaf", ["test_deaf"])):
+        found = part(gpu, name)
+        assert (found["verdict"], found["passed"], found["failed"]) == ("stopped", 1, 0)
+        assert [test.split("::")[-1] for test in found["unreached"]] == unreached
+    assert part(gpu, "deaf")["pytest_status"] == -signal.SIGKILL
+    assert part(gpu, "crash")["verdict"] == "failed"
+    benchmarks = json.loads(gpu.read_text())["benchmarks"]
+    assert [(b["part"], b["name"], len(b["stats"]["data"])) for b in benchmarks] == [
+        ("slow", "test_quick", 3)
+    ]
+    assert benchmarks[0]["extra_info"] == {"variant": "first"}
+    assert list(gpu.parent.glob("*.jsonl")) == []
+
+
+def test_an_end_from_outside_ends_the_part_and_the_run(
+    gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM, as a scheduler sends it, is SIGINT: the part is written down, and those after it are not begun."""
+    slow, began = tmp_path / "test_slow.py", tmp_path / "began"
+    slow.write_text(
+        f"import pathlib, time\ndef test_slow():\n    pathlib.Path({str(began)!r}).touch()\n    time.sleep(60)\n"
+    )
+    monkeypatch.setattr(
+        gpu_check, "parts", lambda: dict.fromkeys(["first", "second"], Part((str(slow),), 30.0))
+    )
+
+    def end() -> None:
+        while not began.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # in case that nobody hears it
+    try:
+        threading.Thread(target=end, daemon=True).start()
+        assert gpu_check.main([]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    expected = (
+        "passed: nothing; failed: nothing; not reached: first (interrupted with 1 of 1 not reached), second"
+    )
+    assert capfd.readouterr().out.splitlines()[-1] == f"gpu-check: {expected}"
+    assert list(json.loads(gpu.read_text())["parts"]) == ["first"]
+
+
+def test_what_a_part_found_before_is_replaced(gpu: Path) -> None:
+    def outcome(name: str) -> Outcome:
+        records = gpu_records.Records(outcomes={name: "passed"}, benchmarks=[{"name": name}])
+        return Outcome(records, status=0, ended_by=None, started=0.0, seconds=1.0, limit=2.0)
+
+    for name, found in (("a", "old"), ("b", "other"), ("a", "new")):
+        Result(gpu).add(name, outcome(found))
+    content = json.loads(gpu.read_text())
+    assert [(b["part"], b["name"]) for b in content["benchmarks"]] == [("b", "other"), ("a", "new")]
+    assert content["parts"]["a"]["started"] == "1970-01-01T00:00:00+00:00"
+    assert set(content["parts"]["a"]["commit_info"]) == {"id", "dirty"}
+
+
+def test_a_damaged_result_is_not_overwritten(gpu: Path) -> None:
+    gpu.parent.mkdir(parents=True)
+    gpu.write_text('{"parts": {')
+    with pytest.raises(SystemExit, match=r"is no JSON .*; move it away and start again"):
+        gpu_check.main(["good"])
+    assert gpu.read_text() == '{"parts": {'
+
+
+def test_results_hold_no_place_of_this_machine(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/opt/venv")
+    message = f"in {REPOSITORY}/tests/a.py and /opt/venv/lib/b.py and {Path.home()}/c"
+    records = gpu_records.Records(outcomes={"t": "failed"}, messages={"t": message})
+    Result(gpu).add("a", Outcome(records, status=1, ended_by=None, started=0.0, seconds=1.0, limit=2.0))
+    assert part(gpu, "a")["failures"] == {"t": "in ./tests/a.py and python/lib/b.py and ~/c"}
+
+
+def test_an_unknown_part_names_those_there_are(gpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        gpu_check.main(["good", "step65"])
+    assert end.value.code == 2
+    assert "there is no part 'step65'; the parts are good, bad, slow" in capsys.readouterr().err
+
+
+def test_half_a_line_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    path.write_text(
+        '{"collected": ["a", "b"]}\n{"test": "a", "outcome": "passed", "seconds": 1, "message": ""}\n{"te'
+    )
+    records = gpu_records.read(path)
+    assert (records.outcomes, records.not_reached) == ({"a": "passed"}, ["b"])
+    assert gpu_records.read(tmp_path / "none").counts() == dict.fromkeys(
+        ("passed", "failed", "skipped", "not_reached"), 0
+    )
+
+
+# --- the parts there are ------------------------------------------------------------------------------------------
+
+
+def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    parts = gpu_check.parts()
+    assert list(parts) == ["smoke", "step64", "kernels", "tests", "step512", "step2048", "loop"]
+    assert all(part.limit <= 300 for part in parts.values())  # two of them fit into ten minutes
+    assert all((part.begin_until or 0) < part.limit for part in parts.values())
+    files = {path for part in parts.values() for path in part.arguments if "/" in path}
+    assert files == {
+        *(
+            "tests/kernels",
+            "tests/test_gpu.py",
+            "tests/data/test_sampler.py",
+            "tests/training/test_devices.py",
+        ),
+        *(
+            "bench/bench_dat_step.py",
+            "bench/bench_kernels.py",
+            "bench/bench_training.py",
+            "bench/bench_data.py",
+        ),
+    }
+    assert all((REPOSITORY / path).exists() for path in files)
+
+
+def is_smoke(function: Any) -> bool:
+    """Whether a test function, or one of its parameters, carries the mark."""
+    marks = getattr(function, "pytestmark", [])
+    values = [value for mark in marks if mark.name == "parametrize" for value in mark.args[1]]
+    return any(
+        mark.name == "smoke" for mark in [*marks, *(m for v in values for m in getattr(v, "marks", ()))]
+    )
+
+
+def test_smoke_is_a_test_a_kernel_and_a_step_a_mode_and_order() -> None:
+    names = (
+        "kernels.test_perturb_clip",
+        "kernels.test_attack_coefficients",
+        "kernels.test_spectral_norm",
+        "test_gpu",
+    )
+    modules = {name: importlib.import_module(f"tests.{name}") for name in names}
+    found = {
+        name: {n for n, function in vars(module).items() if n.startswith("test_") and is_smoke(function)}
+        for name, module in modules.items()
+    }
+    assert found == {
+        "kernels.test_perturb_clip": {"test_sizes", "test_gradients_match_the_plain_formula"},
+        "kernels.test_attack_coefficients": {"test_targets_of_the_first_step"},
+        "kernels.test_spectral_norm": {"test_as_accurate_as_the_plain_formula", "test_gradients"},
+        "test_gpu": {"test_as_exact_as_on_the_cpu"},
+    }
+
+
+def test_pytest_xdist_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check.os, "cpu_count", lambda: 16)
+    there: Callable[..., Any] = lambda name: object()  # noqa: E731
+    tests, benchmarks = Part((), 1.0, workers=12), Part((), 1.0)
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", there)
+    assert gpu_check._in_parallel(tests) == ["-p", "no:benchmark", "-n", "12"]
+    assert gpu_check._in_parallel(benchmarks) == []
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
+    assert gpu_check._in_parallel(tests) == ["-p", "no:benchmark"]
