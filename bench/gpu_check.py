@@ -63,7 +63,7 @@ def parts() -> dict[str, Part]:
     tests = gpu_tests()
     step = "bench/bench_dat_step.py"
     return {
-        "smoke": Part((*tests, "-m", "gpu and smoke"), limit=100, workers=8),
+        "smoke": Part((*tests, "-m", "gpu and smoke"), limit=120, workers=8),
         "step64": _benchmarks(step, "-k", "batch64", limit=300),
         "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
         "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 
-from bench import correctness, eager_baselines, flops, report, workloads
+from bench import correctness, eager_baselines, environment, flops, report, workloads
 from bench.interleaved import ReplayClock, Timing, as_called, interleave
 from bench.measure import Measurement, Result, measure
 from bench.workloads import VARIANTS, Step, Variant, Workload, variants_of
@@ -169,3 +170,13 @@ def test_no_variant_begins_when_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
     assert list(measured.results) == [VARIANTS[0].name]
     assert measured.left_out == (VARIANTS[1].name, VARIANTS[2].name)
     assert measured.results[VARIANTS[0].name].timing is not None
+
+
+def test_a_result_is_never_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor that of gpu-check, which bears the same name on a GPU."""
+    monkeypatch.setattr(environment, "RESULTS", tmp_path)
+    first = environment.results_path()
+    assert environment.unused_path() == first
+    for suffix in ("-2", "-3"):
+        environment.unused_path().touch()
+        assert environment.unused_path().stem == first.stem + suffix

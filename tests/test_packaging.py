@@ -111,7 +111,7 @@ def test_compat_replaces_pins_that_exist() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_check_without_a_gpu_says_so_and_fails() -> None:
-    outcome = run("bench/gpu_check.py")
+    outcome = run("-m", "bench.gpu_check")
     assert outcome.returncode == 1
     assert "no GPU" in outcome.stderr
     assert outcome.stdout == ""
