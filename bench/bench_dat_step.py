@@ -49,6 +49,8 @@ def bench_step(benchmark: BenchmarkFixture, measurement: Measurement, variant: s
     """Report one variant's rounds, or fail where it did not compute the right gradients."""
     if variant in measurement.left_out:
         pytest.skip("FASTDAT_BENCH_SECONDS were over")
+    if variant in measurement.failed:
+        pytest.fail(measurement.failed[variant])
     result = measurement.results[variant]
     benchmark.group = measurement.workload.name
     benchmark.extra_info.update(measurement.summary(variant))

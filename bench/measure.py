@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class Measurement:
     results: dict[str, Result]
     left_out: tuple[str, ...] = ()
     """Variants for which no time was left."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Variant -> the error it ended with; the others are measured all the same."""
+    not_apart: str | None = None
+    """The error for which host and device were not timed by themselves."""
 
     def summary(self, name: str) -> dict[str, Any]:
         """Everything known of a variant, for the JSON."""
@@ -96,6 +100,8 @@ class Measurement:
                 facts |= {f"{prefix}_{key}": value for key, value in timing.summary().items()}
         if result.device_clock is not None:
             facts |= {"device_clock": result.device_clock, "launches": result.launches}
+        if self.not_apart is not None:
+            facts["not_apart"] = self.not_apart
         if result.work_timing is not None:
             rate = result.flops / result.work_timing.median
             facts |= {
@@ -119,27 +125,38 @@ def measure(
         seconds: after these no further variant is looked at, and those that were are timed.
     """
     steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
-    results, left_out = dict[str, Result](), list[str]()
+    results, left_out, failed = dict[str, Result](), list[str](), dict[str, str]()
     last_start = time.monotonic() + seconds
     for name, step in steps.items():
         if results and time.monotonic() > last_start:
             left_out.append(name)
-        else:
+            continue
+        try:
             results[name] = _examine(step)
+        except Exception as failure:
+            failed[name] = _told(failure)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
     timed = {name: step for name, step in steps.items() if name in results and results[name].correct}
     everything: dict[str, Step] = {**timed, _PRODUCT: product}
     timings = interleave(everything, as_called(workload.device), rounds=rounds, repeats=repeats)
     for name in timed:
         results[name].timing = timings[name]
-    of_product = timings[_PRODUCT]
+    of_product, not_apart = timings[_PRODUCT], None
     if workload.cuda:
-        of_product = _apart(timed, product, results, rounds, repeats)
+        try:
+            of_product = _apart(timed, product, results, rounds, repeats)
+        except Exception as failure:  # what was timed so far is not lost
+            not_apart = _told(failure)
     rate = product.flops / of_product.median
-    return Measurement(workload, workload.data(cifar10), rate, results, tuple(left_out))
+    data = workload.data(cifar10)
+    return Measurement(workload, data, rate, results, tuple(left_out), failed, not_apart)
 
 
 _PRODUCT = "a matrix product"
+
+
+def _told(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
 
 
 def _apart(

@@ -42,8 +42,10 @@ def tables(measurement: Measurement) -> Iterator[str]:
     """The lines of one workload."""
     workload = measurement.workload
     peak = measurement.peak_flops_per_second / 1e12
-    yield f"{workload.name}: {measurement.data}; matrix product {peak:.3g} TFLOP/s; D's forward pass F = " + (
-        f"{next(iter(measurement.results.values())).forward_flops / 1e9:.2f} GFLOP"
+    forward = [f"{result.forward_flops / 1e9:.2f} GFLOP" for result in measurement.results.values()]
+    yield (
+        f"{workload.name}: {measurement.data}; matrix product {peak:.3g} TFLOP/s; "
+        f"D's forward pass F = {forward[0] if forward else 'unknown'}"
     )
     apart = f"{'device ms':>11}{'host ms':>9}{'launches':>10}" if workload.cuda else ""
     yield (
@@ -54,6 +56,10 @@ def tables(measurement: Measurement) -> Iterator[str]:
         yield _row(name, result, measurement)
     for name in measurement.left_out:
         yield f"{name:42} not measured: no time was left"
+    for name, failure in measurement.failed.items():
+        yield f"{name:42} failed: {failure}"
+    if measurement.not_apart is not None:
+        yield f"host and device were not timed by themselves: {measurement.not_apart}"
     yield from _ratios(measurement)
 
 

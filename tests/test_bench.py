@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench import correctness, eager_baselines, environment, flops, report, workloads
+from bench import measure as measure_module
 from bench.interleaved import ReplayClock, Timing, as_called, interleave
 from bench.measure import Measurement, Result, measure
 from bench.workloads import VARIANTS, Step, Variant, Workload, variants_of
@@ -180,3 +181,39 @@ def test_a_result_is_never_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path
     for suffix in ("-2", "-3"):
         environment.unused_path().touch()
         assert environment.unused_path().stem == first.stem + suffix
+
+
+def test_one_variant_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such kernel\nand a traceback")
+
+    steps = [
+        small_step(dataclasses.replace(uncompiled(VARIANTS[0]), loss=fail)),
+        small_step(uncompiled(VARIANTS[1])),
+    ]
+    monkeypatch.setattr(workloads, "steps", lambda *_: steps)
+    measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None)
+    assert measured.failed == {VARIANTS[0].name: "RuntimeError: no such kernel"}
+    assert list(measured.results) == [VARIANTS[1].name]
+    text = "\n".join(report.tables(measured))
+    assert "eager released DAT                         failed: RuntimeError: no such kernel" in text
+
+
+def test_timings_outlive_a_failure_to_tell_host_from_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Timing:
+        raise AttributeError("no such clock")
+
+    steps = [small_step(uncompiled(VARIANTS[1]))]
+    monkeypatch.setattr(workloads, "steps", lambda *_: steps)
+    monkeypatch.setattr(measure_module, "_apart", fail)
+    monkeypatch.setattr(measure_module, "_peak_bytes", lambda step: 0)
+    monkeypatch.setattr(Workload, "cuda", True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None)
+    result = measured.results[VARIANTS[1].name]
+    assert result.timing is not None
+    assert result.work_timing is result.timing
+    assert measured.summary(VARIANTS[1].name)["not_apart"] == "AttributeError: no such clock"
+    assert "host and device were not timed by themselves: AttributeError" in "\n".join(
+        report.tables(measured)
+    )
