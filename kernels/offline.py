@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from fastdat.kernels.dispatch import INTERPRETED
 
 MODULES = ("perturb_clip", "attack_coefficients", "spectral_norm", "spectral_norm_backward")
 """The kernel files, each with a tuple ``OFFLINE`` of its variants."""
+
+INEXACT = re.compile(r"\b(?:div\.(?:full|approx)|sqrt\.approx|rsqrt\.approx)[.\w]*\.f32\b")
+"""In PTX; ``rounding`` has what takes their place."""
 
 ARCHITECTURES = (80, 90)
 """Compute capabilities: A100, H100."""
@@ -50,12 +53,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one variant takes: registers a thread, bytes of spills a thread, bytes of shared memory a program."""
+    """What one variant takes: registers a thread, bytes of spills a thread, bytes of shared memory a program.
+
+    ``inexact``: its instructions that divide or take a square root without rounding to the nearest, as torch does.
+    """
 
     registers: int
     spill_stores: int
     spill_loads: int
     shared_bytes: int
+    inexact: tuple[str, ...] = ()
 
     @property
     def spills(self) -> bool:
@@ -85,7 +92,18 @@ def compile_variant(variant: Variant, arch: int) -> Resources:
     compiled = triton.compile(
         source, target=GPUTarget("cuda", arch, 32), options={"num_warps": variant.num_warps}
     )
-    return _read(_assemble(compiled.asm["ptx"], arch), compiled.metadata.shared)
+    return resources_of(compiled, arch)
+
+
+def resources_of(compiled: Any, arch: int) -> Resources:
+    """What Triton's ``compiled`` kernel takes of a GPU of compute capability ``arch``, which it was compiled for.
+
+    Raises:
+        RuntimeError: where ptxas refuses the PTX.
+    """
+    ptx = compiled.asm["ptx"]
+    inexact = sorted(set(INEXACT.findall(ptx)))
+    return replace(_read(_assemble(ptx, arch), compiled.metadata.shared), inexact=tuple(inexact))
 
 
 def _aligned(variant: Variant) -> Iterator[tuple[int, ...]]:

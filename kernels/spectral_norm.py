@@ -220,13 +220,14 @@ def _divide_kernel(
         bound = tl.maximum(square_root(total), eps)
         sigma = divide(total, bound)
         last = tl.load(p_work + o_last + k, mask=k < n_last, other=0.0)
-        tl.store(p_state + o_last + k, divide(last, bound), mask=k < n_last)
+        tl.store(p_state + o_last + k, last * divide(1.0, bound), mask=k < n_last)
     layer = index_of_layer(i, LAYERS)
     tl.store(p_sigma + layer, sigma, mask=i_local == 0)
     m = k < size_of_layer(i, LAYERS, ALIGNED)
     w = tl.load(pointer_of_layer(i, p_weights, LAYERS, ALIGNED) + k, mask=m, other=0.0).to(ACC)
     p_out = pointer_of_layer(i, p_outs, LAYERS, ALIGNED)
-    tl.store(p_out + k, divide(w, sigma).to(p_out.dtype.element_ty), mask=m)
+    # One exact division a program: one an element would take twice the registers.
+    tl.store(p_out + k, (w * divide(1.0, sigma)).to(p_out.dtype.element_ty), mask=m)
 
 
 # --- operator ------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def _combine_kernel(
     k = rows[:, None] * n_cols + places[None, :]
     m = m_rows[:, None] & m_cols[None, :]
     g = tl.load(p_grad + k, mask=m, other=0.0).to(ACC)
-    dw = divide(g, sigma) + along * (u[:, None] * v[None, :])
+    dw = g * divide(1.0, sigma) + along * (u[:, None] * v[None, :])
     tl.store(p_out + k, dw.to(p_out.dtype.element_ty), mask=m)
 
 

@@ -25,10 +25,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("variant", "arch"), CASES, ids=str)
-def test_nothing_spills(variant: offline.Variant, arch: int, compiler: None, record_property) -> None:
+def test_nothing_spills_and_all_is_rounded(
+    variant: offline.Variant, arch: int, compiler: None, record_property
+) -> None:
     found = offline.compile_variant(variant, arch)
     record_property("resources", str(found))
     assert not found.spills, found
+    assert found.inexact == ()
     assert 0 < found.registers <= 128, found
     assert found.shared_bytes <= 16 * 1024, found
 
@@ -42,6 +45,18 @@ def test_pointers_inside_tuples_are_aligned() -> None:
         None, "", {"Ws": ("*fp32", "i32", "*fp32"), "n": "i32", "k": "i32"}, {}, aligned=("k",)
     )
     assert list(offline._aligned(variant)) == [(0, 0), (0, 2), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("ptx", "found"),
+    [
+        ("div.full.f32 %f1, %f2, %f3;\n\tdiv.full.ftz.f32 %f4, %f5, %f6;", ["div.full.f32", "div.full.ftz.f32"]),
+        ("sqrt.approx.ftz.f32 %f1, %f2;", ["sqrt.approx.ftz.f32"]),
+        ("div.rn.f32 %f1, %f2, %f3; sqrt.rn.f32 %f1, %f2; div.s32 %r1, %r2, 3; ex2.approx.f32 %f1, %f2;", []),
+    ],
+)  # fmt: skip
+def test_inexact_instructions_are_seen(ptx: str, found: list[str]) -> None:
+    assert offline.INEXACT.findall(ptx) == found
 
 
 def test_ptxas_that_says_something_else_is_an_error() -> None:

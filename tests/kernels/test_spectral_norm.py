@@ -141,6 +141,7 @@ def test_nan_and_inf_show(bad: float, iterations: int, device: str) -> None:
 
 
 @INVALID
+@pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning")
 def test_a_weight_of_zeros_is_what_torch_makes_of_it(device: str) -> None:
     """0 / 0: NaN, and u and v become 0."""
     weights, us, vs = layers(((4, 6),), torch.float64, device)
