@@ -92,6 +92,7 @@ def info_nce(local: Tensor, whole: Tensor) -> Tensor:
         torch.einsum("jkq,ik->ijq", local, whole)
     )  # image i against every position of image j
     own = torch.eye(count, dtype=torch.bool, device=local.device)
-    positive = torch.where(own[:, :, None], scores, 0).sum(1)  # (N, P); torch 2.11 cannot compile diagonal() silently
+    # The diagonal, (N, P); of `diagonal` itself inductor warns in torch 2.11.
+    positive = torch.where(own[:, :, None], scores, 0).sum(1)
     negative = scores.masked_fill(own[:, :, None], -torch.inf).flatten(1).logsumexp(1, keepdim=True)  # (N, 1)
     return torch.logaddexp(positive, negative).sub(positive).mean()
