@@ -29,6 +29,7 @@ from fastdat.distributed import batch_group, run_inside, unwrap
 from fastdat.functional import StepResult
 from fastdat.info import DATInfo
 from fastdat.inspection import inspect, joinable
+from fastdat.kernels.inductor import introduce_operators
 from fastdat.losses import Loss, get_loss
 from fastdat.spec import Args, AuxLoss, Inputs, StepSpec, Tensors
 
@@ -307,6 +308,7 @@ def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., A
     """``function`` as one graph, with a cache of its own; in eager mode ``function`` itself."""
     if mode is _EAGER:
         return partial(function, traced=False) if function is functional.step else function
+    introduce_operators()
     # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     own.__defaults__ = function.__defaults__

@@ -1,0 +1,25 @@
+"""What torch.compile's backend has to know of the operators before it compiles a graph with one."""
+
+from __future__ import annotations
+
+from torch._library.custom_ops import OPDEFS
+from torch._library.utils import get_layout_constraint_tag
+
+NAMESPACE = "fastdat::"
+
+
+def introduce_operators() -> None:
+    """Let inductor know that the operators take their arguments from memory. Quick when it does already.
+
+    By itself it learns this when it first lowers a call of an operator (torch 2.11 to 2.13), which is too late for the
+    arguments of that call: each of their uses computes them anew. The first step that a process compiles would launch
+    more kernels than the same step compiled later, and for ``power_iterations="per_forward"`` torch 2.11 would write
+    the nested arguments out for a log, which takes it longer than anybody waits.
+    """
+    from torch._inductor import lowering  # takes seconds, which only those who compile should wait
+
+    for name, definition in OPDEFS.items():
+        op = definition._opoverload
+        if name.startswith(NAMESPACE) and op not in lowering.lowerings:
+            constraint = lowering.tag_to_layout_constraint(get_layout_constraint_tag(op))
+            lowering.make_fallback(op, layout_constraint=constraint)

@@ -1,0 +1,45 @@
+"""Inductor knows what the operators want before it lowers a graph with one."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastdat import functional, step
+from fastdat.kernels import inductor
+
+OPERATORS = {
+    *("perturb_clip", "perturb_clip_stats", "perturb_clip_backward"),
+    *("attack_coefficients", "spectral_norm", "spectral_norm_backward"),
+}
+
+
+def test_operators_take_their_arguments_from_memory() -> None:
+    """Also where inductor had not heard of them, as in a new process."""
+    pytest.importorskip("triton")
+    from torch._inductor import lowering
+    from torch._library.custom_ops import OPDEFS
+
+    from fastdat.kernels import attack_coefficients, perturb_clip, spectral_norm  # noqa: F401
+
+    overloads = {
+        name.removeprefix(inductor.NAMESPACE): definition._opoverload
+        for name, definition in OPDEFS.items()
+        if name.startswith(inductor.NAMESPACE)
+    }
+    assert set(overloads) == OPERATORS
+    for op in overloads.values():
+        lowering.lowerings.pop(op, None)
+        lowering.needs_realized_inputs.discard(op)
+    for _ in range(2):
+        inductor.introduce_operators()
+        assert all(op in lowering.lowerings for op in overloads.values())
+        assert all(op in lowering.needs_realized_inputs for op in overloads.values())
+
+
+def test_a_step_introduces_them_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    introduced = []
+    monkeypatch.setattr(step, "introduce_operators", lambda: introduced.append(True))
+    step._compiled(functional.step, None)
+    assert introduced == []
+    step._compiled(functional.step, "default")
+    assert introduced == [True]
