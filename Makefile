@@ -13,6 +13,7 @@ DEMO_FLAGS ?=
 PART ?=
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
+PLAN_FLAGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fastdat-installed
@@ -22,15 +23,16 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 PYTEST := -m pytest --timeout=600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types kernel-resources bench compat gpu-check check-python check-compiler clean
+.PHONY: help setup demo test lint format types kernel-resources bench gpu-plan compat gpu-check check-python check-compiler clean
 
 help:
 	@echo "make demo       nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
 	@echo "make test       the test suite, and the kernels under Triton's interpreter"
 	@echo "make lint       ruff: check and formatting    (make format: put it right)"
 	@echo "make types      mypy, strict"
-	@echo "make kernel-resources  registers, spills, shared memory of the kernels, compiled for sm_80 and sm_90"
+	@echo "make kernel-resources  registers, spills, shared memory of the kernels, and all that their tests launch compiled"
 	@echo "make bench      the speed of a step, into bench/results"
+	@echo "make gpu-plan   launches, bytes and FLOPs of a step on an H200 that is not there, into bench/results/gpu-plan.json"
 	@echo "make compat     the test suite on the oldest supported torch, in $(COMPAT_VENV)"
 	@echo "make gpu-check  on a machine with a GPU, installing nothing: GPU tests and bench"
 	@echo "make clean      remove environments, caches and build output"
@@ -74,12 +76,17 @@ format: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-kernel-resources: $(STAMP)
+kernel-resources: $(STAMP) check-compiler
 	$(BIN)/python -m fastdat.kernels.offline
+	$(BIN)/python -m tests.kernels.specialisations
 
 bench: $(STAMP) check-compiler
 	$(BIN)/python -m pytest bench --benchmark-only \
 	    --benchmark-json="$$($(BIN)/python -m bench.environment)" $(BENCH_FLAGS)
+
+# torch's CUDA build lowers for a GPU without one; a test holds what it makes of the step to this file.
+gpu-plan: $(COMPAT_STAMP) check-compiler
+	$(COMPAT_VENV)/bin/python -m bench.gpu_plan --json bench/results/gpu-plan.json $(PLAN_FLAGS)
 
 compat: $(COMPAT_STAMP) check-compiler
 	@$(call RUN_TESTS,$(COMPAT_VENV)/bin)

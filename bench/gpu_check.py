@@ -67,8 +67,8 @@ def parts() -> dict[str, Part]:
         "step64": _benchmarks(step, "-k", "batch64", limit=300),
         "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
         "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),
-        "step512": _benchmarks(step, "-k", "batch512", limit=300),
-        "step2048": _benchmarks(step, "-k", "batch2048", limit=300),
+        "step512": _benchmarks(step, "-k", "batch512", limit=280),
+        "step2048": _benchmarks(step, "-k", "batch2048", limit=280),
         "loop": _benchmarks("bench/bench_training.py", "bench/bench_data.py", limit=240),
     }
 
