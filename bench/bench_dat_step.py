@@ -10,6 +10,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench import gpu_records
 from bench.interleaved import ReplayClock
 from bench.measure import Measurement, measure
 from bench.report import MEASUREMENTS
@@ -23,6 +24,9 @@ else:
     ROUNDS, REPEATS = 15, 1
 
 CLOCK = ReplayClock()
+
+# Before the first convolution: cuDNN keeps the algorithm that it chose for a shape, however it was chosen.
+torch.backends.cudnn.benchmark = os.environ.get("FASTDAT_CUDNN_BENCHMARK") == "1"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,10 +42,17 @@ def measurement(request: pytest.FixtureRequest, cifar10_or_none: Path | None) ->
     torch.manual_seed(0)
     rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
     seconds = float(os.environ.get("FASTDAT_BENCH_SECONDS", "inf"))
-    measured = measure(request.param, rounds, REPEATS, cifar10_or_none, seconds)
+    measured = measure(request.param, rounds, REPEATS, cifar10_or_none, seconds, note=_note)
     request.config.stash[MEASUREMENTS].append(measured)
     yield measured
     torch.compiler.reset()
+
+
+def _note(measured: Measurement) -> None:
+    """Let gpu-check know what is timed so far, should the rest not be reached."""
+    for name, result in measured.results.items():
+        if result.timing is not None:
+            gpu_records.note(interim={"group": measured.workload.name, "extra_info": measured.summary(name)})
 
 
 @pytest.mark.benchmark(timer=CLOCK)

@@ -6,17 +6,18 @@ step, `of_device` begins when the device has all that was asked for.
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 import warnings
-from typing import Any
+from contextlib import suppress
 
 import torch
 
 from bench.interleaved import Step
 
 SLEEP_CYCLES = 100_000_000
-"""For which the device is kept waiting while the host asks for a step: 50 ms at 2 GHz."""
+"""For which the device is kept busy while the host asks for a step: 50 ms at 2 GHz."""
 
 
 def of_host(step: Step, repeats: int) -> float:
@@ -36,9 +37,9 @@ def of_host(step: Step, repeats: int) -> float:
 
 
 def of_device(step: Step, repeats: int) -> float:
-    """Seconds the device works on a step that waits for it as a whole (a `Clock`).
+    """Seconds the device works on a step (a `Clock`): the host queues all of it while the device is busy otherwise.
 
-    For a step of more than about a thousand launches give this its graph (`captured`): the host would come too late.
+    For a step of more than about a thousand launches give this its graph (`captured`): the queue holds no more.
     """
     total = 0.0
     for _ in range(repeats):
@@ -53,31 +54,59 @@ def of_device(step: Step, repeats: int) -> float:
     return total / repeats
 
 
-def captured(step: Step, calls: int, pool: Any = None) -> Step | None:
-    """`calls` calls as one CUDA graph; None where they cannot be captured.
+class CaptureError(RuntimeError):
+    """A step could not be captured as a graph, or one before it could not."""
+
+
+_FAILED: list[str] = []
+
+
+def failed_capture() -> str | None:
+    """Why no step is captured any more in this process: one that failed leaves the device's allocator and random
+    number generator as they were within it, for whichever step comes next."""
+    return _FAILED[0] if _FAILED else None
+
+
+@functools.cache
+def _capture_stream() -> torch.cuda.Stream:
+    """One for all captures: the allocator and cuBLAS keep memory for each stream."""
+    return torch.cuda.Stream()
+
+
+def captured(step: Step, calls: int) -> Step:
+    """`calls` calls as one CUDA graph.
 
     Args:
         step: called once before, uncaptured; it must not wait for the device.
         calls: how many.
-        pool: of `torch.cuda.graph_pool_handle`, shared by graphs that are never replayed at once.
+
+    Raises:
+        CaptureError: they cannot be captured, or an earlier step could not.
     """
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    if _FAILED:
+        raise CaptureError(_FAILED[0])
+    graph, before, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), _capture_stream()
     gc.collect()  # a tensor that is freed while a graph is captured may end the capture
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about autograd on two streams: nothing is added up here
-        stream.wait_stream(torch.cuda.current_stream())
+        stream.wait_stream(before)
         with torch.cuda.stream(stream):
             step()
-        torch.cuda.current_stream().wait_stream(stream)
+        before.wait_stream(stream)
         torch.cuda.synchronize()
         try:
             # Other threads of the process, the compiler's say, may do as they like meanwhile.
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 for _ in range(calls):
                     step()
-        except RuntimeError:
-            torch.cuda.synchronize()
-            return None
+        except RuntimeError as error:
+            torch.cuda.set_stream(
+                before
+            )  # which torch.cuda.graph leaves undone when the end of the capture fails
+            with suppress(RuntimeError):
+                torch.cuda.synchronize()
+            _FAILED.append(str(error).strip().partition("\n")[0])
+            raise CaptureError(_FAILED[0]) from error
     replay: Step = graph.replay
     return replay
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastdat.provenance import device_name
@@ -18,11 +19,16 @@ def results_path() -> Path:
     return RESULTS / f"{name}-{datetime.date.today().isoformat()}.json"
 
 
-def unused_path() -> Path:
-    """That, or with -2, -3 ... in its name where an earlier result of the day has it."""
+def paths() -> Iterator[Path]:
+    """That, and then the same with -2, -3 ... in its name."""
     path = results_path()
-    names = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
-    return next(p for p in itertools.chain([path], names) if not p.exists())
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
+
+
+def unused_path() -> Path:
+    """The first of them that no earlier result of the day has."""
+    return next(path for path in paths() if not path.exists())
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +50,8 @@ class Part:
     """Seconds after which nothing of it is left."""
     begin_until: float | None = None
     """Seconds after which a benchmark begins nothing further (FASTDAT_BENCH_SECONDS)."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Further variables."""
     workers: int | None = None
     """Processes for tests, where pytest-xdist is installed; None for benchmarks, of which one runs at a time."""
 
@@ -67,9 +69,12 @@ def parts() -> dict[str, Part]:
         "step64": _benchmarks(step, "-k", "batch64", limit=300),
         "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
         "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),
+        "cudnn": replace(
+            _benchmarks(step, "-k", "batch64", limit=150), environment={"FASTDAT_CUDNN_BENCHMARK": "1"}
+        ),
         "step512": _benchmarks(step, "-k", "batch512", limit=280),
         "step2048": _benchmarks(step, "-k", "batch2048", limit=280),
-        "loop": _benchmarks("bench/bench_training.py", "bench/bench_data.py", limit=240),
+        "loop": Part(("bench/bench_training.py", "bench/bench_data.py", "--benchmark-only"), limit=240),
     }
 
 
@@ -100,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     result = Result.of_today()
-    with _ended_by_sigterm_as_by_sigint():
+    with _signals_of_the_end(dict.fromkeys(ENDS, _interrupt)):
         for name in wanted:
             try:
                 outcome = run(known[name], name, result)
@@ -125,6 +130,7 @@ def run(part: Part, name: str, result: Result) -> Outcome:
     command += [*_in_parallel(part), *_reporting_warnings(), *part.arguments]
     environment = {**os.environ, gpu_records.VARIABLE: str(records.absolute()), "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")]))
+    environment |= part.environment
     if part.begin_until is not None:
         environment.setdefault("FASTDAT_BENCH_SECONDS", str(part.begin_until))
     print(f"gpu-check: {name}, {part.limit:.0f} s at most: pytest {' '.join(part.arguments)}", flush=True)
@@ -184,11 +190,15 @@ def _run(
         process.wait(timeout=limit - GRACE)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
         ended_by = "interrupt" if isinstance(reason, KeyboardInterrupt) else "limit"
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # whatever is left, the compiler's worker processes say
+        with _signals_of_the_end(
+            dict.fromkeys(ENDS, signal.SIG_IGN)
+        ):  # a second one would lose what is being saved
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever is left, the compiler's worker processes say
     status = process.wait()
     teller.join(timeout=5)
     return status, ended_by
@@ -203,16 +213,22 @@ def _tell(output: IO[str], logs: Sequence[IO[str]]) -> None:
                 log.flush()
 
 
-@contextmanager
-def _ended_by_sigterm_as_by_sigint() -> Iterator[None]:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+ENDS = (signal.SIGINT, signal.SIGTERM)
+"""How a terminal and a scheduler ask for an end."""
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _signals_of_the_end(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

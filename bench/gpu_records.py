@@ -53,7 +53,7 @@ class Writer:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         benchmark: Any = getattr(item, "funcargs", {}).get("benchmark")
-        if call.when == "call" and getattr(benchmark, "stats", None) is not None:
+        if call.when == "call" and getattr(benchmark, "stats", None):  # false until a round is over
             record = benchmark.stats.as_dict(include_data=True)
             record.pop("params", None)  # objects of ours, which the names and extra_info describe
             self._write(benchmark=record)
@@ -73,8 +73,19 @@ class Writer:
         self._write(error="pytest", message=str(excrepr).strip()[-LONGEST:])
 
     def _write(self, **record: Any) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(record, default=str) + "\n")
+        _append(self._path, record)
+
+
+def note(**record: Any) -> None:
+    """A record by a benchmark itself, where this plugin is at work: ``interim=...`` of what it knows before its end."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        _append(Path(path), record)
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record, default=str) + "\n")
 
 
 def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -102,6 +113,7 @@ class Records:
     not_reached: list[str] = field(default_factory=list)
     """Collected, and neither passed, failed nor skipped."""
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    """Where one did not come to its end, what it had noted: ``"interim": True``."""
     warnings: list[dict[str, Any]] = field(default_factory=list)
     """Each once: category, message, where it came first, and how often."""
 
@@ -119,6 +131,7 @@ class Records:
 def read(path: Path) -> Records:
     """What the plugin wrote to ``path``; nothing where it wrote nothing."""
     records, collected, warned = Records(), dict[str, None](), dict[tuple[str, str], dict[str, Any]]()
+    interim: dict[Any, dict[str, Any]] = {}
     for record in _lines(path):
         match record:
             case {"collected": ids}:
@@ -133,15 +146,23 @@ def read(path: Path) -> Records:
                 records.seconds[name] = records.seconds.get(name, 0.0) + record["seconds"]
             case {"benchmark": benchmark}:
                 records.benchmarks.append(benchmark)
+            case {"interim": benchmark}:
+                interim[_subject(benchmark)] = {**benchmark, "interim": True}
             case {"warning": category, "message": message, "where": where}:
                 of_kind = {"category": category, "message": message, "first": where, "count": 0}
                 warned.setdefault((category, message), of_kind)["count"] += 1
             case {"error": name, "message": message}:
                 records.errors.append(name)
                 records.messages[name] = message
+    ended = {_subject(benchmark) for benchmark in records.benchmarks}
+    records.benchmarks += [benchmark for subject, benchmark in interim.items() if subject not in ended]
     records.not_reached = [name for name in collected if name not in records.outcomes]
     records.warnings = list(warned.values())
     return records
+
+
+def _subject(benchmark: dict[str, Any]) -> tuple[Any, Any]:
+    return benchmark.get("group"), benchmark.get("extra_info", {}).get("variant")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

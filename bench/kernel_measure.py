@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.device_time import captured, count_launches
+from bench.device_time import CaptureError, captured, count_launches, failed_capture
 from bench.interleaved import Step, Timing, as_called, interleave
 from bench.kernel_workloads import Case, Provider
 
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}
 MOST_SETS = 128
+SECONDS_A_CASE = 8.0
+"""For the timings of a case; a slow provider gets fewer rounds and repeats."""
+LONGEST_IN_GRAPH = 5e-3
+"""Seconds of a call above which no graph is made: the host is no matter there."""
 LARGEST_GRAPH = 1 << 30
 """Bytes of a set of inputs above which no graph is made: it would hold memory, and the host is no matter there."""
 NO_KERNELS = "no Triton kernels run here; their interpreter is not timed"
@@ -35,6 +40,8 @@ class Result:
     limit: float | None = None
     compile_seconds: float | None = None
     """Time of the first call."""
+    call_seconds: float = 0.0
+    """Time of the second, roughly what a call takes."""
     launches: int | None = None
     """Kernels on the device in one call, where `count_all_launches` has counted them."""
     timing: Timing | None = None
@@ -72,6 +79,8 @@ class KernelMeasurement:
             "bytes": self.case.bytes, "input_sets": self.copies, "copy_gb_per_s": self.copy_rate / 1e9,
             "error": result.error, "error_limit": result.limit, "first_call_s": result.compile_seconds,
         }  # fmt: skip
+        if failed_capture() is not None:
+            facts["not_captured"] = failed_capture()
         if result.timing is not None:
             facts |= result.timing.summary()
         if result.graph_timing is not None:
@@ -104,18 +113,31 @@ def measure(case: Case, rounds: int, repeats: int) -> KernelMeasurement:
             steps[name] = Rotating(providers[name], inputs)
     del exact
     cuda = case.device.type == "cuda"
+    copy = Copy(case.device)  # before any graph is captured, for its random numbers
     graphs: dict[str, Step] = {}
     if cuda and case.input_bytes <= LARGEST_GRAPH:
-        found = {_of_graph(name): captured(step, count) for name, step in steps.items()}
-        graphs = {name: graph for name, graph in found.items() if graph is not None}
-    copy = Copy(case.device)
+        for name, step in steps.items():
+            if results[name].call_seconds <= LONGEST_IN_GRAPH:
+                with suppress(CaptureError):
+                    graphs[_of_graph(name)] = captured(step, count)
     all_steps: dict[str, Step] = {**steps, **graphs, _COPY: copy}
+    a_round = sum(results[name].call_seconds * (1 + count * (_of_graph(name) in graphs)) for name in steps)
+    rounds, repeats = within(SECONDS_A_CASE, a_round, rounds, repeats)
     timings = interleave(all_steps, as_called(case.device), rounds=rounds, repeats=repeats)
     for name in steps:
         results[name].timing = timings[name]
         if _of_graph(name) in timings:
             results[name].graph_timing = Timing([s / count for s in timings[_of_graph(name)].seconds])
     return KernelMeasurement(case, count, copy.bytes / timings[_COPY].median, results)
+
+
+def within(seconds: float, a_round: float, rounds: int, repeats: int) -> tuple[int, int]:
+    """Rounds and repeats that take about `seconds` at most where a round without repeats takes `a_round`; five rounds
+    at least, and two more go before."""
+    if not a_round:
+        return rounds, repeats
+    repeats = max(1, min(repeats, int(seconds / (a_round * (rounds + 2)))))
+    return min(rounds, max(5, int(seconds / (a_round * repeats)) - 2)), repeats
 
 
 def count_all_launches(measurement: KernelMeasurement) -> dict[str, int | None]:
@@ -151,17 +173,21 @@ def input_sets(case: Case) -> int:
 
 def examine(provider: Provider, inputs: Any, exact: Sequence[Tensor], limit: float) -> Result:
     """Whether a provider is right, and how long its first call takes."""
-    prepared = provider.prepare(inputs)
-    start = time.perf_counter()
     try:
+        prepared = provider.prepare(inputs)
+        start = time.perf_counter()
         found = provider.call(prepared)
         error = relative_error(found, exact)  # waits for the device
+        seconds, start = time.perf_counter() - start, time.perf_counter()
+        provider.call(prepared)
+        if exact[0].is_cuda:
+            torch.cuda.synchronize()
+        again = time.perf_counter() - start
     except Exception as failure:  # the others are measured all the same, and this one fails its test
         reason = str(failure).strip().partition("\n")[0]
         return Result(f"{type(failure).__name__}: {reason}", limit=limit)
-    seconds = time.perf_counter() - start
     problem = None if error <= limit else f"wrong by {error:.2g}, where {limit:.2g} is allowed"
-    return Result(problem, error=error, limit=limit, compile_seconds=seconds)
+    return Result(problem, error=error, limit=limit, compile_seconds=seconds, call_seconds=again)
 
 
 def relative_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
@@ -194,7 +220,8 @@ class Copy:
 
     def __init__(self, device: torch.device) -> None:
         size = COPY_BYTES[device.type]
-        self._source = torch.randn(size // 4, device=device)
+        own = torch.Generator(device).manual_seed(0)
+        self._source = torch.randn(size // 4, device=device, generator=own)
         self._target = torch.empty_like(self._source)
         self.bytes = 2 * size
         """Read and written."""

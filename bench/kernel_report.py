@@ -25,7 +25,7 @@ TIMES_FLOOR = 2.0
 def tables(measurements: Sequence[KernelMeasurement]) -> Iterator[str]:
     """The lines of all cases."""
     yield (
-        f"{'provider':24}{'median us':>11}{'q20':>10}{'q80':>10}{'n':>4}{'graph us':>10}{'GB/s':>8}{'of copy':>9}"
+        f"{'provider':28}{'median us':>11}{'q20':>10}{'q80':>10}{'n':>4}{'graph us':>10}{'GB/s':>8}{'of copy':>9}"
         f"{'launches':>10}{'first call':>12}{'error':>9}"
     )
     for measurement in measurements:
@@ -42,12 +42,12 @@ def tables(measurements: Sequence[KernelMeasurement]) -> Iterator[str]:
 def _row(provider: str, measurement: KernelMeasurement) -> str:
     result, rate = measurement.results[provider], measurement.rate(provider)
     if result.timing is None or rate is None:
-        return f"{provider:24} {'not measured' if result.absent else 'not timed'}: {result.problem}"
+        return f"{provider:28} {'not measured' if result.absent else 'not timed'}: {result.problem}"
     timing = result.timing
     graph = "-" if result.graph_timing is None else f"{result.graph_timing.median * 1e6:.1f}"
     launches = "-" if result.launches is None else str(result.launches)
     return (
-        f"{provider:24}{timing.median * 1e6:11.1f}{timing.quantile(0.2) * 1e6:10.1f}{timing.quantile(0.8) * 1e6:10.1f}"
+        f"{provider:28}{timing.median * 1e6:11.1f}{timing.quantile(0.2) * 1e6:10.1f}{timing.quantile(0.8) * 1e6:10.1f}"
         f"{len(timing.seconds):4}{graph:>10}{rate / 1e9:8.3g}{100 * rate / measurement.copy_rate:8.0f}%"
         f"{launches:>10}{result.compile_seconds:10.1f} s{result.error:9.1g}"
     )

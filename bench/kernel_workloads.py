@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from fastdat.kernels.dispatch import AVAILABLE, INTERPRETED
 from fastdat.nets import SNGANDiscriminator
 
 EAGER, COMPILED, FASTDAT, PARAMETRIZATION = "torch eager", "torch.compile", "fastdat", "torch parametrization"
-FOUR_BYTES = "fastdat, loads of 4 bytes"
 Shape = tuple[int, ...]
 
 
@@ -362,14 +360,11 @@ class SpectralNorm(Case):
         return [*(t.detach() for t in outs), *us, *vs, *grads]
 
     def provider_names(self) -> tuple[str, ...]:
-        four_bytes = () if self.backward else (FOUR_BYTES,)
-        return EAGER, COMPILED, FASTDAT, *four_bytes, PARAMETRIZATION
+        return EAGER, COMPILED, FASTDAT, PARAMETRIZATION
 
     def providers(self) -> tuple[Provider, ...]:
         torch_own = Provider(PARAMETRIZATION, self._call_parametrizations, parametrized)
-        four_bytes = Provider(FOUR_BYTES, partial(self._call, _with_loads_of_4_bytes))
-        of_kernels = (four_bytes,) if has_kernels(self.device) and not self.backward else ()
-        return *self._three(self._call, self.kernel), *of_kernels, torch_own
+        return *self._three(self._call, self.kernel), torch_own
 
     def _call_parametrizations(self, prepared: tuple[list[nn.Module], list[Tensor]]) -> list[Tensor]:
         """One access of every layer's weight in train mode."""
@@ -381,14 +376,6 @@ class SpectralNorm(Case):
         grads = torch.autograd.grad(outs, originals, upstream) if self.backward else ()
         us, vs = [norm[0]._u for norm in norms], [norm[0]._v for norm in norms]
         return [*(t.detach() for t in outs), *us, *vs, *grads]
-
-
-def _with_loads_of_4_bytes(*arguments: Any) -> Any:
-    """`ops.spectral_norm`, whose kernels are told that nothing is aligned."""
-    from fastdat.kernels import spectral_norm as of_weights
-
-    with mock.patch.object(of_weights, "aligned", return_value=False):
-        return ops.spectral_norm(*arguments)
 
 
 class _Layer(nn.Module):
@@ -415,6 +402,10 @@ def parametrized(inputs: tuple[list[Tensor], ...]) -> tuple[list[nn.Module], lis
 # --- which cases --------------------------------------------------------------------------------------------------
 
 
+MOST_WANTED = 9
+"""Of the cases, the first ones."""
+
+
 def cases(device: torch.device) -> list[Case]:
     """All that are measured on a device, the most wanted first; a CPU gets small ones."""
     cuda = device.type == "cuda"
@@ -434,6 +425,7 @@ def cases(device: torch.device) -> list[Case]:
     plain = list(attacks("forward"))
     coefficients = [AttackCoefficients(n, device) for n in (64, 512, 4096)]
     most_wanted = [*plain[:4], *norms(True)[:1], *norms(False)[:1], *coefficients]
+    assert len(most_wanted) == MOST_WANTED
     others = [*norms(True)[1:], *norms(False)[1:], *plain[4:], *attacks("backward"), *attacks("stats")]
     return [*most_wanted, *others]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import correctness, flops, workloads
-from bench.device_time import captured, count_launches, of_device, of_host
+from bench.device_time import CaptureError, captured, count_launches, failed_capture, of_device, of_host
 from bench.interleaved import MatrixProduct, Step, Timing, as_called, interleave
 from bench.workloads import Variant, Workload
 
@@ -31,9 +32,11 @@ class Result:
     floor_flops: int
     forward_flops: int
     compile_seconds: float | None = None
-    """Time of the first call, with nothing compiled before."""
+    """Time of the first call, with nothing compiled before; None where nothing is, or where the same step was compiled
+    in another mode."""
     peak_bytes: int | None = None
-    """Device memory that the step needs beyond parameters and batches."""
+    """Device memory that the step needs beyond parameters and batches; None on a CPU, and where a graph is replayed,
+    whose memory is taken for good."""
     timing: Timing | None = None
     """Of steps as a program takes them: the slower of host and device. None where the gradients are wrong: such a
     variant is not timed."""
@@ -74,7 +77,9 @@ class Measurement:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Variant -> the error it ended with; the others are measured all the same."""
     not_apart: str | None = None
-    """The error for which host and device were not timed by themselves."""
+    """Why host and device were not timed by themselves."""
+    not_captured: str | None = None
+    """The error after which no step was captured as a graph."""
 
     def summary(self, name: str) -> dict[str, Any]:
         """Everything known of a variant, for the JSON."""
@@ -92,6 +97,7 @@ class Measurement:
             "compile_s": result.compile_seconds,
             "peak_memory_bytes": result.peak_bytes,
             "matmul_peak_tflops": self.peak_flops_per_second / 1e12,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
         }
         if result.timing is not None:
             facts |= result.timing.summary()
@@ -100,8 +106,8 @@ class Measurement:
                 facts |= {f"{prefix}_{key}": value for key, value in timing.summary().items()}
         if result.device_clock is not None:
             facts |= {"device_clock": result.device_clock, "launches": result.launches}
-        if self.not_apart is not None:
-            facts["not_apart"] = self.not_apart
+        problems = {"not_apart": self.not_apart, "not_captured": self.not_captured}
+        facts |= {name: problem for name, problem in problems.items() if problem is not None}
         if result.work_timing is not None:
             rate = result.flops / result.work_timing.median
             facts |= {
@@ -112,7 +118,12 @@ class Measurement:
 
 
 def measure(
-    workload: Workload, rounds: int, repeats: int, cifar10: Path | None, seconds: float = float("inf")
+    workload: Workload,
+    rounds: int,
+    repeats: int,
+    cifar10: Path | None,
+    seconds: float = float("inf"),
+    note: Callable[[Measurement], None] = lambda measurement: None,
 ) -> Measurement:
     """Check every variant, then time in turns those that compute the right gradients, and a matrix product.
 
@@ -122,13 +133,15 @@ def measure(
         workload: what to measure.
         rounds, repeats: as of `interleave`.
         cifar10: the folder of the real images; None for noise.
-        seconds: after these no further variant is looked at, and those that were are timed.
+        seconds: after these no further variant is looked at, and those that were are timed; after one and a half
+            times these, host and device are not timed by themselves.
+        note: told what is known when the steps have been timed as a program calls them.
     """
     steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
     results, left_out, failed = dict[str, Result](), list[str](), dict[str, str]()
-    last_start = time.monotonic() + seconds
+    start = time.monotonic()
     for name, step in steps.items():
-        if results and time.monotonic() > last_start:
+        if results and time.monotonic() - start > seconds:
             left_out.append(name)
             continue
         try:
@@ -141,15 +154,17 @@ def measure(
     timings = interleave(everything, as_called(workload.device), rounds=rounds, repeats=repeats)
     for name in timed:
         results[name].timing = timings[name]
-    of_product, not_apart = timings[_PRODUCT], None
-    if workload.cuda:
+    rate = product.flops / timings[_PRODUCT].median
+    measured = Measurement(workload, workload.data(cifar10), rate, results, tuple(left_out), failed)
+    note(measured)
+    if workload.cuda and time.monotonic() - start > 1.5 * seconds:
+        measured.not_apart = "no time was left"
+    elif workload.cuda:
         try:
-            of_product = _apart(timed, product, results, rounds, repeats)
+            _apart(measured, timed, product, rounds, repeats)
         except Exception as failure:  # what was timed so far is not lost
-            not_apart = _told(failure)
-    rate = product.flops / of_product.median
-    data = workload.data(cifar10)
-    return Measurement(workload, data, rate, results, tuple(left_out), failed, not_apart)
+            measured.not_apart = _told(failure)
+    return measured
 
 
 _PRODUCT = "a matrix product"
@@ -160,34 +175,33 @@ def _told(failure: Exception) -> str:
 
 
 def _apart(
+    measured: Measurement,
     steps: Mapping[str, workloads.Step],
     product: MatrixProduct,
-    results: dict[str, Result],
     rounds: int,
     repeats: int,
-) -> Timing:
-    """Time host and device by themselves, then count launches; returns the device's timing of the matrix product."""
+) -> None:
+    """Time host and device by themselves, the matrix product as well, then count launches."""
+    results = measured.results
     for name, timing in interleave(steps, of_host, rounds=rounds).items():
         results[name].host_timing = timing
-    pool = torch.cuda.graph_pool_handle()
-    on_device: dict[str, Step] = {_PRODUCT: product}
-    calls = dict.fromkeys([_PRODUCT, *steps], 1)
+    on_device: dict[str, Step] = {_PRODUCT: product, **steps}
+    calls = dict.fromkeys(on_device, 1)
     for name, step in steps.items():
-        graph = None
-        if not step.variant.replays_itself and (results[name].peak_bytes or 0) <= LARGEST_GRAPH:
-            graph = captured(step, repeats, pool)
-        on_device[name] = graph or step
-        calls[name] = repeats if graph else 1
-        results[name].device_clock = "graph" if graph else "calls"
-    timings = {
-        name: Timing([s / calls[name] for s in timing.seconds])
-        for name, timing in interleave(on_device, of_device, rounds=rounds).items()
-    }
-    for name in steps:
-        results[name].device_timing = timings[name]
+        if step.variant.replays_itself or (results[name].peak_bytes or 0) > LARGEST_GRAPH:
+            continue
+        with suppress(CaptureError):
+            on_device[name], calls[name] = captured(step, repeats), repeats
+    measured.not_captured = failed_capture()
+    for name, timing in interleave(on_device, of_device, rounds=rounds).items():
+        timing = Timing([s / calls[name] for s in timing.seconds])
+        if name == _PRODUCT:
+            measured.peak_flops_per_second = product.flops / timing.median
+        else:
+            results[name].device_timing = timing
+            results[name].device_clock = "calls" if on_device[name] is steps[name] else "graph"
     for name, step in steps.items():  # after all timings, for the profiler's sake
         results[name].launches = count_launches(step)
-    return timings[_PRODUCT]
 
 
 def _examine(step: workloads.Step) -> Result:
@@ -199,15 +213,16 @@ def _examine(step: workloads.Step) -> Result:
         torch.cuda.synchronize()
     first = time.perf_counter() - start
     error, limit = correctness.check(step, batch)
+    variant = step.variant
     return Result(
-        variant=step.variant,
+        variant=variant,
         error=error,
         limit=limit,
         flops=flops.of_step(step, batch),
-        floor_flops=flops.floor(step.variant, step.D, batch, step.workload),
+        floor_flops=flops.floor(variant, step.D, batch, step.workload),
         forward_flops=flops.of_forward(step.D, batch),
-        compile_seconds=first if step.variant.compiled else None,
-        peak_bytes=_peak_bytes(step) if step.workload.cuda else None,
+        compile_seconds=first if variant.compiled and not variant.replays_itself else None,
+        peak_bytes=_peak_bytes(step) if step.workload.cuda and not variant.replays_itself else None,
     )
 
 

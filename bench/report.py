@@ -60,6 +60,8 @@ def tables(measurement: Measurement) -> Iterator[str]:
         yield f"{name:42} failed: {failure}"
     if measurement.not_apart is not None:
         yield f"host and device were not timed by themselves: {measurement.not_apart}"
+    if measurement.not_captured is not None:
+        yield f"no step was captured as a graph after one failed: {measurement.not_captured}"
     yield from _ratios(measurement)
 
 

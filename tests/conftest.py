@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -32,6 +33,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seeds() -> None:
     """Every test starts from the same generator state, whichever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> None:
+    """On a GPU, TF32 would hide errors of a thousandth."""
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(autouse=True)
+def broken_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After an illegal access nothing runs on the device in this process. One of pytest-xdist's ends then, and another
+    takes its place: or all its later tests would fail as well."""
+    yield
+    if request.node.get_closest_marker("gpu") and "PYTEST_XDIST_WORKER" in os.environ:
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            os._exit(1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,13 @@ import pytest
 import torch
 
 from bench import device_time, measure
-from bench.device_time import captured, of_device, of_host
+from bench.device_time import CaptureError, captured, of_device, of_host
 from bench.interleaved import as_called
-from bench.measure import Result
-from bench.workloads import REPLAYED, VARIANTS
+from bench.measure import Measurement, Result
+from bench.workloads import REPLAYED, VARIANTS, Workload
 
 MICRO = 1e-6
+WORKLOAD = Workload(64, torch.device("cuda"), torch.bfloat16)
 
 
 class Machine:
@@ -29,6 +31,8 @@ class Machine:
         """When the device will be done with all that it was given."""
         self.log: list[str] = []
         self.capturing: list[float] | None = None
+        self.stream: Stream | None = None
+        """The current one."""
 
     def launch(self, seconds: float, host: float = 0.0) -> None:
         self.host += host
@@ -39,6 +43,9 @@ class Machine:
 
     def synchronize(self) -> None:
         self.host = max(self.host, self.device)
+
+    def set_stream(self, stream: Stream) -> None:
+        self.stream = stream
 
     def sleep(self, cycles: int) -> None:
         self.launch(cycles / 2e9)
@@ -77,9 +84,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
             machine.launch(sum(self.kernels), host=5 * MICRO)
 
     @contextlib.contextmanager
-    def capture(graph: Graph, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
-        machine.log.append(f"capture {capture_error_mode}, pool {pool}")
-        machine.capturing = graph.kernels
+    def capture(graph: Graph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        machine.log.append(f"capture {capture_error_mode}")
+        machine.capturing, machine.stream = graph.kernels, stream
         try:
             yield
         finally:
@@ -88,9 +95,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(Event, "machine", machine, raising=False)
     fakes = {
         "Event": Event, "Stream": Stream, "CUDAGraph": Graph, "graph": capture, "_sleep": machine.sleep,
-        "synchronize": machine.synchronize, "current_stream": Stream,
-        "stream": lambda stream: contextlib.nullcontext(), "graph_pool_handle": lambda: 7,
+        "synchronize": machine.synchronize, "current_stream": lambda: machine.stream or Stream(),
+        "stream": lambda stream: contextlib.nullcontext(), "set_stream": machine.set_stream,
     }  # fmt: skip
+    monkeypatch.setattr(device_time, "_FAILED", [])
+    monkeypatch.setattr(device_time, "_capture_stream", functools.cache(Stream))
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(time, "perf_counter", lambda: machine.host)
@@ -121,21 +130,31 @@ def test_a_captured_step_is_the_device_s_alone(machine: Machine) -> None:
     )  # of 100 ms, for which the device is not kept waiting
     assert of_device(step, 1) > 40_000 * MICRO
     replay = captured(step, 3)
-    assert replay is not None
     assert of_device(replay, 1) == pytest.approx(3 * 4000 * MICRO)
 
 
 def test_before_a_capture_what_is_dead_is_collected(machine: Machine) -> None:
-    captured(step_of(machine, 1, 1.0, 1.0), 1, pool=7)
-    assert machine.log == ["collect", "capture thread_local, pool 7"]
+    captured(step_of(machine, 1, 1.0, 1.0), 1)
+    assert machine.log == ["collect", "capture thread_local"]
 
 
-def test_what_cannot_be_captured_is_none(machine: Machine) -> None:
+def test_after_a_capture_that_failed_there_is_no_other(machine: Machine) -> None:
+    """The stream is the one before; allocator and generator are not known to be."""
+
     def step() -> None:
         if machine.capturing is not None:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    assert captured(step, 2) is None
+    before = Stream()
+    machine.set_stream(before)
+    assert device_time.failed_capture() is None
+    with pytest.raises(CaptureError, match=r"^operation not permitted when stream is capturing$"):
+        captured(step, 2)
+    assert machine.stream is before
+    assert device_time.failed_capture() == "operation not permitted when stream is capturing"
+    with pytest.raises(CaptureError, match=r"^operation not permitted"):
+        captured(step_of(machine, 1, 1.0, 1.0), 1)
+    assert machine.log == ["collect", "capture thread_local"]
 
 
 def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +176,11 @@ def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: p
 
     monkeypatch.setattr(measure, "count_launches", count)
     product: Any = step_of(machine, 1, 3.0, 500.0)
-    timing = measure._apart(steps, product, results, rounds=4, repeats=5)
-    assert timing.median == pytest.approx(500 * MICRO)
+    product.flops = 10**9
+    measured = Measurement(WORKLOAD, "noise", 1.0, results)
+    measure._apart(measured, steps, product, rounds=4, repeats=5)
+    assert measured.peak_flops_per_second == pytest.approx(1e9 / (500 * MICRO))
+    assert measured.not_captured is None
     assert {name: result.device_clock for name, result in results.items()} == {
         "plain": "graph", "large": "calls", "replayed": "calls",
     }  # fmt: skip
@@ -168,9 +190,24 @@ def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: p
         assert result.device_timing.median == pytest.approx(20 * MICRO)
         assert result.host_timing.median == pytest.approx(300 * MICRO)
         assert (len(result.device_timing.seconds), result.launches) == (4, 10)
-    assert machine.log == ["collect", "capture thread_local, pool 7", *["count"] * 3]
+    assert machine.log == ["collect", "capture thread_local", *["count"] * 3]
 
 
-def test_the_device_waits_long_enough() -> None:
-    """For the host to ask for the slowest step, 20 ms, at the fastest clock of a GPU."""
-    assert device_time.SLEEP_CYCLES / 2.0e9 >= 0.02
+def test_steps_are_called_where_they_cannot_be_captured(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_time, "_FAILED", ["no graphs today"])
+    monkeypatch.setattr(measure, "count_launches", lambda step: None)
+    step: Any = type(
+        "Step", (), {"variant": VARIANTS[3], "__call__": staticmethod(step_of(machine, 10, 30.0, 2.0))}
+    )()
+    result = Result(VARIANTS[3], 0.0, 1.0, 1, 1, 1, peak_bytes=1)
+    measured, product = (
+        Measurement(WORKLOAD, "noise", 1.0, {"plain": result}),
+        step_of(machine, 1, 3.0, 500.0),
+    )
+    product.flops = 1  # type: ignore[attr-defined]
+    measure._apart(measured, {"plain": step}, product, rounds=2, repeats=5)  # type: ignore[arg-type]
+    assert (result.device_clock, measured.not_captured) == ("calls", "no graphs today")
+    assert result.device_timing is not None
+    assert result.device_timing.median == pytest.approx(20 * MICRO)

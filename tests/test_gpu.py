@@ -23,13 +23,6 @@ STRONG = DATConfig(eps=30.0, delta_clip=0.3)
 ORDERS = pytest.mark.parametrize("second_order", [False, True], ids=["first", "second"])
 
 
-@pytest.fixture(autouse=True)
-def full_precision() -> None:
-    """TF32 would hide errors of a thousandth."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-
-
 def cuda(x: object) -> object:
     return tuple(map(cuda, x)) if isinstance(x, tuple) else x.cuda()
 

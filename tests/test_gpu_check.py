@@ -43,6 +43,8 @@ TESTS = {
         def test_quick(benchmark):
             benchmark.extra_info["variant"] = "first"
             benchmark.pedantic(lambda: None, rounds=3)
+        def test_raises(benchmark):
+            benchmark.pedantic(lambda: 1 / 0, rounds=3)
         def test_slow(): time.sleep(60)
         def test_never(): pass
     """,
@@ -125,13 +127,16 @@ def test_limits_end_parts(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert gpu_check.main(["slow", "deaf", "crash"]) == 1
     assert time.monotonic() - start < 40
     last = capfd.readouterr().out.splitlines()[-1]
-    assert last.startswith(
-        "gpu-check: passed: nothing; failed: crash (pytest ended with status 77, 1 not reached);"
-    )
-    assert "not reached: slow (stopped after" in last
-    for name, unreached in (("slow", ["test_slow", "test_never"]), ("deaf", ["test_deaf"])):
+    assert last.startswith("gpu-check: passed: nothing; failed: slow (1 of 4 failed, stopped after")
+    assert "crash (pytest ended with status 77, 1 not reached);" in last
+    assert "not reached: deaf (stopped after" in last
+    assert list(part(gpu, "slow")["failures"].values()) == ["ZeroDivisionError: division by zero"]
+    for name, verdict, unreached in (
+        ("slow", "failed", ["test_slow", "test_never"]),
+        ("deaf", "stopped", ["test_deaf"]),
+    ):
         found = part(gpu, name)
-        assert (found["verdict"], found["passed"], found["failed"]) == ("stopped", 1, 0)
+        assert (found["verdict"], found["passed"]) == (verdict, 1)
         assert [test.split("::")[-1] for test in found["unreached"]] == unreached
     assert part(gpu, "deaf")["pytest_status"] == -signal.SIGKILL
     assert part(gpu, "crash")["verdict"] == "failed"
@@ -209,6 +214,31 @@ def test_an_unknown_part_names_those_there_are(gpu: Path, capsys: pytest.Capture
     assert "there is no part 'step65'; the parts are good, bad, slow" in capsys.readouterr().err
 
 
+def test_what_a_benchmark_noted_counts_where_it_did_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records"
+    gpu_records.note(interim={"group": "nowhere"})  # no run of gpu-check
+    monkeypatch.setenv(gpu_records.VARIABLE, str(path))
+    for name, ms in (("a", 1.0), ("b", 2.0)):
+        gpu_records.note(interim={"group": "g", "extra_info": {"variant": name, "median_ms": ms}})
+    with path.open("a") as file:
+        file.write('{"benchmark": {"group": "g", "extra_info": {"variant": "a", "median_ms": 1.5}}}\n')
+    assert gpu_records.read(path).benchmarks == [
+        {"group": "g", "extra_info": {"variant": "a", "median_ms": 1.5}},
+        {"group": "g", "extra_info": {"variant": "b", "median_ms": 2.0}, "interim": True},
+    ]
+
+
+def test_a_result_of_make_bench_is_left_alone(gpu: Path) -> None:
+    gpu.parent.mkdir(parents=True)
+    gpu.write_text('{"benchmarks": []}')
+    result = Result.of_today()
+    assert result.path.name == gpu.stem + "-2.json"
+    result.path.write_text('{"parts": {}, "benchmarks": []}')
+    assert Result.of_today().path == result.path
+
+
 def test_half_a_line_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "records"
     path.write_text(
@@ -227,7 +257,8 @@ def test_half_a_line_is_no_record(tmp_path: Path) -> None:
 def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     parts = gpu_check.parts()
-    assert list(parts) == ["smoke", "step64", "kernels", "tests", "step512", "step2048", "loop"]
+    assert list(parts) == ["smoke", "step64", "kernels", "tests", "cudnn", "step512", "step2048", "loop"]
+    assert parts["cudnn"].environment == {"FASTDAT_CUDNN_BENCHMARK": "1"}
     assert all(part.limit <= 300 for part in parts.values())  # two of them fit into ten minutes
     assert all((part.begin_until or 0) < part.limit for part in parts.values())
     files = {path for part in parts.values() for path in part.arguments if "/" in path}
