@@ -30,6 +30,20 @@ def uncompiled(variant: Variant) -> Variant:
     return dataclasses.replace(variant, loss=variant.eager)
 
 
+@pytest.fixture
+def small_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix product that takes no time."""
+
+    class Product:
+        flops = 1
+
+        def __init__(self, *_: object) -> None: ...
+
+        def __call__(self) -> None: ...
+
+    monkeypatch.setattr(measure_module, "MatrixProduct", Product)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_every_variant_computes_what_it_says(variant: Variant) -> None:
     step = small_step(uncompiled(variant))
@@ -155,7 +169,7 @@ def test_cudnn_benchmark_is_a_question_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert names == ["eager SNGAN", "fastdat SNGAN", "fastdat DAT"]
 
 
-def test_no_variant_begins_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_variant_begins_when_time_is_over(small_product: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is always measured; those left out are named."""
     steps = [small_step(uncompiled(variant)) for variant in VARIANTS[:3]]
     monkeypatch.setattr(workloads, "steps", lambda *_: steps)
@@ -175,7 +189,9 @@ def test_a_result_is_never_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert environment.unused_path().stem == first.stem + suffix
 
 
-def test_one_variant_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_variant_that_fails_leaves_the_others(
+    small_product: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise RuntimeError("no such kernel\nand a traceback")
 
@@ -191,7 +207,7 @@ def test_one_variant_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
     assert "eager released DAT                         failed: RuntimeError: no such kernel" in text
 
 
-def test_timings_outlive_a_failure_to_tell_host_from_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timings_outlive_what_comes_after_them(small_product: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AttributeError("no such clock")
 
@@ -213,7 +229,9 @@ def test_timings_outlive_a_failure_to_tell_host_from_device(monkeypatch: pytest.
     )
 
 
-def test_host_and_device_are_not_timed_apart_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_is_over_calls_alone_are_timed(
+    small_product: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workloads, "steps", lambda *_: [small_step(uncompiled(VARIANTS[1]))])
     monkeypatch.setattr(measure_module, "_peak_bytes", lambda step: 0)
     monkeypatch.setattr(Workload, "cuda", True)
