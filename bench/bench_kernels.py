@@ -12,6 +12,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.convolution_cases import convolution_cases
+from bench.failures import told
 from bench.interleaved import ReplayClock
 from bench.kernel_measure import KernelMeasurement, count_all_launches, measure
 from bench.kernel_report import KERNELS
@@ -85,7 +86,7 @@ def bench_launches(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) 
                 try:
                     found: object = count_all_launches(measurement)
                 except Exception as failure:  # those of the other cases are wanted all the same
-                    found = f"{type(failure).__name__}: {failure}"
+                    found = told(failure)
                 benchmark.extra_info[measurement.case.name] = found
 
     benchmark.pedantic(count, rounds=1)

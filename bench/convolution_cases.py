@@ -6,7 +6,7 @@ channels_last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -32,12 +32,23 @@ def convolution_backward(g: Tensor, x: Tensor, w: Tensor, stride: int, wanted: t
     return found
 
 
+@dataclass(frozen=True)
 class ConvolutionCase(Case):
-    """A case of x (N, C, H, W), a 3x3 weight (K, C, 3, 3) and a gradient of the output."""
+    """A case of x (N, C, H, W), a 3x3 weight (K, C, 3, 3) and a gradient of the output.
+
+    Args:
+        shape: of x.
+        features: K.
+    """
 
     shape: Shape
     features: int
+    device: torch.device
     slack = 2.0**-8  # half a unit in the last place of bf16: rounded once, the results may lie on two sides
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}-{'x'.join(map(str, self.shape))}-bf16"
 
     @property
     def output(self) -> Shape:
@@ -82,6 +93,14 @@ class ConvolutionCase(Case):
         return tuple(provider.name for provider in self.providers())
 
 
+def _providers(calls: Mapping[str, Callable[..., Tensor]]) -> tuple[Provider, ...]:
+    return tuple(Provider(name, partial(_call, call)) for name, call in calls.items())
+
+
+def _call(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    return [function(*inputs)]
+
+
 # --- a 3x3 convolution and an average pool are one 4x4 convolution ------------------------------------------------
 
 
@@ -105,15 +124,12 @@ def unfolded(dw: Tensor) -> Tensor:
 class PooledConvolution(ConvolutionCase):
     """``avg_pool2d(conv2d(x, w, padding=1), 2)`` or one of its gradients."""
 
-    shape: Shape
-    features: int
     what: What
-    device: torch.device
     kernel = "pooled_convolution"
 
     @property
     def name(self) -> str:
-        return f"{self.kernel}-{self.what.replace(' ', '_')}-{'x'.join(map(str, self.shape))}-bf16"
+        return f"{super().name}-{self.what.replace(' ', '_')}"
 
     @property
     def output(self) -> Shape:
@@ -121,25 +137,11 @@ class PooledConvolution(ConvolutionCase):
         return n, self.features, h // 2, w // 2
 
     def providers(self) -> tuple[Provider, ...]:
-        calls: dict[What, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-            "forward": (_pooled, _strided),
-            "input gradient": (
-                partial(_pooled_backward, wanted=(True, False)),
-                partial(_strided_backward, wanted=(True, False)),
-            ),
-            "weight gradient": (
-                partial(_pooled_backward, wanted=(False, True)),
-                partial(_strided_backward, wanted=(False, True)),
-            ),
-        }
-        names = (AS_WRITTEN, ONE_CONVOLUTION)
-        return tuple(
-            Provider(name, partial(_call, call)) for name, call in zip(names, calls[self.what], strict=True)
-        )
-
-
-def _call(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    return [function(*inputs)]
+        if self.what == "forward":
+            return _providers({AS_WRITTEN: _pooled, ONE_CONVOLUTION: _strided})
+        wanted = (self.what == "input gradient", self.what == "weight gradient")
+        calls = {AS_WRITTEN: _pooled_backward, ONE_CONVOLUTION: _strided_backward}
+        return _providers({name: partial(call, wanted=wanted) for name, call in calls.items()})
 
 
 def _pooled(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
@@ -172,18 +174,10 @@ class WeightGradient(ConvolutionCase):
     image. `convolution_backward` is what the first backward pass uses.
     """
 
-    shape: Shape
-    features: int
-    device: torch.device
     kernel = "weight_gradient"
 
-    @property
-    def name(self) -> str:
-        return f"{self.kernel}-{'x'.join(map(str, self.shape))}-bf16"
-
     def providers(self) -> tuple[Provider, ...]:
-        calls = {OF_WEIGHT: _of_weight, LARGE_FILTER: _by_large_filter}
-        return tuple(Provider(name, partial(_call, call)) for name, call in calls.items())
+        return _providers({OF_WEIGHT: _of_weight, LARGE_FILTER: _by_large_filter})
 
 
 def _by_large_filter(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
@@ -200,6 +194,6 @@ def convolution_cases(
     """The shapes of SNGAN-32, the largest images first."""
     for size in (32, 16):
         for what in ("forward", "input gradient", "weight gradient"):
-            yield PooledConvolution((samples, width, size, size), width, what, device)
+            yield PooledConvolution((samples, width, size, size), width, device, what)
     for size in (32, 16, 8):
         yield WeightGradient((samples, width, size, size), width, device)

@@ -100,9 +100,8 @@ def captured(step: Step, calls: int) -> Step:
                 for _ in range(calls):
                     step()
         except RuntimeError as error:
-            torch.cuda.set_stream(
-                before
-            )  # which torch.cuda.graph leaves undone when the end of the capture fails
+            # Where the end of the capture fails, torch.cuda.graph leaves its own stream the current one.
+            torch.cuda.set_stream(before)
             with suppress(RuntimeError):
                 torch.cuda.synchronize()
             _FAILED.append(str(error).strip().partition("\n")[0])

@@ -20,14 +20,14 @@ def results_path() -> Path:
 
 
 def paths() -> Iterator[Path]:
-    """That, and then the same with -2, -3 ... in its name."""
+    """`results_path()`, and then the same with -2, -3 ... in its name."""
     path = results_path()
     yield path
     yield from (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
 
 
 def unused_path() -> Path:
-    """The first of them that no earlier result of the day has."""
+    """The first of `paths()` that no earlier result of the day has."""
     return next(path for path in paths() if not path.exists())
 
 

@@ -24,9 +24,8 @@ LONGEST = 400
 
 def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get(VARIABLE)
-    if path and not hasattr(
-        config, "workerinput"
-    ):  # of pytest-xdist's processes the first hears all the others
+    # Of pytest-xdist's processes the first hears all the others.
+    if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Writer(Path(path)))
 
 
@@ -137,10 +136,8 @@ def read(path: Path) -> Records:
             case {"collected": ids}:
                 collected |= dict.fromkeys(ids)
             case {"test": name, "outcome": outcome}:
-                if records.outcomes.get(name) not in (
-                    "failed",
-                    "error",
-                ):  # which a good teardown does not mend
+                # A good teardown does not mend what failed before.
+                if records.outcomes.get(name) not in ("failed", "error"):
                     records.outcomes[name] = outcome
                     records.messages[name] = record["message"]
                 records.seconds[name] = records.seconds.get(name, 0.0) + record["seconds"]

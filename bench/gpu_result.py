@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """ "passed", "failed", or "stopped" where nothing failed before the part was."""
+        """One of "passed", "failed", and "stopped" where nothing failed before the part was."""
         counts = self.records.counts()
         if counts["failed"]:
             return "failed"

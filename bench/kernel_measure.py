@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.device_time import CaptureError, captured, count_launches, failed_capture
+from bench.failures import told
 from bench.interleaved import Step, Timing, as_called, interleave
 from bench.kernel_workloads import Case, Provider
 
@@ -184,8 +185,7 @@ def examine(provider: Provider, inputs: Any, exact: Sequence[Tensor], limit: flo
             torch.cuda.synchronize()
         again = time.perf_counter() - start
     except Exception as failure:  # the others are measured all the same, and this one fails its test
-        reason = str(failure).strip().partition("\n")[0]
-        return Result(f"{type(failure).__name__}: {reason}", limit=limit)
+        return Result(told(failure), limit=limit)
     problem = None if error <= limit else f"wrong by {error:.2g}, where {limit:.2g} is allowed"
     return Result(problem, error=error, limit=limit, compile_seconds=seconds, call_seconds=again)
 

@@ -13,6 +13,7 @@ import torch
 
 from bench import correctness, flops, workloads
 from bench.device_time import CaptureError, captured, count_launches, failed_capture, of_device, of_host
+from bench.failures import told
 from bench.interleaved import MatrixProduct, Step, Timing, as_called, interleave
 from bench.workloads import Variant, Workload
 
@@ -147,7 +148,7 @@ def measure(
         try:
             results[name] = _examine(step)
         except Exception as failure:
-            failed[name] = _told(failure)
+            failed[name] = told(failure)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
     timed = {name: step for name, step in steps.items() if name in results and results[name].correct}
     everything: dict[str, Step] = {**timed, _PRODUCT: product}
@@ -163,15 +164,11 @@ def measure(
         try:
             _apart(measured, timed, product, rounds, repeats)
         except Exception as failure:  # what was timed so far is not lost
-            measured.not_apart = _told(failure)
+            measured.not_apart = told(failure)
     return measured
 
 
 _PRODUCT = "a matrix product"
-
-
-def _told(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
 
 
 def _apart(
