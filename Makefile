@@ -44,7 +44,7 @@ demo: $(STAMP) check-compiler
 	@echo "Picture, table and JSON are in $(DEMO_DIR)"
 
 # What runs beside the rest, on another core, after the kernels.
-BESIDE := tests/data tests/metrics tests/report tests/training tests/test_gpu_check.py tests/test_gpu_plan.py
+BESIDE := tests/data tests/metrics tests/report tests/training tests/bench
 
 # Three runs, since Triton reads TRITON_INTERPRET once: the kernels run on the CPU and then $(BESIDE), both beside the rest,
 # in which kernels are compiled for GPUs that are not there. Each has half of the cores: threads that wait for others'

@@ -11,7 +11,7 @@ import pytest
 from bench import kernel_report, report
 from bench.kernel_report import KERNELS
 from bench.report import MEASUREMENTS
-from fastdat import provenance
+from fastdat.util import provenance
 from tests.data_fixtures import cifar10_root  # noqa: F401  # a fixture
 from tests.environment import use_cache_folder
 

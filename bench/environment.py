@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastdat.provenance import device_name
+from fastdat.util.provenance import device_name
 
 RESULTS = Path("bench") / "results"
 

@@ -22,8 +22,9 @@ from torch._subclasses import FakeTensorMode
 
 import fastdat
 from bench.workloads import Workload
-from fastdat import DATConfig, step
-from fastdat.inspection import Traits, inspect
+from fastdat import DATConfig
+from fastdat.engine import step
+from fastdat.engine.inspection import Traits, inspect
 from fastdat.nets import SNGANDiscriminator
 
 

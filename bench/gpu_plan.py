@@ -22,8 +22,8 @@ from bench.launches import Launch
 from bench.pretended_gpu import H200, PretenceError, pretend
 from bench.workloads import DAT, DAT_SECOND_ORDER, PLAIN, Workload
 from fastdat import DATConfig
-from fastdat.files import write_atomically
-from fastdat.provenance import commit_info, versions
+from fastdat.util.files import write_atomically
+from fastdat.util.provenance import commit_info, versions
 
 COMMITTED = RESULTS / "gpu-plan.json"
 

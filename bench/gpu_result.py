@@ -13,8 +13,8 @@ from typing import Any
 
 from bench import environment
 from bench.gpu_records import Records
-from fastdat import provenance
-from fastdat.files import write_atomically
+from fastdat.util import provenance
+from fastdat.util.files import write_atomically
 
 PYTEST_OK, PYTEST_FAILED, PYTEST_NOTHING_SELECTED = 0, 1, 5
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastdat.kernels import ops, reference
+from fastdat.kernels import formulas, ops
 from fastdat.kernels.dispatch import AVAILABLE, INTERPRETED
 from fastdat.nets import SNGANDiscriminator
 
@@ -91,7 +91,7 @@ class Case(ABC):
 
     def _three(self, call: Callable[..., list[Tensor]], name: str) -> tuple[Provider, ...]:
         """``call`` (function, inputs) on the formula, on the same compiled, and on the kernel where it runs."""
-        formula = getattr(reference, name)
+        formula = getattr(formulas, name)
         found = {EAGER: formula, COMPILED: torch.compile(formula, dynamic=False, fullgraph=True)}
         if has_kernels(self.device):
             found[FASTDAT] = getattr(ops, name)
@@ -192,7 +192,7 @@ class PerturbClip(Case):
 
     def exact(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         parts = zip(*(t.detach().split(self._chunk) for t in inputs), strict=True)
-        formula = reference.perturb_clip_stats if self.what == "stats" else reference.perturb_clip
+        formula = formulas.perturb_clip_stats if self.what == "stats" else formulas.perturb_clip
         results = []
         for part in parts:
             wide = [t.double().requires_grad_(self.what == "backward") for t in part]
@@ -258,7 +258,7 @@ class AttackCoefficients(Case):
 
     def exact(self, inputs: tuple[Tensor, Tensor]) -> list[Tensor]:
         clean, now = inputs
-        return self._call(reference.attack_coefficients, (clean.double(), now.double()))
+        return self._call(formulas.attack_coefficients, (clean.double(), now.double()))
 
     def _call(self, function: Callable[..., Any], inputs: tuple[Tensor, Tensor]) -> list[Tensor]:
         return list(function(*inputs, None, "identity", "identity", "batch", 1.0))
@@ -335,7 +335,7 @@ class SpectralNorm(Case):
         weights = [normal(*shape) / shape[1:].numel() ** 0.5 for shape in map(torch.Size, self.shapes)]
         us = [nn.functional.normalize(normal(w.shape[0]), dim=0) for w in weights]
         vs = [nn.functional.normalize(normal(w[0].numel()), dim=0) for w in weights]
-        _, of_rows, of_columns, _ = reference.spectral_norm(weights, us, vs, 5, NORM_EPS, True, torch.float32)
+        _, of_rows, of_columns, _ = formulas.spectral_norm(weights, us, vs, 5, NORM_EPS, True, torch.float32)
         state = [list(of_rows), list(of_columns)]
         if not self.backward:
             return weights, *state
@@ -343,7 +343,7 @@ class SpectralNorm(Case):
 
     def exact(self, inputs: tuple[list[Tensor], ...]) -> list[Tensor]:
         weights, *rest = ([t.detach().double() for t in tensors] for tensors in inputs)
-        return self._call(reference.spectral_norm, (weights, *rest), torch.float64)
+        return self._call(formulas.spectral_norm, (weights, *rest), torch.float64)
 
     def _call(
         self,

@@ -11,39 +11,40 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fastdat.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdat.config import DATConfig as DATConfig
-    from fastdat.fused_norm import fuse_spectral_norm as fuse_spectral_norm
-    from fastdat.fused_norm import normalised_once as normalised_once
-    from fastdat.fused_norm import spectral_norm as spectral_norm
+    from fastdat.engine.spectral.fused import fuse_spectral_norm as fuse_spectral_norm
+    from fastdat.engine.spectral.fused import normalised_once as normalised_once
+    from fastdat.engine.spectral.fused import spectral_norm as spectral_norm
+    from fastdat.engine.step import dat_step as dat_step
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
-    from fastdat.step import dat_step as dat_step
     from fastdat.training import Trainer as Trainer
 
+# Where each public name is defined.
 _HOME = {
     "DATConfig": "fastdat.config",
     "DATInfo": "fastdat.info",
     "Loss": "fastdat.losses",
     "Trainer": "fastdat.training",
-    "dat_step": "fastdat.step",
-    "fuse_spectral_norm": "fastdat.fused_norm",
-    "normalised_once": "fastdat.fused_norm",
-    "spectral_norm": "fastdat.fused_norm",
+    "dat_step": "fastdat.engine.step",
+    "fuse_spectral_norm": "fastdat.engine.spectral.fused",
+    "normalised_once": "fastdat.engine.spectral.fused",
+    "spectral_norm": "fastdat.engine.spectral.fused",
 }
-_MODULES = (
-    "data",
-    "functional",
-    "kernels",
-    "losses",
-    "metrics",
-    "nets",
-    "reference",
-    "training",
-    "zero_flow",
-)
+_MODULES = {
+    "data": "fastdat.data",
+    "functional": "fastdat.engine.functional",
+    "kernels": "fastdat.kernels",
+    "losses": "fastdat.losses",
+    "metrics": "fastdat.metrics",
+    "nets": "fastdat.nets",
+    "reference": "fastdat.reference",
+    "training": "fastdat.training",
+    "zero_flow": "fastdat.engine.passes.zero_flow",
+}
 
 __all__ = [
     "DATConfig",
@@ -61,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
-        return import_module(f"fastdat.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'fastdat' has no attribute {name!r}")
 
 

@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from fastdat.kernels.differentiable import differentiable
+from fastdat.kernels.formulas import check_attack_coefficients
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.reference import check_attack_coefficients
 from fastdat.kernels.rounding import divide
 
 BLOCK = 1024
@@ -247,7 +247,7 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 attack_coefficients = differentiable(attack_coefficients_op, _setup, _backward)
 """(clean, now, targets, attacked_real, attacked_fake, reduction, scale) -> coefficient, sign, targets.
 
-As ``reference.attack_coefficients``, differentiable in ``now``.
+As ``formulas.attack_coefficients``, differentiable in ``now``.
 """
 
 

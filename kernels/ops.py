@@ -1,6 +1,6 @@
 """The operations as callers use them: as Triton kernels where those run, else as plain formulas.
 
-Arguments, results and errors are those of the same name in ``reference``.
+Arguments, results and errors are those of the same name in ``formulas``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastdat.kernels import reference
+from fastdat.kernels import formulas
 from fastdat.kernels.dispatch import AVAILABLE, use_triton
 
 if AVAILABLE:
@@ -29,12 +29,12 @@ def perturb_clip(
     clip_from: int = 0,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """``clip(x + clamp(c_i * g, -delta_clip, delta_clip), low, high)``; see ``reference.perturb_clip``.
+    """``clip(x + clamp(c_i * g, -delta_clip, delta_clip), low, high)``; see ``formulas.perturb_clip``.
 
     The kernel compiles anew for each value of ``delta_clip`` and ``bounds``.
     """
     if not use_triton(x):
-        return reference.perturb_clip(
+        return formulas.perturb_clip(
             x, grad, coefficient, delta_clip, bounds, clip_from=clip_from, out_dtype=out_dtype
         )
     low, high = (None, None) if bounds is None else bounds
@@ -52,9 +52,9 @@ def perturb_clip_stats(
     clip_from: int = 0,
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``perturb_clip`` and what it did to each sample (N, 2); see ``reference.perturb_clip_stats``."""
+    """``perturb_clip`` and what it did to each sample (N, 2); see ``formulas.perturb_clip_stats``."""
     if not use_triton(x):
-        return reference.perturb_clip_stats(
+        return formulas.perturb_clip_stats(
             x, grad, coefficient, delta_clip, bounds, clip_from=clip_from, out_dtype=out_dtype
         )
     low, high = (None, None) if bounds is None else bounds
@@ -73,8 +73,8 @@ def attack_coefficients(
     reduction: str,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``c_i = -scale * s_i * a'(now_i)``, the signs ``s`` and the targets; see ``reference.attack_coefficients``."""
-    implementation = of_attack.attack_coefficients if use_triton(now) else reference.attack_coefficients
+    """``c_i = -scale * s_i * a'(now_i)``, the signs ``s`` and the targets; see ``formulas.attack_coefficients``."""
+    implementation = of_attack.attack_coefficients if use_triton(now) else formulas.attack_coefficients
     coefficient, sign, target = implementation(
         clean, now, targets, attacked_real, attacked_fake, reduction, scale
     )
@@ -90,8 +90,8 @@ def spectral_norm(
     u_first: bool,
     out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-    """``W / sigma`` of all weights at once; see ``reference.spectral_norm``."""
-    function = of_spectral.spectral_norm if weights and use_triton(weights[0]) else reference.spectral_norm
+    """``W / sigma`` of all weights at once; see ``formulas.spectral_norm``."""
+    function = of_spectral.spectral_norm if weights and use_triton(weights[0]) else formulas.spectral_norm
     found: tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]
     found = function(weights, us, vs, iterations, eps, u_first, out_dtype)
     return found

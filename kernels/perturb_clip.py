@@ -26,8 +26,8 @@ import triton.language as tl
 from torch import Tensor
 
 from fastdat.kernels.differentiable import differentiable
+from fastdat.kernels.formulas import arithmetic_dtype, check_perturb_clip
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.reference import arithmetic_dtype, check_perturb_clip
 
 BLOCK = 1024
 """Elements a program handles, 8 a thread."""
@@ -354,10 +354,10 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 perturb_clip = differentiable(perturb_clip_op, _setup, _backward)
 """(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype) -> x_hat, in the layout of x.
-As ``reference.perturb_clip``."""
+As ``formulas.perturb_clip``."""
 
 perturb_clip_stats = differentiable(perturb_clip_stats_op, _setup, _backward)
-"""The same arguments -> x_hat, stats (N, 2). As ``reference.perturb_clip_stats``; counts are exact up to
+"""The same arguments -> x_hat, stats (N, 2). As ``formulas.perturb_clip_stats``; counts are exact up to
 2^24 elements a sample."""
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from fastdat.kernels.differentiable import differentiable
 from fastdat.kernels.dispatch import INTERPRETED
+from fastdat.kernels.formulas import check_spectral_norm
 from fastdat.kernels.multi_tensor import (
     BLOCK,
     COLS,
@@ -63,7 +64,6 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.reference import check_spectral_norm
 from fastdat.kernels.rounding import divide, square_root
 from fastdat.kernels.spectral_norm_backward import backward_everywhere
 
@@ -363,7 +363,7 @@ def spectral_norm(
     u_first: bool,
     out_dtype: torch.dtype,
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-    """``W / sigma`` of all weights, rows being their first dimension; see ``reference.spectral_norm``."""
+    """``W / sigma`` of all weights, rows being their first dimension; see ``formulas.spectral_norm``."""
     outs, state, sigma = _forward_everywhere(
         list(weights), list(us), list(vs), iterations, eps, u_first, out_dtype
     )

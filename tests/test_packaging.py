@@ -88,7 +88,9 @@ def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
 
 def test_version_has_one_source() -> None:
     assert "version" not in PYPROJECT["project"]
-    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fastdat.__version__"}
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "fastdat.util.version.__version__"
+    }
     assert re.fullmatch(r"\d+\.\d+\.\d+", fastdat.__version__)
 
 
@@ -127,7 +129,7 @@ def test_benchmarks_do_not_run_with_the_tests(tmp_path: Path) -> None:
 def test_results_name_no_host() -> None:
     """What the JSON says of the machine holds neither its name nor a path."""
     from bench.environment import results_path
-    from fastdat.provenance import commit_info, machine_info
+    from fastdat.util.provenance import commit_info, machine_info
 
     text = str([machine_info(), commit_info(), results_path()])
     assert os.uname().nodename not in text

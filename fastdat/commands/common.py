@@ -65,9 +65,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _exit_code(error: Exception) -> int | None:
-    from fastdat.data.errors import DataError
-    from fastdat.report.errors import ReportError
-    from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
+    from fastdat.util.errors import ConfigError, DataError, NonFiniteError, ReportError, RunFolderError
 
     if isinstance(error, NonFiniteError):
         return 1

@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl."""
     with user_errors():
-        from fastdat.metrics.evaluate import shown
+        from fastdat.metrics.evaluators import shown
         from fastdat.training.run_folder import append_metrics
         from fastdat.training.trained import load_trained
 

@@ -41,8 +41,8 @@ def train(
     with user_errors():
         from fastdat.commands.data import download_into
         from fastdat.training import build_trainer, load_data
-        from fastdat.training.config import parse_assignment
         from fastdat.training.models import dataset_of
+        from fastdat.training.train_config import parse_assignment
 
         flags = {
             "steps": steps,

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from fastdat.data import inert_pickle
+from fastdat.data.decode import ImageSet
 from fastdat.data.download import Archive
-from fastdat.data.errors import DataError
-from fastdat.data.images import ImageSet
 from fastdat.data.source import ArraySource, how_to_download, not_there
+from fastdat.util.errors import DataError
 
 Split = Literal["train", "test"]
 

@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastdat import files
-from fastdat.data.errors import DataError
+from fastdat.util import files
+from fastdat.util.errors import DataError
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes received so far and the total, None where the server does not tell."""
@@ -97,7 +97,7 @@ def _scratch(dest: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool | None]:
-    """Within it ``folder`` is locked, if it can be: :func:`fastdat.files.lock`."""
+    """Within it ``folder`` is locked, if it can be: :func:`fastdat.util.files.lock`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield files.lock(descriptor)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastdat.data.errors import DataError, NoSuchSplitError
 from fastdat.data.source import SUFFIXES, FileSource, list_images, require_folder
+from fastdat.util.errors import DataError, NoSuchSplitError
 
 
 def open_folder(root: Path, split: str) -> FileSource:

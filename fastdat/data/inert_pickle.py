@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdat.data.errors import DataError
+from fastdat.util.errors import DataError
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and numpy 2
 #: The only names a pickled array refers to. ``_codecs.encode`` is how Python 3 writes bytes in protocols 0 to 2.

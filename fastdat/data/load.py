@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastdat.data.errors import DataError
-from fastdat.data.images import ImageSet
+from fastdat.data.decode import ImageSet
 from fastdat.data.registry import dataset_spec, open_split, resolution_of
 from fastdat.data.source import ArraySource, Pixels, Source, UnreadableImage, resized
 from fastdat.data.store import Store, is_store
+from fastdat.util.errors import DataError
 
 #: Images that are decoded into memory at once; a larger set is packed first.
 MOST = 200_000

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdat.data.errors import DataError
 from fastdat.data.source import Pixels, UnreadableImage, decode, digest_of, not_there
+from fastdat.util.errors import DataError
 
 FOLDER = "bedroom_train_lmdb"
 TEST_IMAGES = 10_000

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdat.data.download import Files
-from fastdat.data.errors import DataError
 from fastdat.data.source import ArraySource, how_to_download, not_there
+from fastdat.util.errors import DataError
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _COUNTS = {"train": 60_000, "test": 10_000}

@@ -26,12 +26,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdat import files
-from fastdat.data.errors import DataError, NoSuchSplitError
-from fastdat.data.images import BLOCK, block_digest, combined_digest
+from fastdat.data.decode import BLOCK, block_digest, combined_digest
 from fastdat.data.registry import SPLITS, dataset_spec, open_split, resolution_of
 from fastdat.data.source import RESIZE, Pixels, Source, UnreadableImage, resized
 from fastdat.data.store import FORMAT, INDEX, Store, is_store
+from fastdat.util import files
+from fastdat.util.errors import DataError, NoSuchSplitError
 
 #: Share of a split that may be unreadable; more is a wrong folder or a broken disk rather than a few bad files.
 MOST_UNREADABLE = 0.1

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fastdat.data import cifar10, cifar100, folder, lsun, mnist, stl10, tiny_imagenet
 from fastdat.data.download import Archive, Files
-from fastdat.data.errors import DataError
 from fastdat.data.source import Source
+from fastdat.util.errors import DataError
 
 SPLITS = ("train", "test")
 

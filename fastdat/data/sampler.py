@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.data.images import ImageSet
+from fastdat.data.decode import ImageSet
 
 _ORDER, _FLIP = 0, 1  # streams of random numbers, apart from each other at every epoch
 _SHARE = 1 / 3  # of a GPU's free memory that images may take

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdat.data.errors import DataError
+from fastdat.util.errors import DataError
 
 Pixels = NDArray[np.uint8]
 """An image (H, W, C), or many (N, C, H, W), 0 to 255."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fastdat.data.download import Archive
-from fastdat.data.errors import DataError
 from fastdat.data.source import ArraySource, how_to_download, not_there
+from fastdat.util.errors import DataError
 
 FOLDER = "stl10_binary"
 ARCHIVE = Archive(

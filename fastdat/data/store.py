@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastdat.data.errors import DataError
-from fastdat.data.images import BLOCK, ImageSet, block_digest
+from fastdat.data.decode import BLOCK, ImageSet, block_digest
+from fastdat.util.errors import DataError
 
 FORMAT = 1
 INDEX = "store.json"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastdat.data.download import Archive
-from fastdat.data.errors import DataError
 from fastdat.data.source import FileSource, how_to_download, list_images, not_there
+from fastdat.util.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
 ARCHIVE = Archive(

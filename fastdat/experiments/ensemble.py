@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
+from fastdat.engine.functional import dat_grads
 from fastdat.experiments import draws
-from fastdat.functional import dat_grads
 from fastdat.losses import generator_loss
 from fastdat.nets.mlp import Init, MLPDiscriminator, MLPGenerator
 

@@ -17,7 +17,7 @@ from fastdat.experiments.results import Arm, Measurement, Result
 from fastdat.metrics.modes import coverage
 from fastdat.training.build import choose_device
 from fastdat.training.display import Display, display_for
-from fastdat.training.errors import NonFiniteError, RunFolderError
+from fastdat.util.errors import NonFiniteError, RunFolderError
 
 __all__ = ["FULL", "Fig3Config", "run"]
 

@@ -19,8 +19,8 @@ from fastdat.data.mixture import MEANS, STD, Mixture
 from fastdat.experiments.plan import SHOWN
 from fastdat.experiments.report import mean_and_std
 from fastdat.experiments.results import Result
-from fastdat.files import write_atomically
 from fastdat.metrics.modes import NEAR
+from fastdat.util.files import write_atomically
 
 _INK, _FAINT = "#3d4451", "#b8bec8"
 _COLOURS = ("#c2402c", "#1f6fb2", "#14866d")

@@ -24,7 +24,7 @@ from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
 from fastdat.experiments.ensemble import Recipe
 from fastdat.nets.mlp import Init
-from fastdat.training.errors import ConfigError
+from fastdat.util.errors import ConfigError
 
 #: Iterations of Fig. 3.
 FULL = 10_000

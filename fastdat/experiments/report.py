@@ -19,9 +19,9 @@ from torch import Tensor
 from fastdat.data.mixture import MEANS, STD
 from fastdat.experiments.plan import MEASURED
 from fastdat.experiments.results import Arm, Measurement, Result
-from fastdat.files import write_atomically
 from fastdat.metrics.modes import FOUND, NEAR
-from fastdat.provenance import commit_info, machine_info
+from fastdat.util.files import write_atomically
+from fastdat.util.provenance import commit_info, machine_info
 
 _LEGEND = (
     f"Mean ± standard deviation over seeds. modes: of {len(MEANS)}, with over {FOUND:g} of their due share. "

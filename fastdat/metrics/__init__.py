@@ -1,7 +1,7 @@
 """Scores of generators: FID, KID, IS, precision and recall by torch-fidelity; modes of 2-D mixtures."""
 
-from fastdat.metrics.config import EvalConfig
-from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
+from fastdat.metrics.eval_config import EvalConfig
+from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator
 from fastdat.metrics.extractors import Extractor, make_extractor, register_extractor
 from fastdat.metrics.modes import Coverage, coverage
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdat.metrics.fidelity import torch_fidelity
-from fastdat.settings import ConfigError
+from fastdat.util.errors import ConfigError
 
 INCEPTION = "inception-v3-compat"
 EFFICIENTNET = "efficientnet-lite0"

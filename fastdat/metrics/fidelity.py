@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fastdat.settings import ConfigError
+from fastdat.util.errors import ConfigError
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

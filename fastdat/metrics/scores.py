@@ -9,9 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdat.metrics.config import EvalConfig
+from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.fidelity import torch_fidelity
-from fastdat.settings import ConfigError
+from fastdat.util.errors import ConfigError
 
 #: Whether more (+1) or less (-1) is better.
 BETTER = {"fid": -1, "kid": -1, "is": +1, "precision": +1, "recall": +1, "modes": +1}

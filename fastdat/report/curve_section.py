@@ -9,7 +9,7 @@ from fastdat.report.charts import draw
 from fastdat.report.curves import Line, wants_log, window
 from fastdat.report.markup import Markup, element, join
 from fastdat.report.runs import RunRecord
-from fastdat.report.scores import Kind, Series, kinds_of
+from fastdat.report.score_table import Kind, Series, kinds_of
 from fastdat.report.tables import run_name
 
 

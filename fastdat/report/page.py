@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastdat.files import write_atomically
 from fastdat.report import style
 from fastdat.report.curve_section import curves
-from fastdat.report.errors import ReportError
-from fastdat.report.images import PAGE_BYTES, Grids, read_grids
+from fastdat.report.embedded import PAGE_BYTES, Grids, read_grids
 from fastdat.report.markup import Markup, element, join
 from fastdat.report.runs import RunRecord, read_runs
 from fastdat.report.sample_section import samples
 from fastdat.report.score_section import scores
-from fastdat.report.scores import series_of
+from fastdat.report.score_table import series_of
 from fastdat.report.tables import configuration, summary
+from fastdat.util.errors import ReportError
+from fastdat.util.files import write_atomically
 
 _SECTIONS = {
     "summary": "Summary",

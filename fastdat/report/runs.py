@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdat.report.errors import ReportError
+from fastdat.util.errors import ReportError
 
 _CONFIG, _STATS, _METRICS, _REALS, _SAMPLES = (
     "config.yaml",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastdat.report.images import GRIDS, Grids, Picture
+from fastdat.report.embedded import GRIDS, Grids, Picture
 from fastdat.report.markup import Markup, element, join
 from fastdat.report.runs import RunRecord
 from fastdat.report.tables import run_name

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fastdat.report import table2
 from fastdat.report.markup import Child, Markup, element, join, table
 from fastdat.report.runs import RunRecord
-from fastdat.report.scores import Kind, Series, kinds_of
+from fastdat.report.score_table import Kind, Series, kinds_of
 from fastdat.report.tables import run_name
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastdat.report.runs import RunRecord
-from fastdat.report.scores import INCEPTION, Kind
+from fastdat.report.score_table import INCEPTION, Kind
 
 # Columns of Table II.
 _COLUMNS = ("SNGAN", "SNGAN-DAT", "SSGAN", "SSGAN-DAT", "InfoMaxGAN", "InfoMaxGAN-DAT")

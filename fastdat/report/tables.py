@@ -9,7 +9,7 @@ from typing import Any
 
 from fastdat.report.markup import Child, Markup, element, join, table
 from fastdat.report.runs import RunRecord
-from fastdat.report.scores import Kind, Series, kinds_of
+from fastdat.report.score_table import Kind, Series, kinds_of
 from fastdat.report.table2 import dataset_name, model_name
 
 _LONGEST = 300

@@ -2,11 +2,11 @@
 
 from fastdat.training.batches import Batches
 from fastdat.training.build import build_evaluator, build_trainer, load_data
-from fastdat.training.config import TrainConfig
-from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
 from fastdat.training.models import build_nets
 from fastdat.training.presets import PRESETS, preset
+from fastdat.training.train_config import TrainConfig
 from fastdat.training.trainer import Trainer
+from fastdat.util.errors import ConfigError, NonFiniteError, RunFolderError
 
 __all__ = [
     "PRESETS",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastdat.data import ImageSet, TrainSampler
-from fastdat.settings import ConfigError
-from fastdat.training.config import TrainConfig
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
 
 
 @runtime_checkable

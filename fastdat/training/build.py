@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-import fastdat
 from fastdat.data import ImageSet, load_split
 from fastdat.data.mixture import MIXTURES, MixtureBatches
-from fastdat.fused_norm import fuse_spectral_norm
-from fastdat.metrics.evaluate import Evaluator, ImageEvaluator, ModesEvaluator
-from fastdat.spectral import spectral_weights
-from fastdat.training.config import TrainConfig
+from fastdat.engine.spectral.fused import fuse_spectral_norm
+from fastdat.engine.spectral.normalise import spectral_weights
+from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator
 from fastdat.training.display import Display
-from fastdat.training.errors import ConfigError
 from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
+from fastdat.training.train_config import TrainConfig
 from fastdat.training.trainer import Trainer
+from fastdat.util.errors import ConfigError
+from fastdat.util.version import __version__
 
 
 def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
@@ -152,7 +152,7 @@ def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -
 
 
 def _versions() -> str:
-    return f"fastdat {fastdat.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"fastdat {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def _describe(device: torch.device) -> str:

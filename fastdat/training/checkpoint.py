@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from fastdat.training.errors import RunFolderError
+from fastdat.util.errors import RunFolderError
 
 State = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdat.training.errors import RunFolderError
+from fastdat.util.errors import RunFolderError
 
 _GROUPS = {
     "loss_d": "loss/D",

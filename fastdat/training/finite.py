@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastdat.training.errors import NonFiniteError
+from fastdat.util.errors import NonFiniteError
 
 
 def check_finite(

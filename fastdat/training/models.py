@@ -12,8 +12,8 @@ from torch import nn
 from fastdat import nets
 from fastdat.data.mixture import MIXTURES
 from fastdat.data.registry import DATASETS
-from fastdat.settings import ConfigError
-from fastdat.training.config import TrainConfig
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
 
 T = TypeVar("T")
 

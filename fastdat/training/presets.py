@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastdat.config import DATConfig
-from fastdat.metrics.config import EvalConfig
-from fastdat.training.config import TrainConfig
-from fastdat.training.errors import ConfigError
+from fastdat.metrics.eval_config import EvalConfig
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
 
 # Table I. The baselines mirror no image, so neither do the presets; --set flip=true does.
 _SNGAN: dict[str, Any] = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastdat.settings import ConfigError
-from fastdat.training.config import TrainConfig
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
 
 #: Settings that may differ from those a run was begun with: they change what is shown and kept, or where it is made.
 FREE = frozenset(

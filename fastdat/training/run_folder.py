@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from fastdat import files
-from fastdat.training.errors import RunFolderError
+from fastdat.util import files
+from fastdat.util.errors import RunFolderError
 
 CONFIG, STATS, METRICS, LOG = "config.yaml", "stats.jsonl", "metrics.jsonl", "log.txt"
 #: What is there before config.yaml.

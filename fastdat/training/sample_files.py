@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastdat.files import write_atomically
-from fastdat.settings import ConfigError
-from fastdat.training.errors import RunFolderError
-from fastdat.training.images import grid_png, image_png, points_png, to_uint8
+from fastdat.training.png import grid_png, image_png, points_png, to_uint8
+from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.files import write_atomically
 
 
 def write_grid(path: Path, batches: Iterable[Tensor]) -> None:

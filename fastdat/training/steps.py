@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.config import DATConfig
-from fastdat.fused_norm import is_fused, normalised_once
+from fastdat.engine.spectral.fused import is_fused, normalised_once
+from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
 from fastdat.losses import generator_loss
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
-from fastdat.settings import ConfigError
-from fastdat.step import dat_step
-from fastdat.training.config import TrainConfig
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
 
 Labels = tuple[Tensor, ...]
 """``(labels (N,) int64,)`` for conditional nets, else nothing."""

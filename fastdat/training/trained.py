@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.metrics.evaluate import Progress, quiet
-from fastdat.settings import ConfigError
+from fastdat.metrics.evaluators import Progress, quiet
 from fastdat.training import checkpoint, noise
 from fastdat.training.build import build_evaluator, choose_device
-from fastdat.training.config import TrainConfig
-from fastdat.training.errors import RunFolderError
-from fastdat.training.images import to_uint8
 from fastdat.training.models import build_nets, classes_of, model_of
 from fastdat.training.noise import Noise
+from fastdat.training.png import to_uint8
 from fastdat.training.run_folder import BEST, LATEST, read_config
 from fastdat.training.sampling import from_latents, generated
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Trained:
         """A record a split of the scores that ``config.eval`` asks for.
 
         Args:
-            progress: as of :class:`fastdat.metrics.evaluate.Evaluator`.
+            progress: as of :class:`fastdat.metrics.evaluators.Evaluator`.
 
         Raises:
             ConfigError, DataError: what is needed is not there.

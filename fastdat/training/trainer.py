@@ -10,27 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastdat.metrics.config import EvalConfig
-from fastdat.metrics.evaluate import Evaluator, ranking, shown
-from fastdat.provenance import versions
-from fastdat.settings import ConfigError
+from fastdat.metrics.eval_config import EvalConfig
+from fastdat.metrics.evaluators import Evaluator, ranking, shown
 from fastdat.training import checkpoint, noise
 from fastdat.training.batches import LoaderBatches, as_batches
 from fastdat.training.clock import Clock
-from fastdat.training.config import MAKING, TrainConfig
 from fastdat.training.display import Display, display_for, summarise
 from fastdat.training.ema import EMA
-from fastdat.training.errors import NonFiniteError
 from fastdat.training.events import Events
 from fastdat.training.finite import check_finite, infinite
-from fastdat.training.images import grid_png, points_png, to_uint8
 from fastdat.training.meter import Meter
+from fastdat.training.png import grid_png, points_png, to_uint8
 from fastdat.training.resume import check_resumable, check_same_parts
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.sampling import from_latents, generated, in_order
 from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import Steps, measurements
 from fastdat.training.stop import StopRequests
+from fastdat.training.train_config import MAKING, TrainConfig
+from fastdat.util.errors import ConfigError, NonFiniteError
+from fastdat.util.provenance import versions
 
 #: What scores have in common, in their records, that can be ranked.
 _KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count", "data_sha256")
@@ -53,7 +52,7 @@ class Trainer:
         optG, optD: their optimizers; the learning rates they come with are what decays.
         batches: reals: a :class:`fastdat.data.ImageSet`, a ``DataLoader``, or :class:`fastdat.training.Batches`.
         config: the rest; the defaults where None. What only says how nets and optimizers are made (:data:`MAKING` of
-            :mod:`fastdat.training.config`) is left at its defaults beside nets of one's own.
+            :mod:`fastdat.training.train_config`) is left at its defaults beside nets of one's own.
         outdir: run folder; new, empty, or of a run with this configuration.
         classes: number of classes for conditional nets, else 0.
         evaluator: makes the scores that ``config.eval`` asks for while training.

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from fastdat import cli
 from fastdat.data import DataError, ImageSet, Store, load_split, pack
-from fastdat.data import images as images_module
+from fastdat.data import decode as images_module
 from fastdat.data.registry import DATASETS, open_split
 from fastdat.data.store import _tensor
 
@@ -50,7 +50,7 @@ def pictures(cifar10: ImageSet, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and pieces of 8 images, so that a few images are many, each durable at once."""
-    for module in ("fastdat.data.images", "fastdat.data.packing", "fastdat.data.store"):
+    for module in ("fastdat.data.decode", "fastdat.data.packing", "fastdat.data.store"):
         monkeypatch.setattr(f"{module}.BLOCK", 8)
     monkeypatch.setattr("fastdat.data.packing._PIECE", 8)
     monkeypatch.setattr("fastdat.data.packing._DURABLE_EVERY", 0)
@@ -249,8 +249,8 @@ def test_a_fingerprint_depends_on_every_pixel(cifar10: ImageSet) -> None:
 KILLED = """
 import sys, time
 sys.path.insert(0, {tree!r})
-import fastdat.data.images, fastdat.data.packing, fastdat.data.store
-for module in (fastdat.data.images, sys.modules["fastdat.data.packing"], fastdat.data.store):
+import fastdat.data.decode, fastdat.data.packing, fastdat.data.store
+for module in (fastdat.data.decode, sys.modules["fastdat.data.packing"], fastdat.data.store):
     module.BLOCK = 8
 sys.modules["fastdat.data.packing"]._PIECE, sys.modules["fastdat.data.packing"]._DURABLE_EVERY = 8, 0
 def progress(*told):

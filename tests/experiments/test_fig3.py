@@ -16,8 +16,8 @@ from fastdat.experiments import fig3, report
 from fastdat.experiments.ensemble import Ensemble
 from fastdat.experiments.fig3 import Fig3Config, run
 from fastdat.experiments.plan import ARMS
-from fastdat.files import write_atomically
-from fastdat.training.errors import ConfigError, NonFiniteError, RunFolderError
+from fastdat.util.errors import ConfigError, NonFiniteError, RunFolderError
+from fastdat.util.files import write_atomically
 
 SMALL: dict[str, Any] = {"iterations": 6, "seeds": 2, "compile": False, "device": "cpu"}
 

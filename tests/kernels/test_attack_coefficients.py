@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastdat.kernels import ops, reference
+from fastdat.kernels import formulas, ops
 from tests.kernels.accuracy import assert_as_accurate
 
-NAMES = pytest.mark.parametrize("name", list(reference.ATTACKED))
-REDUCTIONS = pytest.mark.parametrize("reduction", reference.REDUCTIONS)
+NAMES = pytest.mark.parametrize("name", list(formulas.ATTACKED))
+REDUCTIONS = pytest.mark.parametrize("reduction", formulas.REDUCTIONS)
 SCALE = 0.37
 
 
@@ -32,8 +32,8 @@ def test_as_accurate_as_the_plain_formula(name: str, reduction: str, n: int, dev
     clean, now = logits(n, device=device)
     given = (name, name, reduction, SCALE)
     found = ops.attack_coefficients(clean, now, None, *given)
-    plain = reference.attack_coefficients(clean, now, None, *given)
-    exact = reference.attack_coefficients(clean.double(), now.double(), None, *given)
+    plain = formulas.attack_coefficients(clean, now, None, *given)
+    exact = formulas.attack_coefficients(clean.double(), now.double(), None, *given)
     assert_as_accurate(found[2], plain[2], exact[2])
     same = found[1] == exact[1]  # a residual within rounding of zero may fall on the other side
     assert (~same).sum() <= max(1, n // 500)
@@ -46,9 +46,9 @@ def test_as_accurate_as_the_plain_formula(name: str, reduction: str, n: int, dev
 @pytest.mark.parametrize("real", ["gan.g1", "hinge.g2"])
 def test_every_side_has_its_own_function(reduction: str, real: str, device: str) -> None:
     clean, now = logits(100, torch.float64, device)
-    for fake in reference.ATTACKED:
+    for fake in formulas.ATTACKED:
         found = ops.attack_coefficients(clean, now, None, real, fake, reduction, SCALE)
-        plain = reference.attack_coefficients(clean, now, None, real, fake, reduction, SCALE)
+        plain = formulas.attack_coefficients(clean, now, None, real, fake, reduction, SCALE)
         torch.testing.assert_close(found, plain, rtol=1e-13, atol=1e-13)
 
 
@@ -58,7 +58,7 @@ def test_targets_of_the_first_step(reduction: str, device: str) -> None:
     clean, now = logits(70, torch.float64, device)
     targets = torch.tensor([0.5, -0.25], dtype=torch.float64, device=device)
     found = ops.attack_coefficients(clean, now, targets, "gan.g1", "gan.g2", reduction, SCALE)
-    plain = reference.attack_coefficients(clean, now, targets, "gan.g1", "gan.g2", reduction, SCALE)
+    plain = formulas.attack_coefficients(clean, now, targets, "gan.g1", "gan.g2", reduction, SCALE)
     torch.testing.assert_close(found, plain, rtol=1e-13, atol=1e-13)
     assert torch.equal(found[2], targets)
     assert found[2].data_ptr() != targets.data_ptr()
@@ -68,7 +68,7 @@ def test_targets_of_the_first_step(reduction: str, device: str) -> None:
 def test_means_of_many(name: str, device: str) -> None:
     clean, now = logits(70_000, device=device)
     *_, target = ops.attack_coefficients(clean, now, None, name, name, "sample", SCALE)
-    *_, exact = reference.attack_coefficients(clean.double(), now.double(), None, name, name, "sample", SCALE)
+    *_, exact = formulas.attack_coefficients(clean.double(), now.double(), None, name, name, "sample", SCALE)
     torch.testing.assert_close(target.double(), exact, rtol=1e-6, atol=0)
 
 
@@ -79,11 +79,11 @@ def test_far_tails_of_softplus(dtype: torch.dtype, device: str) -> None:
     now = torch.stack([at, -at]).to(device, dtype)
     targets = torch.zeros(2, dtype=dtype, device=device)
     given = (now, now, targets, "gan.g1", "gan.g2", "sample", SCALE)
-    found, plain = ops.attack_coefficients(*given), reference.attack_coefficients(*given)
+    found, plain = ops.attack_coefficients(*given), formulas.attack_coefficients(*given)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14  # exp(-80) of a GPU's ex2, in float32
     torch.testing.assert_close(found, plain, rtol=tolerance, atol=0)
     single = ops.attack_coefficients(now[:, -1:], now[:, -1:], None, "gan.g1", "gan.g2", "batch", SCALE)[2]
-    expected = reference.attack_coefficients(
+    expected = formulas.attack_coefficients(
         now[:, -1:], now[:, -1:], None, "gan.g1", "gan.g2", "batch", SCALE
     )[2]
     torch.testing.assert_close(single, expected, rtol=tolerance, atol=0)
@@ -97,7 +97,7 @@ def test_kinks_and_met_targets(name: str, reduction: str, device: str) -> None:
     for targets in (None, torch.zeros(2, device=device)):
         given = (now, now, targets, name, name, reduction, SCALE)
         torch.testing.assert_close(
-            ops.attack_coefficients(*given), reference.attack_coefficients(*given), rtol=1e-6, atol=1e-7
+            ops.attack_coefficients(*given), formulas.attack_coefficients(*given), rtol=1e-6, atol=1e-7
         )
     mirror = now[:1].expand(2, -1)
     assert (
@@ -117,7 +117,7 @@ def test_nan_is_never_a_sign_of_zero(name: str, reduction: str, device: str) -> 
         for part in ("clean", "now") if where == "both" else (where,):
             logits[part][0, 1] = dirty
         given = (logits["clean"], logits["now"], None, name, name, reduction, SCALE)
-        found, plain = ops.attack_coefficients(*given), reference.attack_coefficients(*given)
+        found, plain = ops.attack_coefficients(*given), formulas.attack_coefficients(*given)
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6, equal_nan=True)
         if dirty != dirty:
             sign = found[1]
@@ -134,7 +134,7 @@ def test_derivative(name: str, device: str) -> None:
         return ops.attack_coefficients(clean, now, None, name, name, "batch", SCALE)[0]
 
     def plain(now: Tensor) -> Tensor:
-        return reference.attack_coefficients(clean, now, None, name, name, "batch", SCALE)[0]
+        return formulas.attack_coefficients(clean, now, None, name, name, "batch", SCALE)[0]
 
     assert torch.autograd.gradcheck(coefficient, now)
     if name.startswith("gan."):  # the others have no second derivative, or a constant one
@@ -184,7 +184,7 @@ def test_groups_and_vmap_over_them(device: str) -> None:
             assert torch.equal(ours[i, j], theirs)
         for ours, theirs in zip(
             found,
-            reference.attack_coefficients(clean[i], now[i], None, "hinge.g1", "lsgan.g2", "batch", SCALE),
+            formulas.attack_coefficients(clean[i], now[i], None, "hinge.g1", "lsgan.g2", "batch", SCALE),
             strict=True,
         ):
             torch.testing.assert_close(ours[i], theirs)
@@ -230,14 +230,14 @@ def test_compiled_with_its_derivative(device: str) -> None:
 @given(
     real=st.lists(st.floats(-30, 30), min_size=1, max_size=8),
     shift=st.floats(-3, 3),
-    names=st.tuples(st.sampled_from(list(reference.ATTACKED)), st.sampled_from(list(reference.ATTACKED))),
-    reduction=st.sampled_from(reference.REDUCTIONS),
+    names=st.tuples(st.sampled_from(list(formulas.ATTACKED)), st.sampled_from(list(formulas.ATTACKED))),
+    reduction=st.sampled_from(formulas.REDUCTIONS),
 )
 def test_definition(real: list[float], shift: float, names: tuple[str, str], reduction: str) -> None:
     """``dA/dD`` of ``A = n |mean a - t|`` or ``sum |a_i - t|``, by autograd, times ``-scale``."""
     clean = torch.tensor([real, [shift - r for r in real]], dtype=torch.float64)
     now = clean.clone().requires_grad_()
-    a_real, a_fake = (reference.ATTACKED[name] for name in names)
+    a_real, a_fake = (formulas.ATTACKED[name] for name in names)
     targets = a_real(clean[1]).mean(), a_fake(clean[0]).mean()
     residual = torch.stack([a_real(now[0]) - targets[0], a_fake(now[1]) - targets[1]])
     if reduction == "batch":
@@ -247,7 +247,7 @@ def test_definition(real: list[float], shift: float, names: tuple[str, str], red
     else:
         objective = residual.abs().sum()
     expected = -SCALE * torch.autograd.grad(objective, now)[0]
-    coefficient, sign, target = reference.attack_coefficients(clean, now, None, *names, reduction, SCALE)
+    coefficient, sign, target = formulas.attack_coefficients(clean, now, None, *names, reduction, SCALE)
     assert torch.equal(target, torch.stack(targets))
     assert torch.equal(sign, torch.sign(residual).expand_as(sign))
     torch.testing.assert_close(coefficient, expected, rtol=1e-12, atol=1e-14)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastdat import functional, step
+from fastdat.engine import objective, step
 from fastdat.kernels import inductor
 
 OPERATORS = {
@@ -39,7 +39,7 @@ def test_operators_take_their_arguments_from_memory() -> None:
 def test_a_step_introduces_them_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     introduced = []
     monkeypatch.setattr(step, "introduce_operators", lambda: introduced.append(True))
-    step._compiled(functional.step, None)
+    step._compiled(objective.step, None)
     assert introduced == []
-    step._compiled(functional.step, "default")
+    step._compiled(objective.step, "default")
     assert introduced == [True]

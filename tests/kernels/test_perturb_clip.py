@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastdat.kernels import ops, reference
+from fastdat.kernels import formulas, ops
 from tests.kernels.accuracy import assert_as_accurate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -37,10 +37,10 @@ def assert_matches_reference(
     x: Tensor, grad: Tensor, coefficient: Tensor, *limits: Any, **options: Any
 ) -> Tensor:
     """x_hat and stats are as accurate as the plain formula's; x_hat is the same with and without stats."""
-    exact = reference.perturb_clip(
+    exact = formulas.perturb_clip(
         *doubled(x, grad, coefficient), *limits, **options | {"out_dtype": torch.float64}
     )
-    plain, plain_stats = reference.perturb_clip_stats(x, grad, coefficient, *limits, **options)
+    plain, plain_stats = formulas.perturb_clip_stats(x, grad, coefficient, *limits, **options)
     found, stats = ops.perturb_clip_stats(x, grad, coefficient, *limits, **options)
     assert_as_accurate(found, plain, exact)
     assert torch.equal(found, ops.perturb_clip(x, grad, coefficient, *limits, **options))
@@ -121,7 +121,7 @@ def test_layouts(of_x: str, n: int, device: str, deterministic: None) -> None:
     x = layouts(x)[of_x]
     limits = (0.3, BOUNDS)
     for laid_out in layouts(grad).values():
-        expected, stats = reference.perturb_clip_stats(x, laid_out, coefficient, *limits)
+        expected, stats = formulas.perturb_clip_stats(x, laid_out, coefficient, *limits)
         found, found_stats = ops.perturb_clip_stats(x, laid_out, coefficient, *limits)
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(found_stats, stats)
@@ -139,7 +139,7 @@ def test_nan_and_inf_go_on(delta_clip: float | None, bounds: Any, device: str) -
     for c in (1.0, 0.0, -math.inf, math.nan):
         given = [t.to(device) for t in (x, grad, torch.full((len(special),), c))]
         found, expected = (
-            which.perturb_clip_stats(*given, delta_clip, bounds, clip_from=1) for which in (ops, reference)
+            which.perturb_clip_stats(*given, delta_clip, bounds, clip_from=1) for which in (ops, formulas)
         )
         torch.testing.assert_close(found, expected, equal_nan=True)
 
@@ -172,7 +172,7 @@ def test_properties(
     given = (x, grad, coefficient, delta_clip, bounds)
     found, stats = ops.perturb_clip_stats(*given, clip_from=clip_from)
     torch.testing.assert_close(
-        found, reference.perturb_clip(*given, clip_from=clip_from), rtol=1e-14, atol=1e-14
+        found, formulas.perturb_clip(*given, clip_from=clip_from), rtol=1e-14, atol=1e-14
     )
     if delta_clip is not None and bounds is None:
         assert (found - x).abs().max() <= delta_clip * (1 + 1e-12)
@@ -234,7 +234,7 @@ def test_gradients_match_the_plain_formula(
     upstream = torch.randn(3, 4099, dtype=torch.float64, device=device)
     found, plain = (
         gradients(which, given, upstream, delta_clip, bounds, clip_from=clip_from)
-        for which in (ops, reference)
+        for which in (ops, formulas)
     )
     torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
 
@@ -245,8 +245,8 @@ def test_gradients_in_low_precision(dtype: torch.dtype, device: str) -> None:
     x, grad, coefficient = samples(4, 4099, dtype=dtype, device=device)
     given = (x, grad, coefficient.float())
     upstream = torch.randn_like(x)
-    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS)[:3] for which in (ops, reference))
-    exact = gradients(reference, doubled(*given), upstream.double(), 0.3, BOUNDS)[:3]
+    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS)[:3] for which in (ops, formulas))
+    exact = gradients(formulas, doubled(*given), upstream.double(), 0.3, BOUNDS)[:3]
     for ours, theirs, true in zip(found[:2], plain[:2], exact[:2], strict=True):
         flipped = (ours == 0) != (true == 0)
         assert flipped.float().mean() <= 1e-3
@@ -267,7 +267,7 @@ def test_gradient_passes_on_a_limit_and_not_beyond(device: str) -> None:
     ):
         found, plain = (
             gradients(which, given, torch.ones_like(x), *limits, clip_from=clip_from)
-            for which in (ops, reference)
+            for which in (ops, formulas)
         )
         torch.testing.assert_close(found[:3], plain[:3], rtol=0, atol=0, equal_nan=True)
 
@@ -287,7 +287,7 @@ def test_gradients_of_any_layout(layout: str, device: str) -> None:
     x, grad, coefficient = samples(2, 3, 4, 5, dtype=torch.float64, device=device)
     given = (x, layouts(grad)[layout], coefficient)
     upstream = layouts(torch.randn_like(x))["channels_last" if layout == "expanded" else "contiguous"]
-    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS, clip_from=1) for which in (ops, reference))
+    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS, clip_from=1) for which in (ops, formulas))
     torch.testing.assert_close(found, plain)
 
 
@@ -309,7 +309,7 @@ def test_under_func_grad_of_vjp(stats: bool, device: str) -> None:
         value, pullback = torch.func.vjp(lambda *t: penalty(which, stats, *t), *tensors)
         return sum((g**2).sum() for g in pullback(torch.ones_like(value)))
 
-    found, plain = (torch.func.grad(norm, argnums=(1, 2, 3))(which, *given) for which in (ops, reference))
+    found, plain = (torch.func.grad(norm, argnums=(1, 2, 3))(which, *given) for which in (ops, formulas))
     torch.testing.assert_close(found, plain)
 
 
@@ -370,7 +370,7 @@ def test_compiled_in_bf16(device: str) -> None:
 
     found = run(x, grad, coefficient)
     torch.testing.assert_close(
-        found, reference.perturb_clip(x, grad, coefficient, 0.3, None, out_dtype=torch.float32)
+        found, formulas.perturb_clip(x, grad, coefficient, 0.3, None, out_dtype=torch.float32)
     )
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -402,12 +402,10 @@ def test_wrong_arguments(message: str, name: str) -> None:
 
 def test_reference_is_differentiable_twice_and_mixes_dtypes() -> None:
     given = away_from_limits(2, 6)
-    assert torch.autograd.gradgradcheck(
-        lambda *t: reference.perturb_clip(*t, 0.3, BOUNDS, clip_from=1), given
-    )
+    assert torch.autograd.gradgradcheck(lambda *t: formulas.perturb_clip(*t, 0.3, BOUNDS, clip_from=1), given)
     x, grad, coefficient = (t.detach() for t in given)
-    out = reference.perturb_clip(x.bfloat16(), grad.bfloat16(), coefficient.bfloat16(), 0.3, BOUNDS)
-    wide = reference.perturb_clip(
+    out = formulas.perturb_clip(x.bfloat16(), grad.bfloat16(), coefficient.bfloat16(), 0.3, BOUNDS)
+    wide = formulas.perturb_clip(
         x.bfloat16().double(), grad.bfloat16().double(), coefficient.bfloat16().double(), 0.3, BOUNDS
     )
     assert torch.equal(out, wide.bfloat16())  # rounded once

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastdat.kernels import ops, reference
+from fastdat.kernels import formulas, ops
 from fastdat.kernels.multi_tensor import BLOCK, COLUMNS_TILE, ROWS_TILE
 from tests.kernels.accuracy import assert_as_accurate
 
@@ -47,8 +47,8 @@ def test_as_accurate_as_the_plain_formula(
 ) -> None:
     given = layers(device=device)
     found = ops.spectral_norm(*given, iterations, EPS, u_first, torch.float32)
-    plain = reference.spectral_norm(*given, iterations, EPS, u_first, torch.float32)
-    exact = reference.spectral_norm(*doubled(*given), iterations, EPS, u_first, torch.float64)
+    plain = formulas.spectral_norm(*given, iterations, EPS, u_first, torch.float32)
+    exact = formulas.spectral_norm(*doubled(*given), iterations, EPS, u_first, torch.float64)
     for results in zip(found[:3], plain[:3], exact[:3], strict=True):
         for ours, theirs, true in zip(*results, strict=True):
             assert_as_accurate(ours, theirs, true)
@@ -61,7 +61,7 @@ def test_as_accurate_as_the_plain_formula(
 def test_sizes_around_the_tiles(size: int, device: str, deterministic: None) -> None:
     given = layers(((size, 5), (7, size)), torch.float64, device)
     found = ops.spectral_norm(*given, 1, EPS, True, torch.float64)
-    plain = reference.spectral_norm(*given, 1, EPS, True, torch.float64)
+    plain = formulas.spectral_norm(*given, 1, EPS, True, torch.float64)
     torch.testing.assert_close(found[:3], plain[:3], rtol=1e-12, atol=1e-12)
 
 
@@ -75,7 +75,7 @@ def test_any_shapes(shapes: list[list[int]], iterations: int, u_first: bool, dev
     shapes = [shape if len(shape) < 4 else [*shape[:2], 3, 3] for shape in shapes]
     given = layers(tuple(map(tuple, shapes)), torch.float64, device)
     found = ops.spectral_norm(*given, iterations, EPS, u_first, torch.float64)
-    plain = reference.spectral_norm(*given, iterations, EPS, u_first, torch.float64)
+    plain = formulas.spectral_norm(*given, iterations, EPS, u_first, torch.float64)
     torch.testing.assert_close(found[:3], plain[:3], rtol=1e-10, atol=1e-10)
 
 
@@ -88,8 +88,8 @@ def test_low_precision(dtype: torch.dtype, out_dtype: torch.dtype, device: str) 
     """bf16 weights are read as they are and summed in fp32; sigma is within 1e-3 of float64 on the same numbers."""
     given = layers(dtype=dtype, device=device)
     outs, *_, sigma = ops.spectral_norm(*given, 1, EPS, True, out_dtype)
-    plain, *_ = reference.spectral_norm(*given, 1, EPS, True, out_dtype)
-    exact, *_, true = reference.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
+    plain, *_ = formulas.spectral_norm(*given, 1, EPS, True, out_dtype)
+    exact, *_, true = formulas.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
     torch.testing.assert_close(sigma.double(), true, rtol=1e-5, atol=0)
     for ours, theirs, weight in zip(outs, plain, exact, strict=True):
         assert_as_accurate(ours, theirs, weight)
@@ -102,7 +102,7 @@ def test_weights_laid_out_otherwise(device: str) -> None:
     us = [F.normalize(torch.randn(w.shape[0], dtype=torch.float64), dim=0).to(device) for w in weights]
     vs = [F.normalize(torch.randn(w.shape[1], dtype=torch.float64), dim=0).to(device) for w in weights]
     found = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
-    plain = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    plain = formulas.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
     torch.testing.assert_close(found[:3], plain[:3], rtol=1e-12, atol=1e-12)
     assert all(out.is_contiguous() for out in found[0])
 
@@ -113,7 +113,7 @@ def test_a_weight_that_begins_anywhere(device: str) -> None:
     weights = [flat[1:].view(16, 48).requires_grad_()]
     _, us, vs = layers(((16, 48),), device=device)
     outs, *_ = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float32)
-    plain, *_ = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float32)
+    plain, *_ = formulas.spectral_norm(weights, us, vs, 1, EPS, True, torch.float32)
     upstream = torch.randn(1 + 16 * 48, device=device)[1:].view(16, 48)
     ours, theirs = (torch.autograd.grad(o[0], weights, upstream)[0] for o in (outs, plain))
     torch.testing.assert_close(outs, plain, rtol=1e-5, atol=1e-6)
@@ -147,7 +147,7 @@ def test_a_weight_of_zeros_is_what_torch_makes_of_it(device: str) -> None:
     weights, us, vs = layers(((4, 6),), torch.float64, device)
     weights[0].zero_()
     found = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
-    plain = reference.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+    plain = formulas.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
     torch.testing.assert_close(found[:3], plain[:3], equal_nan=True)
 
 
@@ -161,8 +161,8 @@ def test_gradients(u_first: bool, device: str, deterministic: None) -> None:
     found, exact, plain = [], [], []
     for function, dtype, result in (
         (ops.spectral_norm, torch.float32, found),
-        (reference.spectral_norm, torch.float32, plain),
-        (reference.spectral_norm, torch.float64, exact),
+        (formulas.spectral_norm, torch.float32, plain),
+        (formulas.spectral_norm, torch.float64, exact),
     ):
         leaves = [w.detach().to(dtype).requires_grad_() for w in weights]
         states = [[s.to(dtype) for s in group] for group in (us, vs)]
@@ -204,7 +204,7 @@ def penalised(function: Callable[..., object]) -> Callable[..., Tensor]:
 def test_under_torch_func_and_compiled(device: str) -> None:
     weights, us, vs = layers(((6, 5), (1, 6)), torch.float64, device)
     x = torch.randn(4, 5, dtype=torch.float64, device=device)
-    expected = penalised(reference.spectral_norm)(weights, us, vs, x)
+    expected = penalised(formulas.spectral_norm)(weights, us, vs, x)
     torch.testing.assert_close(penalised(ops.spectral_norm)(weights, us, vs, x), expected)
     compiled = torch.compile(penalised(ops.spectral_norm), fullgraph=True)
     torch.testing.assert_close(compiled(weights, us, vs, x), expected)
@@ -264,7 +264,7 @@ def test_a_weight_of_many_programs(device: str) -> None:
     """More partial sums than one block of a matrix: the counts that a program sums up are those it should."""
     given = layers(((3, 5 * BLOCK + 1), (9 * ROWS_TILE[0] + 1, 3)), device=device)
     found = ops.spectral_norm(*given, 1, EPS, True, torch.float32)
-    exact = reference.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
+    exact = formulas.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
     for ours, true in zip(found[:3], exact[:3], strict=True):
         for a, b in zip(ours, true, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)

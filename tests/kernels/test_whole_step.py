@@ -12,7 +12,7 @@ import fastdat
 from fastdat import DATConfig
 from tests.compare import assert_step_matches, gradients, relative_error, rounding_bound
 from tests.discriminators import batch, make
-from tests.test_step import STRONG
+from tests.engine.test_step import STRONG
 
 CONFIGS = {
     "default": STRONG,

@@ -28,7 +28,7 @@ from fastdat.metrics import (
     reals,
     register_extractor,
 )
-from fastdat.metrics.evaluate import ranking, shown
+from fastdat.metrics.evaluators import ranking, shown
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.metrics.scores import (
     Statistics,
@@ -38,7 +38,7 @@ from fastdat.metrics.scores import (
     of_fakes,
     rounded,
 )
-from fastdat.settings import ConfigError
+from fastdat.util.errors import ConfigError
 
 CPU = torch.device("cpu")
 

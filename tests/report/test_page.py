@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fastdat import cli
 from fastdat.report import ReportError, write_report
-from fastdat.report.images import evenly, read_grids
+from fastdat.report.embedded import evenly, read_grids
 from fastdat.report.runs import read_runs
 from tests.report.html_page import Page
 from tests.report.runs import make_run, png, scored

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastdat.report.runs import RunRecord, read_runs
-from fastdat.report.scores import Kind, kinds_of, series_of
+from fastdat.report.score_table import Kind, kinds_of, series_of
 from fastdat.report.table2 import ATTACK, PARTS, SETTINGS, column, differences, number, objections
 from fastdat.training import preset
 from fastdat.training.resume import FREE

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.metrics import Extractor, ImageEvaluator
-from fastdat.metrics import evaluate as evaluate_module
+from fastdat.metrics import evaluators as evaluate_module
 from fastdat.training import Trainer, build, build_trainer, checkpoint, preset
 from fastdat.training.display import Lines
 from fastdat.training.trained import load_trained

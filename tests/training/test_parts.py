@@ -24,9 +24,9 @@ from fastdat.training.clock import Clock
 from fastdat.training.display import Bar, Lines, display_for, summarise
 from fastdat.training.events import Events
 from fastdat.training.finite import check_finite, infinite
-from fastdat.training.images import grid_png, to_uint8
 from fastdat.training.meter import Meter
 from fastdat.training.noise import D_STEP, G_STEP, Noise
+from fastdat.training.png import grid_png, to_uint8
 from fastdat.training.run_folder import RunFolder, append_metrics, read_config
 from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import evaluating, frozen
@@ -411,7 +411,7 @@ def test_a_line_that_does_not_fit_leaves_none(tmp_path: Path) -> None:
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
 from pathlib import Path
-from fastdat.training.errors import RunFolderError
+from fastdat.util.errors import RunFolderError
 from fastdat.training.run_folder import append_metrics
 run = Path({str(tmp_path)!r})
 append_metrics(run, {{"step": 1}})

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import fastdat
+from fastdat.util.version import __version__
 
 
 def device_name() -> str:
@@ -37,7 +37,7 @@ def machine_info() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "fastdat": fastdat.__version__,
+        "fastdat": __version__,
         "torch": torch.__version__,
         "triton": _triton_version(),
     }
@@ -53,7 +53,7 @@ def machine_info() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of fastdat, torch and Python, what every result depends on."""
     torch_version = str(torch.__version__)  # a class of its own, which no safe loader knows
-    return {"fastdat": fastdat.__version__, "torch": torch_version, "python": platform.python_version()}
+    return {"fastdat": __version__, "torch": torch_version, "python": platform.python_version()}
 
 
 def commit_info() -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastdat import settings
 from fastdat.config import DATConfig
-from fastdat.metrics.config import EvalConfig
-from fastdat.settings import ConfigError
+from fastdat.metrics.eval_config import EvalConfig
+from fastdat.util import settings
+from fastdat.util.errors import ConfigError
 
 #: What nets, optimizers and data are made from: it says nothing of those that a user brings along.
 MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")

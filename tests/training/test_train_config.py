@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastdat import DATConfig
 from fastdat.losses import LOSSES
 from fastdat.training import PRESETS, ConfigError, TrainConfig, build_nets, preset
-from fastdat.training.config import parse_assignment
+from fastdat.training.train_config import parse_assignment
 
 # --- values ------------------------------------------------------------------------------------------------------
 

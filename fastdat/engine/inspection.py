@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat import checks
-from fastdat.calls import Weights, call_aux
-from fastdat.spec import AuxLoss, Inputs, StepSpec, Tensors
+from fastdat.engine import checks
+from fastdat.engine.discriminator import Weights, call_aux
+from fastdat.engine.types import AuxLoss, Inputs, StepSpec, Tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastdat.config import DATConfig
+from fastdat.engine.spectral.normalise import SpectralWeight
 from fastdat.losses import Loss
-from fastdat.spectral import SpectralWeight
 
 Tensors = dict[str, Tensor]
 Args = tuple[Any, ...]

@@ -7,7 +7,7 @@ import torch
 
 import fastdat
 from fastdat import DATConfig
-from fastdat.functional import dat_grads
+from fastdat.engine.functional import dat_grads
 from tests.discriminators import batch, make
 
 CONFIGS = [DATConfig(eps=20.0), DATConfig(eps=20.0, second_order=True), DATConfig(real=False, fake=False)]

@@ -28,8 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastdat import zero_rules
-from fastdat.zero_rules import EXPENSIVE, SUMS, verdict
+from fastdat.engine.passes import zero_rules
+from fastdat.engine.passes.zero_rules import EXPENSIVE, SUMS, verdict
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.spec import Inputs
+from fastdat.engine.types import Inputs
 
 _WRAPPERS = {
     "DataParallel": "use torch.nn.parallel.DistributedDataParallel, one process a GPU",

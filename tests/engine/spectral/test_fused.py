@@ -15,8 +15,8 @@ from torch.nn.utils import spectral_norm as hook_spectral_norm
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 
 import fastdat
-from fastdat import spectral
-from fastdat.fused_norm import FusedSpectralNorm
+from fastdat.engine.spectral import normalise as spectral
+from fastdat.engine.spectral.fused import FusedSpectralNorm
 from fastdat.training.steps import frozen
 from tests.compare import assert_step_matches, gradients
 from tests.discriminators import Conv, Projection, batch, make

@@ -19,7 +19,7 @@ import torch
 from bench import environment, gpu_check, gpu_records
 from bench.gpu_check import Part
 from bench.gpu_result import Outcome, Result
-from fastdat import provenance
+from fastdat.util import provenance
 from tests.environment import REPOSITORY
 
 TESTS = {
@@ -264,7 +264,7 @@ def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert files == {
         *(
             "tests/kernels",
-            "tests/test_gpu.py",
+            "tests/engine/test_gpu.py",
             "tests/data/test_sampler.py",
             "tests/training/test_devices.py",
         ),

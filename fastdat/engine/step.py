@@ -20,18 +20,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_map_only
 
-from fastdat import checks, functional, spectral, zero_flow
-from fastdat import microbatch as parts
-from fastdat.anatomy import Anatomy, anatomy
-from fastdat.attack import attacked_names
 from fastdat.config import DATConfig
-from fastdat.distributed import batch_group, run_inside, unwrap
-from fastdat.functional import StepResult
+from fastdat.engine import checks, objective
+from fastdat.engine import microbatch as parts
+from fastdat.engine.anatomy import Anatomy, anatomy
+from fastdat.engine.attack import attacked_names
+from fastdat.engine.distributed import batch_group, run_inside, unwrap
+from fastdat.engine.inspection import inspect, joinable
+from fastdat.engine.objective import StepResult
+from fastdat.engine.passes import zero_flow
+from fastdat.engine.spectral import normalise as spectral
+from fastdat.engine.types import Args, AuxLoss, Inputs, StepSpec, Tensors
 from fastdat.info import DATInfo
-from fastdat.inspection import inspect, joinable
 from fastdat.kernels.inductor import introduce_operators
 from fastdat.losses import Loss, get_loss
-from fastdat.spec import Args, AuxLoss, Inputs, StepSpec, Tensors
 
 
 @overload
@@ -262,7 +264,7 @@ def _engine(call: _StepCall, params: Tensors) -> _Engine:
     joint = traits.joint and spec.config.power_iterations == "once"
     spec = replace(spec, independent=traits.independent, joint=joint, moving=traits.moving)
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
-    step, attack_pass = (_compiled(function, call.mode) for function in (functional.step, parts.attack_pass))
+    step, attack_pass = (_compiled(function, call.mode) for function in (objective.step, parts.attack_pass))
     return _Engine(spec, (*of_spectral, *spec.moving), step, attack_pass)
 
 
@@ -307,7 +309,7 @@ def _compile_mode(compile: bool | str) -> str | None:
 def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., Any]:
     """``function`` as one graph, with a cache of its own; in eager mode ``function`` itself."""
     if mode is _EAGER:
-        return partial(function, traced=False) if function is functional.step else function
+        return partial(function, traced=False) if function is objective.step else function
     introduce_operators()
     # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)

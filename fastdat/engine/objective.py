@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from fastdat import zero_flow
-from fastdat.attack import Attacked, attacked_names, run_attack
-from fastdat.calls import Call, Weights, call_aux, call_both
-from fastdat.config import DATConfig
-from fastdat.losses import Loss, discriminator_loss, get_loss
-from fastdat.spec import AuxLoss, Fixed, Inputs, Pair, StepSpec, Tensors
-from fastdat.spectral import spectral_weights
+from fastdat.engine.attack import Attacked, run_attack
+from fastdat.engine.discriminator import Call, Weights, call_aux, call_both
+from fastdat.engine.passes import zero_flow
+from fastdat.engine.types import AuxLoss, Fixed, Inputs, Pair, StepSpec, Tensors
+from fastdat.losses import discriminator_loss
 
 
 def objective(
@@ -160,41 +158,3 @@ def step(
                 loss, list(leaves.values()), allow_unused=True, materialize_grads=True
             )
     return StepResult(loss.detach(), dict(zip(leaves, found, strict=True)), moved, info)
-
-
-def dat_grads(
-    D: nn.Module,
-    params: Tensors,
-    xr: Tensor,
-    xf: Tensor,
-    *,
-    config: DATConfig | None = None,
-    loss: str | Loss = "hinge",
-) -> tuple[Tensors, Tensor]:
-    """Gradients of the DAT step for the parameters, and the loss: pure, for ``torch.vmap`` and ``torch.compile``.
-
-    For loops of one's own in the functional style, such as many discriminators trained at once with stacked
-    parameters. It checks little and moves nothing; ``fastdat.dat_step`` is the drop-in.
-
-    Args:
-        D: a module that treats its samples independently and keeps no state (no batch norm, no spectral norm).
-        params: ``dict(D.named_parameters())`` or tensors in their place.
-        xr, xf: (m, ...) a side.
-        config: the step; ``DATConfig()`` where None.
-        loss: name or ``Loss``.
-
-    Returns:
-        gradient of each of ``params``, loss (scalar).
-
-    Raises:
-        ValueError: D has spectral norm, whose state this function could not keep.
-    """
-    if spectral_weights(dict(D.named_modules())):
-        raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
-    config = config or DATConfig()
-    loss = get_loss(loss)
-    names = attacked_names(config, loss)
-    spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0], attacked=names)
-    constants = {name: param.detach() for name, param in params.items()}
-    result = step(D, spec, constants, {}, {}, Inputs(xr, xf).detached())
-    return result.grads, result.loss

@@ -17,11 +17,11 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
 from torch import Tensor, nn
 
-from fastdat.calls import Linearised, Weights, call_both, linearise
 from fastdat.config import DATConfig
+from fastdat.engine.discriminator import Linearised, Weights, call_both, linearise
+from fastdat.engine.types import Inputs, Pair, StepSpec, Tensors
 from fastdat.kernels import ops
 from fastdat.losses import LOSSES, Loss
-from fastdat.spec import Inputs, Pair, StepSpec, Tensors
 
 
 def identity(logits: Tensor) -> Tensor:

@@ -12,11 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastdat import provenance
-from fastdat.data.errors import DataError
-from fastdat.data.images import ImageSet
+from fastdat.data.decode import ImageSet
 from fastdat.data.mixture import Mixture
-from fastdat.metrics.config import EvalConfig
+from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.extractors import Extractor, make_extractor
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.metrics.modes import coverage
@@ -29,6 +27,8 @@ from fastdat.metrics.scores import (
     of_fakes,
     rounded,
 )
+from fastdat.util import provenance
+from fastdat.util.errors import DataError
 
 Record = dict[str, Any]
 """One split's scores, and the extractor, its weights' hash, counts, seed, resize and versions they depend on."""

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.attack import attack_info, attack_moves, decide, perturbed
-from fastdat.calls import Linearised, Weights, call_both, linearise
-from fastdat.functional import StepResult
-from fastdat.spec import Fixed, Inputs, Pair, StepSpec, Tensors
+from fastdat.engine.attack import attack_info, attack_moves, decide, perturbed
+from fastdat.engine.discriminator import Linearised, Weights, call_both, linearise
+from fastdat.engine.objective import StepResult
+from fastdat.engine.types import Fixed, Inputs, Pair, StepSpec, Tensors
 
 Pass = tuple[Pair, tuple[Tensor | None, Tensor | None]]
 """Logits (n,) a side, and dD/dx (n, ...) of the attacked sides where it was asked for."""

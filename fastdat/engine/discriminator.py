@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastdat.spec import Args, AuxLoss, Inputs, Pair, StepSpec, Tensors
-from fastdat.spectral import dtype_under_autocast, normalise
+from fastdat.engine.spectral.normalise import dtype_under_autocast, normalise
+from fastdat.engine.types import Args, AuxLoss, Inputs, Pair, StepSpec, Tensors
 
 
 class Call(NamedTuple):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastdat.report.errors import ReportError
 from fastdat.report.runs import RunRecord
+from fastdat.util.errors import ReportError
 
 GRIDS = 24
 """Most grids of a run in a page."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
-from fastdat import spectral
-from fastdat.spectral import Norm, SpectralWeight, State
+from fastdat.engine.spectral import normalise as spectral
+from fastdat.engine.spectral.normalise import Norm, SpectralWeight, State
 
 Module = TypeVar("Module", bound=nn.Module)
 

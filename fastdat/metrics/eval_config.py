@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from fastdat import settings
-from fastdat.settings import ConfigError
+from fastdat.util import settings
+from fastdat.util.errors import ConfigError
 
 Metric = Literal["fid", "kid", "is", "precision-recall", "modes"]
 Split = Literal["train", "test"]

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fastdat
-from fastdat import DATConfig, spectral
-from fastdat.inspection import Traits, inspect
+from fastdat import DATConfig
+from fastdat.engine.inspection import Traits, inspect
+from fastdat.engine.spectral import normalise as spectral
+from fastdat.engine.types import Inputs, StepSpec
 from fastdat.losses import get_loss
-from fastdat.spec import Inputs, StepSpec
 from tests.compare import assert_step_matches
 from tests.discriminators import Conv, batch, make
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
-class ConfigError(ValueError):
-    """An unknown setting or a value outside what it may be."""
+from fastdat.util.errors import ConfigError
 
 
 def check_fields(instance: Any, minimum: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import spectral_norm as hook_spectral_norm
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fastdat import spectral
+from fastdat.engine.spectral import normalise as spectral
 from tests.discriminators import batch, make
 
 LAYERS = {

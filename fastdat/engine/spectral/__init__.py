@@ -1,0 +1,1 @@
+"""Spectral norm of all layers of a discriminator at once."""

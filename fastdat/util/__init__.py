@@ -1,0 +1,1 @@
+"""Plumbing that every part of the package may use: settings, files, errors, provenance."""
