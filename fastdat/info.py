@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 
+class SideInfo(NamedTuple):
+    """Measurements of one side, real or fake; the fields are explained in :class:`DATInfo`."""
+
+    logits: Tensor
+    clean_logits: Tensor
+    x_adv: Tensor
+    delta_rms: Tensor
+    grad_norm: Tensor
+    clipped: Tensor
+    aux: tuple[Any, ...]
+
+
+class StepInfo(NamedTuple):
+    """Measurements of a step, a record a side, as the engine passes them on."""
+
+    real: SideInfo
+    fake: SideInfo
+    penalty_fraction: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class DATInfo:
-    """Measurements of one step, of this rank's samples. Detached tensors on D's device; nothing here synchronises.
+    """Measurements of one step over this rank's samples: detached tensors on D's device; reading none synchronises.
 
     Logits are (N,), images have the shape of the inputs, the rest are 0-dimensional.
     """
@@ -20,13 +40,13 @@ class DATInfo:
     logits_fake: Tensor
     """D(x_hat_f)."""
     clean_logits_real: Tensor
-    """D(x_r), the pass that gives the targets."""
+    """D(x_r), from the pass that gives the targets."""
     clean_logits_fake: Tensor
-    """D(x_f), the pass that gives the targets."""
+    """D(x_f), from the pass that gives the targets."""
     xr_adv: Tensor
-    """x_hat_r, what the loss saw."""
+    """x_hat_r, the reals that the loss saw."""
     xf_adv: Tensor
-    """x_hat_f, what the loss saw."""
+    """x_hat_f, the fakes that the loss saw."""
     delta_rms_real: Tensor
     """Root mean square of x_hat_r - x_r over all pixels, in units of the data."""
     delta_rms_fake: Tensor
@@ -39,9 +59,31 @@ class DATInfo:
     """Share of the reals' elements that ``delta_clip`` or ``bounds`` changed in the first attack step; NaN where the
     reals are not attacked."""
     clipped_fake: Tensor
-    """The same of the fakes."""
+    """Share of the fakes' elements that ``delta_clip`` or ``bounds`` changed in the first attack step; NaN where the
+    fakes are not attacked."""
     penalty_fraction: Tensor
-    """Share of the attacked samples whose first delta lowers D's own objective to first order: the gradient
-    penalty case of Eq. (13), the others being rewards or unmoved. NaN where nothing is attacked."""
+    """Share of the attacked samples whose first delta lowers D's own objective to first order. These samples are the
+    gradient-penalty case of Eq. (13); the others are rewarded or stay where they are. NaN where nothing is attacked."""
     aux: tuple[tuple[Any, ...], tuple[Any, ...]] = field(default=((), ()))
     """D's further outputs on x_hat_r and on x_hat_f."""
+
+    @classmethod
+    def of(cls, info: StepInfo) -> DATInfo:
+        """The public record of a step."""
+        real, fake, penalty_fraction = info
+        return cls(
+            logits_real=real.logits,
+            logits_fake=fake.logits,
+            clean_logits_real=real.clean_logits,
+            clean_logits_fake=fake.clean_logits,
+            xr_adv=real.x_adv,
+            xf_adv=fake.x_adv,
+            delta_rms_real=real.delta_rms,
+            delta_rms_fake=fake.delta_rms,
+            grad_norm_real=real.grad_norm,
+            grad_norm_fake=fake.grad_norm,
+            clipped_real=real.clipped,
+            clipped_fake=fake.clipped,
+            penalty_fraction=penalty_fraction,
+            aux=(real.aux, fake.aux),
+        )

@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastdat.kernels import logit_functions as table
+
 
 @runtime_checkable
 class Loss(Protocol):
@@ -39,11 +41,14 @@ class NamedLoss:
     generator: Callable[[Tensor], Tensor]
 
 
-HINGE = NamedLoss("hinge", lambda t: -F.relu(1 - t), lambda t: -F.relu(1 + t), lambda t: -t)
+# g1 and g2 are those of the one table that the kernels read too; beside them stand their formulas.
+HINGE = NamedLoss("hinge", table.HINGE_G1, table.HINGE_G2, lambda t: -t)  # -relu(1 - t), -relu(1 + t)
 #: Vanilla GAN; the generator's side is the non-saturating one.
-GAN = NamedLoss("gan", lambda t: -F.softplus(-t), lambda t: -F.softplus(t), lambda t: F.softplus(-t))
-LSGAN = NamedLoss("lsgan", lambda t: -((t - 1) ** 2), lambda t: -(t**2), lambda t: (t - 1) ** 2)
-WGAN = NamedLoss("wgan", lambda t: t, lambda t: -t, lambda t: -t)
+GAN = NamedLoss(
+    "gan", table.GAN_G1, table.GAN_G2, lambda t: F.softplus(-t)
+)  # log sigmoid(t), log(1 - sigmoid(t))
+LSGAN = NamedLoss("lsgan", table.LSGAN_G1, table.LSGAN_G2, lambda t: (t - 1) ** 2)  # -(t - 1)^2, -t^2
+WGAN = NamedLoss("wgan", table.WGAN_G1, table.WGAN_G2, lambda t: -t)  # t, -t
 
 LOSSES = {loss.name: loss for loss in (HINGE, GAN, LSGAN, WGAN)}
 

@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdat.kernels.differentiable import differentiable
-from fastdat.kernels.formulas import check_attack_coefficients
+from fastdat.kernels.formulas import check_attack_coefficients, function_of_code
+from fastdat.kernels.logit_functions import LogitFunction
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.operator import launches, operator
 from fastdat.kernels.rounding import divide
 
 BLOCK = 1024
@@ -99,15 +100,6 @@ def attacked_slope(t, NAME: tl.constexpr):
         return tl.full(t.shape, 1.0, t.dtype)
 
 
-def curvature(t: Tensor, name: str) -> Tensor | None:
-    """``a''(t)``, differentiable to any order, shape of ``t``; None where it is zero."""
-    if name.startswith("gan."):
-        # zero from 20 on, where torch's softplus is linear
-        linear = (-t if name == "gan.g1" else t) > 20
-        return torch.where(linear, 0.0, -torch.sigmoid(t) * torch.sigmoid(-t))
-    return torch.full_like(t, -2.0) if name.startswith("lsgan.") else None
-
-
 # --- kernel -------------------------------------------------------------------------------------------------------
 
 
@@ -177,8 +169,7 @@ def attack_coefficients_kernel(
 # --- operator -----------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("fastdat::attack_coefficients", mutates_args=())
-def attack_coefficients_op(
+def _launch(
     clean: Tensor,
     now: Tensor,
     targets: Tensor | None,
@@ -187,30 +178,22 @@ def attack_coefficients_op(
     reduction: str,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_attack_coefficients(clean, now, targets, attacked_real, attacked_fake, reduction)
-    coefficient, sign, target = _outputs(now)
-    with torch.cuda.device_of(now):
-        attack_coefficients_kernel[target.numel() // 2,](
-            clean.contiguous(), now.contiguous(), None if targets is None else targets.contiguous(),
-            coefficient, sign, target, scale, now.shape[-1],
-            REAL=attacked_real, FAKE=attacked_fake, PER_SAMPLE=reduction == "sample", BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )  # fmt: skip
+    """Coefficients, signs and targets; a schema holds no functions, so their codes stand for ``a_r`` and ``a_f``."""
+    check_attack_coefficients(clean, now, targets, reduction)
+    attacked = [function_of_code(code).code for code in (attacked_real, attacked_fake)]
+    coefficient, sign, target = (now.new_empty(shape) for shape in (now.shape, now.shape, now.shape[:-1]))
+    if launches(target):
+        with torch.cuda.device_of(now):
+            attack_coefficients_kernel[target.numel() // 2,](
+                clean.contiguous(), now.contiguous(), None if targets is None else targets.contiguous(),
+                coefficient, sign, target, scale, now.shape[-1],
+                REAL=attacked[0], FAKE=attacked[1], PER_SAMPLE=reduction == "sample", BLOCK=BLOCK,
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
     return coefficient, sign, target
 
 
-def _outputs(now: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return now.new_empty(now.shape), now.new_empty(now.shape), now.new_empty(now.shape[:-1])
-
-
-@attack_coefficients_op.register_fake
-def _(clean, now, targets, attacked_real, attacked_fake, reduction, scale):
-    check_attack_coefficients(clean, now, targets, attacked_real, attacked_fake, reduction)
-    return _outputs(now)
-
-
-@attack_coefficients_op.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+def _vmap(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
     """A mapped axis becomes part of the leading axis: one program each."""
     spread: list[Any] = [
         t if t is None else t.expand(info.batch_size, *t.shape) if axis is None else t.movedim(axis, 0)
@@ -219,7 +202,7 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]
     groups = [
         t if t is None else t.reshape(-1, *t.shape[-k:]) for t, k in zip(spread, (2, 2, 1), strict=True)
     ]
-    found = attack_coefficients_op(*groups, *args[3:])
+    found = op(*groups, *args[3:])
     grouped = spread[1].shape[:-2]
     return tuple(t.unflatten(0, grouped) for t in found), (0, 0, 0)
 
@@ -227,7 +210,7 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]
 # --- derivative ---------------------------------------------------------------------------------------------------
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, now, _, *ctx.attacked, _, ctx.scale = inputs
     _, sign, target = output
     ctx.save_for_backward(now, sign)
@@ -238,17 +221,27 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     """``d now = G (-scale s a''(now))``; signs and targets are constants."""
     now, sign = ctx.saved_tensors
     sides = []
-    for i, name in enumerate(ctx.attacked):
-        second = curvature(now[..., i, :], name)
-        sides.append(torch.zeros_like(now[..., i, :]) if second is None else second)
+    for i, code in enumerate(ctx.attacked):
+        logits, curvature = now[..., i, :], function_of_code(code).curvature
+        sides.append(torch.zeros_like(logits) if curvature is None else curvature(logits))
     return None, upstream * (-ctx.scale * (sign * torch.stack(sides, dim=-2))), *(None,) * 5
 
 
-attack_coefficients = differentiable(attack_coefficients_op, _setup, _backward)
-"""(clean, now, targets, attacked_real, attacked_fake, reduction, scale) -> coefficient, sign, targets.
+_of_codes = operator("attack_coefficients", _launch, setup_context=_keep, backward=_backward, vmap=_vmap)
 
-As ``formulas.attack_coefficients``, differentiable in ``now``.
-"""
+
+def attack_coefficients(
+    clean: Tensor,
+    now: Tensor,
+    targets: Tensor | None,
+    attacked: tuple[LogitFunction, LogitFunction],
+    reduction: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``formulas.attack_coefficients``, of functions that are in the table and with means of this process."""
+    real, fake = attacked
+    coefficient, sign, target = _of_codes(clean, now, targets, real.code, fake.code, reduction, scale)
+    return coefficient, sign, target
 
 
 # --- compiled without a GPU ---------------------------------------------------------------------------------------

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastdat.kernels.logit_functions import TABLE, LogitFunction, slope
+
 # --- one attack step on the samples -------------------------------------------------------------------------------
 
 
-def check_perturb_clip(x: Tensor, grad: Tensor, coefficient: Tensor, clip_from: int) -> None:
+class Limits(NamedTuple):
+    """What an attack step may do to a sample."""
+
+    delta_clip: float | None = None
+    """Largest change of one element, or None."""
+    bounds: tuple[float, float] | None = None
+    """Range of the result, (low, high), or None."""
+    clip_from: int = 0
+    """Samples before this index keep what lies out of ``bounds``: the reals of a batch [real; fake], say."""
+
+
+def check_perturb_clip(x: Tensor, grad: Tensor, coefficient: Tensor, limits: Limits) -> None:
     """Raises: ValueError, where the arguments of ``perturb_clip`` do not fit together."""
+    clip_from = limits.clip_from
     if x.ndim < 1 or x.numel() == 0:
         raise ValueError(
             f"x must hold at least one sample (N, ...), got shape {tuple(x.shape)}: skip empty batches"
@@ -51,10 +66,7 @@ def perturb_clip(
     x: Tensor,
     grad: Tensor,
     coefficient: Tensor,
-    delta_clip: float | None,
-    bounds: tuple[float, float] | None,
-    *,
-    clip_from: int = 0,
+    limits: Limits,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """``clip(x + clamp(c_i * g, -delta_clip, delta_clip), low, high)``: one attack step on every sample.
@@ -66,9 +78,7 @@ def perturb_clip(
         x: samples (N, ...).
         grad: gradient of the attacked function, shape of ``x``.
         coefficient: signed strength of each sample (N,), ``-(eps / eps_batch) * s_i * a'(D_i)``.
-        delta_clip: largest change of one element, or None.
-        bounds: range of the result, or None.
-        clip_from: samples before this index keep what lies out of ``bounds`` (the reals of a batch [real; fake]).
+        limits: of the change and of the result.
         out_dtype: dtype of the result, that of ``x`` by default.
 
     Returns:
@@ -77,7 +87,7 @@ def perturb_clip(
     Raises:
         ValueError: an empty batch, or shapes, dtypes or devices that do not fit together.
     """
-    _, _, x_hat = _perturb(x, grad, coefficient, delta_clip, bounds, clip_from)
+    _, _, x_hat = _perturb(x, grad, coefficient, limits)
     return x_hat.to(out_dtype or x.dtype)
 
 
@@ -85,10 +95,7 @@ def perturb_clip_stats(
     x: Tensor,
     grad: Tensor,
     coefficient: Tensor,
-    delta_clip: float | None,
-    bounds: tuple[float, float] | None,
-    *,
-    clip_from: int = 0,
+    limits: Limits,
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``perturb_clip`` and what it did to each sample.
@@ -98,7 +105,8 @@ def perturb_clip_stats(
         squares of ``x_hat - x`` (x_hat before it is rounded to its dtype), and the number of elements that a limit
         changed.
     """
-    scaled, moved, x_hat = _perturb(x, grad, coefficient, delta_clip, bounds, clip_from)
+    scaled, moved, x_hat = _perturb(x, grad, coefficient, limits)
+    delta_clip, bounds, clip_from = limits
     limited = torch.zeros_like(scaled, dtype=torch.bool)
     if delta_clip is not None:
         limited |= scaled.abs() > delta_clip
@@ -114,12 +122,11 @@ def _perturb(
     x: Tensor,
     grad: Tensor,
     coefficient: Tensor,
-    delta_clip: float | None,
-    bounds: tuple[float, float] | None,
-    clip_from: int,
+    limits: Limits,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``c_i * g``, ``x + clamp(c_i * g)`` and x_hat, all (N, ...), in the dtype of the arithmetic."""
-    check_perturb_clip(x, grad, coefficient, clip_from)
+    check_perturb_clip(x, grad, coefficient, limits)
+    delta_clip, bounds, clip_from = limits
     dtype = arithmetic_dtype(x, grad, coefficient)
     scaled = coefficient.to(dtype).reshape(-1, *(1,) * (x.ndim - 1)) * grad
     delta = scaled if delta_clip is None else torch.clamp(scaled, -delta_clip, delta_clip)
@@ -133,25 +140,20 @@ def _perturb(
 
 # --- the coefficients of the attack -------------------------------------------------------------------------------
 
-ATTACKED: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda t: t,
-    "hinge.g1": lambda t: -F.relu(1 - t),
-    "hinge.g2": lambda t: -F.relu(1 + t),
-    "gan.g1": lambda t: -F.softplus(-t),
-    "gan.g2": lambda t: -F.softplus(t),
-    "lsgan.g1": lambda t: -((t - 1) ** 2),
-    "lsgan.g2": lambda t: -(t**2),
-    "wgan.g1": lambda t: t,
-    "wgan.g2": lambda t: -t,
-}
-"""The functions ``a`` of the logits that an attack may differentiate, by name."""
-
 REDUCTIONS = ("batch", "sample")
 
+Attacked = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+"""``a_r`` and ``a_f``, the elementwise functions of the logits that an attack differentiates."""
+Means = Callable[[Sequence[Tensor]], list[Tensor]]
+"""The mean of each of several tensors over its last dimension."""
 
-def check_attack_coefficients(
-    clean: Tensor, now: Tensor, targets: Tensor | None, attacked_real: str, attacked_fake: str, reduction: str
-) -> None:
+
+def local_means(values: Sequence[Tensor]) -> list[Tensor]:
+    """Means over the samples that are here; where a batch is spread over ranks a caller passes its own."""
+    return [value.mean(-1) for value in values]
+
+
+def check_attack_coefficients(clean: Tensor, now: Tensor, targets: Tensor | None, reduction: str) -> None:
     """Raises: ValueError, where the arguments of ``attack_coefficients`` do not fit together."""
     if now.ndim not in (2, 3) or now.shape[-2] != 2 or now.numel() == 0:
         raise ValueError(
@@ -175,9 +177,6 @@ def check_attack_coefficients(
             )
         if tensor is not None and tensor.device != now.device:
             raise ValueError(f"{name} is on {tensor.device}, now on {now.device}: move them to one device")
-    for name in (attacked_real, attacked_fake):
-        if name not in ATTACKED:
-            raise ValueError(f"unknown attacked function {name!r}: choose from {', '.join(ATTACKED)}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
 
@@ -186,51 +185,68 @@ def attack_coefficients(
     clean: Tensor,
     now: Tensor,
     targets: Tensor | None,
-    attacked_real: str,
-    attacked_fake: str,
+    attacked: Attacked,
     reduction: str,
     scale: float,
+    means: Means = local_means,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``c_i = -scale * s_i * a'(now_i)`` with ``s = sign(a(now) - t)``: the attack as one coefficient a sample.
+    """``c_i = -scale * s_i * a'(now_i)``, ``s = sign(a(now) - t)``: the attack as one coefficient a sample.
 
-    The targets are the other side's clean means: ``t_r = mean a_r(clean fake)``, ``t_f = mean a_f(clean real)``.
-    Signs and targets are constants for autograd; the coefficient is differentiable in ``now``, through ``a'``.
+    The targets are the other side's clean means: ``t_r = mean a_r(clean fake)``, ``t_f = mean a_f(clean real)``
+    (Eqs. 9, 10). Signs and targets are constants for autograd; the coefficient is differentiable in ``now``, through
+    ``a'``.
 
     Args:
         clean: logits (2, n) of the clean samples, reals in row 0 and fakes in row 1; or (B, 2, n), B of these.
         now: logits at the point attacked, shape of ``clean``.
         targets: ``(t_r, t_f)`` of the first attack step (2,), or (B, 2), where it is over; else None.
-        attacked_real, attacked_fake: names in ``ATTACKED`` of ``a_r`` and ``a_f``.
+        attacked: ``a_r`` and ``a_f``, elementwise.
         reduction: "batch", the sign of ``mean_i a(now_i) - t`` for all; "sample", a sign a sample.
         scale: ``eps / eps_batch``.
+        means: how the mean of a batch is taken, in one call a step.
 
     Returns:
         coefficient and sign, shape of ``now``, and the targets, as above. A residual of NaN has the sign NaN, where
         ``torch.sign`` would say 0 and so hide it.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit together, or an unknown name.
+        ValueError: shapes, dtypes or devices that do not fit together.
     """
-    check_attack_coefficients(clean, now, targets, attacked_real, attacked_fake, reduction)
-    attacked = ATTACKED[attacked_real], ATTACKED[attacked_fake]
+    check_attack_coefficients(clean, now, targets, reduction)
     with torch.no_grad():
-        if targets is None:
-            other = clean.flip(-2)
-            targets = torch.stack([a(other[..., i, :]).mean(-1) for i, a in enumerate(attacked)], dim=-1)
-        value = torch.stack([a(now[..., i, :]) for i, a in enumerate(attacked)], dim=-2)
-        if reduction == "batch":
-            value = value.mean(-1, keepdim=True).expand_as(value)
-        residual = value - targets[..., None]
-        sign = torch.where(residual.isnan(), residual, torch.sign(residual))
-    slope = torch.stack([_slope(a, now[..., i, :]) for i, a in enumerate(attacked)], dim=-2)
-    return -scale * (sign * slope), sign, targets.detach().clone()
+        sign, targets = _signs(clean.detach(), now.detach(), targets, attacked, reduction, means)
+    return coefficients_of_signs(now, sign, attacked, scale), sign, targets.detach().clone()
 
 
-def _slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    """``a'`` of an elementwise function, itself differentiable; shape of ``logits``."""
-    out, pullback = torch.func.vjp(function, logits)  # type: ignore[misc]
-    gradient: Tensor = pullback(torch.ones_like(out))[0]
-    return gradient
+def coefficients_of_signs(now: Tensor, sign: Tensor, attacked: Attacked, scale: float) -> Tensor:
+    """``-scale * s_i * a'(now_i)`` for signs that are known, (2, n) or (B, 2, n) each; differentiable in ``now``."""
+    slopes = [slope(a, now[..., i, :]) for i, a in enumerate(attacked)]
+    return -scale * (sign * torch.stack(slopes, dim=-2))
+
+
+def _signs(
+    clean: Tensor, now: Tensor, targets: Tensor | None, attacked: Attacked, reduction: str, means: Means
+) -> tuple[Tensor, Tensor]:
+    """The sign of each residual and the targets."""
+    values = [a(now[..., i, :]) for i, a in enumerate(attacked)]
+    wanted = [] if targets is not None else [a(clean[..., 1 - i, :]) for i, a in enumerate(attacked)]
+    if reduction == "batch":
+        wanted += values
+    found = means(wanted) if wanted else []
+    if targets is None:
+        targets = torch.stack(found[:2], dim=-1)
+    value = torch.stack(values, dim=-2)
+    if reduction == "batch":
+        value = torch.stack(found[-2:], dim=-1)[..., None].expand_as(value)
+    residual = value - targets[..., None]
+    return torch.where(residual.isnan(), residual, torch.sign(residual)), targets
+
+
+def function_of_code(code: str) -> LogitFunction:
+    """Raises: ValueError, for a code that is not in the table."""
+    if code not in TABLE:
+        raise ValueError(f"unknown attacked function {code!r}: choose from {', '.join(TABLE)}")
+    return TABLE[code]
 
 
 # --- spectral norm ------------------------------------------------------------------------------------------------

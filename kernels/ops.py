@@ -1,97 +1,61 @@
 """The operations as callers use them: as Triton kernels where those run, else as plain formulas.
 
-Arguments, results and errors are those of the same name in ``formulas``.
+Signatures, results and errors are those of the same name in ``formulas``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
 
-import torch
 from torch import Tensor
 
 from fastdat.kernels import formulas
 from fastdat.kernels.dispatch import AVAILABLE, use_triton
+from fastdat.kernels.logit_functions import LogitFunction
 
-if AVAILABLE:
-    from fastdat.kernels import attack_coefficients as of_attack
-    from fastdat.kernels import perturb_clip as of_perturb
-    from fastdat.kernels import spectral_norm as of_spectral
+Arguments = ParamSpec("Arguments")
+Results = TypeVar("Results")
 
 
-def perturb_clip(
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    delta_clip: float | None,
-    bounds: tuple[float, float] | None,
-    *,
-    clip_from: int = 0,
-    out_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """``clip(x + clamp(c_i * g, -delta_clip, delta_clip), low, high)``; see ``formulas.perturb_clip``.
+def _always(*args: Any, **named: Any) -> bool:
+    return True
 
-    The kernel compiles anew for each value of ``delta_clip`` and ``bounds``.
+
+def _dispatched(
+    formula: Callable[Arguments, Results], module: str, fits: Callable[..., bool] = _always
+) -> Callable[Arguments, Results]:
+    """``formula``, or the kernel of the same name in ``fastdat.kernels.<module>`` where that runs.
+
+    Args:
+        formula: the definition; its first argument is a tensor, or a sequence of tensors.
+        module: where the kernel is; imported only where Triton can run.
+        fits: whether the kernel knows the arguments.
     """
-    if not use_triton(x):
-        return formulas.perturb_clip(
-            x, grad, coefficient, delta_clip, bounds, clip_from=clip_from, out_dtype=out_dtype
-        )
-    low, high = (None, None) if bounds is None else bounds
-    found: Tensor = of_perturb.perturb_clip(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype)
-    return found
+    kernel: Any = getattr(import_module(f"fastdat.kernels.{module}"), formula.__name__) if AVAILABLE else None
+
+    @wraps(formula)
+    def operation(*args: Arguments.args, **named: Arguments.kwargs) -> Results:
+        first: Any = args[0] if args else next(iter(named.values()))
+        first = first if isinstance(first, Tensor) else next(iter(first), None)
+        if kernel is None or first is None or not use_triton(first) or not fits(*args, **named):
+            return formula(*args, **named)
+        found: Results = kernel(*args, **named)
+        return found
+
+    return operation
 
 
-def perturb_clip_stats(
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    delta_clip: float | None,
-    bounds: tuple[float, float] | None,
-    *,
-    clip_from: int = 0,
-    out_dtype: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``perturb_clip`` and what it did to each sample (N, 2); see ``formulas.perturb_clip_stats``."""
-    if not use_triton(x):
-        return formulas.perturb_clip_stats(
-            x, grad, coefficient, delta_clip, bounds, clip_from=clip_from, out_dtype=out_dtype
-        )
-    low, high = (None, None) if bounds is None else bounds
-    x_hat, stats = of_perturb.perturb_clip_stats(
-        x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype
-    )
-    return x_hat, stats
+def _in_table(clean: Any, now: Any, targets: Any, attacked: Any, *rest: Any, **named: Any) -> bool:
+    """The kernel knows the functions of the table, and takes means over the samples of this process."""
+    known = all(isinstance(function, LogitFunction) for function in attacked)
+    return known and len(rest) < 3 and "means" not in named
 
 
-def attack_coefficients(
-    clean: Tensor,
-    now: Tensor,
-    targets: Tensor | None,
-    attacked_real: str,
-    attacked_fake: str,
-    reduction: str,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``c_i = -scale * s_i * a'(now_i)``, the signs ``s`` and the targets; see ``formulas.attack_coefficients``."""
-    implementation = of_attack.attack_coefficients if use_triton(now) else formulas.attack_coefficients
-    coefficient, sign, target = implementation(
-        clean, now, targets, attacked_real, attacked_fake, reduction, scale
-    )
-    return coefficient, sign, target
-
-
-def spectral_norm(
-    weights: Sequence[Tensor],
-    us: Sequence[Tensor],
-    vs: Sequence[Tensor],
-    iterations: int,
-    eps: float,
-    u_first: bool,
-    out_dtype: torch.dtype,
-) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-    """``W / sigma`` of all weights at once; see ``formulas.spectral_norm``."""
-    function = of_spectral.spectral_norm if weights and use_triton(weights[0]) else formulas.spectral_norm
-    found: tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]
-    found = function(weights, us, vs, iterations, eps, u_first, out_dtype)
-    return found
+perturb_clip = _dispatched(formulas.perturb_clip, "perturb_clip")
+"""The kernel compiles anew for each value of ``delta_clip`` and ``bounds``."""
+perturb_clip_stats = _dispatched(formulas.perturb_clip_stats, "perturb_clip")
+attack_coefficients = _dispatched(formulas.attack_coefficients, "attack_coefficients", _in_table)
+spectral_norm = _dispatched(formulas.spectral_norm, "spectral_norm")

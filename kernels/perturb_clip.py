@@ -25,9 +25,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdat.kernels.differentiable import differentiable
-from fastdat.kernels.formulas import arithmetic_dtype, check_perturb_clip
+from fastdat.kernels import formulas
+from fastdat.kernels.formulas import Limits, arithmetic_dtype, check_perturb_clip
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.operator import launches, operator
 
 BLOCK = 1024
 """Elements a program handles, 8 a thread."""
@@ -165,156 +166,82 @@ def sizes(x: Tensor) -> tuple[int, int, int]:
 
 # --- operators ----------------------------------------------------------------------------------------------------
 
-Limits = tuple[float | None, float | None, float | None, int]
-"""delta_clip, low, high, clip_from."""
 
-
-def _check(x: Tensor, grad: Tensor, coefficient: Tensor, limits: Limits) -> None:
-    _, low, high, clip_from = limits
-    check_perturb_clip(x, grad, coefficient, clip_from)
-    if (low is None) != (high is None):
-        raise ValueError(f"low and high must both be numbers or both None, got {low} and {high}")
-
-
-def _launch(
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    limits: Limits,
-    out_dtype: torch.dtype | None,
-    with_stats: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """x_hat (N, ...), and the partial sums of the stats (N, blocks, 2) if asked for."""
-    _check(x, grad, coefficient, limits)
-    delta_clip, low, high, clip_from = limits
+def _launch(x, grad, coefficient, limits, out_dtype, with_stats=False):
+    """x_hat (N, ...), and with stats their partial sums (N, blocks, 2), else None."""
+    check_perturb_clip(x, grad, coefficient, limits)
     dtype = arithmetic_dtype(x, grad, coefficient)
     x = sample_major(x)
     n, size, blocks = sizes(x)
     out = torch.empty_like(x, dtype=out_dtype or x.dtype)
     partials = x.new_empty((n, blocks, 2), dtype=dtype) if with_stats else None
-    with torch.cuda.device_of(x):
-        perturb_clip_kernel[n * blocks,](
-            x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), out, partials, size, clip_from,
-            DELTA_CLIP=delta_clip, LOW=low, HIGH=high, WITH_STATS=with_stats, BLOCK=BLOCK, num_warps=NUM_WARPS,
-        )  # fmt: skip
+    if launches(out):
+        low, high = limits.bounds or (None, None)
+        with torch.cuda.device_of(x):
+            perturb_clip_kernel[n * blocks,](
+                x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), out, partials,
+                size, limits.clip_from, DELTA_CLIP=limits.delta_clip, LOW=low, HIGH=high,
+                WITH_STATS=with_stats, BLOCK=BLOCK, num_warps=NUM_WARPS,
+            )  # fmt: skip
     return out, partials
 
 
-@torch.library.custom_op("fastdat::perturb_clip", mutates_args=())
-def perturb_clip_op(
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    delta_clip: float | None,
-    low: float | None,
-    high: float | None,
-    clip_from: int,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    return _launch(x, grad, coefficient, (delta_clip, low, high, clip_from), out_dtype, False)[0]
-
-
-@perturb_clip_op.register_fake
-def _(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype):
-    _check(x, grad, coefficient, (delta_clip, low, high, clip_from))
-    return torch.empty_like(sample_major(x), dtype=out_dtype or x.dtype)
-
-
-@torch.library.custom_op("fastdat::perturb_clip_stats", mutates_args=())
-def perturb_clip_stats_op(
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    delta_clip: float | None,
-    low: float | None,
-    high: float | None,
-    clip_from: int,
-    out_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor]:
-    out, partials = _launch(x, grad, coefficient, (delta_clip, low, high, clip_from), out_dtype, True)
-    assert partials is not None
+def _launch_with_stats(x, grad, coefficient, limits, out_dtype):
+    out, partials = _launch(x, grad, coefficient, limits, out_dtype, with_stats=True)
     return out, partials.sum(1)
 
 
-@perturb_clip_stats_op.register_fake
-def _(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype):
-    _check(x, grad, coefficient, (delta_clip, low, high, clip_from))
-    out = torch.empty_like(sample_major(x), dtype=out_dtype or x.dtype)
-    return out, x.new_empty((x.shape[0], 2), dtype=arithmetic_dtype(x, grad, coefficient))
-
-
-@torch.library.custom_op("fastdat::perturb_clip_backward", mutates_args=())
-def perturb_clip_backward_op(
-    upstream: Tensor,
-    x: Tensor,
-    grad: Tensor,
-    coefficient: Tensor,
-    delta_clip: float | None,
-    low: float | None,
-    high: float | None,
-    clip_from: int,
+def _launch_backward(
+    upstream: Tensor, x: Tensor, grad: Tensor, coefficient: Tensor, limits: Limits
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, dg (N, ...) and dc (N,)."""
     dtype = arithmetic_dtype(x, grad, coefficient)
     x = sample_major(x)
     n, size, blocks = sizes(x)
     dx, dg = torch.empty_like(x), torch.empty_like(x, dtype=grad.dtype)
     partials = x.new_empty((n, blocks), dtype=dtype)
-    with torch.cuda.device_of(x):
-        perturb_clip_backward_kernel[n * blocks,](
-            in_layout_of(x, upstream), x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), dx, dg, partials,
-            size, clip_from, DELTA_CLIP=delta_clip, LOW=low, HIGH=high, BLOCK=BLOCK, num_warps=NUM_WARPS,
-        )  # fmt: skip
+    if launches(dx):
+        low, high = limits.bounds or (None, None)
+        with torch.cuda.device_of(x):
+            perturb_clip_backward_kernel[n * blocks,](
+                in_layout_of(x, upstream), x, in_layout_of(x, grad), coefficient.to(dtype).contiguous(), dx, dg,
+                partials, size, limits.clip_from, DELTA_CLIP=limits.delta_clip, LOW=low, HIGH=high, BLOCK=BLOCK,
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
     return dx, dg, partials.sum(1).to(coefficient.dtype)
 
 
-@perturb_clip_backward_op.register_fake
-def _(upstream, x, grad, coefficient, delta_clip, low, high, clip_from):
-    dense = sample_major(x)
-    return (
-        torch.empty_like(dense),
-        torch.empty_like(dense, dtype=grad.dtype),
-        coefficient.new_empty(x.shape[:1]),
-    )
-
-
-def _register_vmap(op: Any, tensors: int) -> None:
+def _vmap(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
     """A mapped axis becomes part of the samples: behind their own axis, so that ``clip_from`` still divides them."""
-
-    @op.register_vmap
-    def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-        batch = info.batch_size
-        folded = []
-        for tensor, axis in zip(args[:tensors], in_dims, strict=False):
-            if axis is None:
-                tensor = tensor.unsqueeze(1).expand(tensor.shape[0], batch, *tensor.shape[1:])
-            else:
-                tensor = tensor.movedim(axis, 1)
-            folded.append(tensor.flatten(0, 1))
-        delta_clip, low, high, clip_from, *dtype = args[tensors:]
-        found = op(*folded, delta_clip, low, high, clip_from * batch, *dtype)
-        if isinstance(found, Tensor):
-            return found.unflatten(0, (-1, batch)), 1
-        return tuple(t.unflatten(0, (-1, batch)) for t in found), (1,) * len(found)
-
-
-_register_vmap(perturb_clip_op, 3)
-_register_vmap(perturb_clip_stats_op, 3)
-_register_vmap(perturb_clip_backward_op, 4)
+    batch = info.batch_size
+    at = next(i for i, arg in enumerate(args) if isinstance(arg, Limits))
+    folded = []
+    for tensor, axis in zip(args[:at], in_dims, strict=False):
+        if axis is None:
+            tensor = tensor.unsqueeze(1).expand(tensor.shape[0], batch, *tensor.shape[1:])
+        else:
+            tensor = tensor.movedim(axis, 1)
+        folded.append(tensor.flatten(0, 1))
+    limits = args[at]._replace(clip_from=args[at].clip_from * batch)
+    found = op(*folded, limits, *args[at + 1 :])
+    if isinstance(found, Tensor):
+        return found.unflatten(0, (-1, batch)), 1
+    return tuple(t.unflatten(0, (-1, batch)) for t in found), (1,) * len(found)
 
 
 # --- derivatives --------------------------------------------------------------------------------------------------
 
 
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.limits = inputs[4:]
-    ctx.save_for_backward(*inputs[:4])
+def _keep_for_second_order(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *given, ctx.limits = inputs
+    ctx.save_for_backward(*given)
 
 
 def _backward_of_backward(
     ctx: Any, into_dx: Tensor, into_dg: Tensor, into_dc: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The masks are constants: ``dx = G inside``, ``dg = c G inside pass`` and ``dc = sum(g G inside pass)``."""
-    delta_clip, low, high, clip_from = ctx.limits
+    delta_clip, bounds, clip_from = ctx.limits
     given = ctx.saved_tensors
     dtype = arithmetic_dtype(*given[1:])
     upstream, x, grad, c, into_dx, into_dg, into_dc = (
@@ -327,21 +254,27 @@ def _backward_of_backward(
         passes = delta.abs() <= delta_clip
         delta = torch.clamp(delta, -delta_clip, delta_clip)
     inside = torch.ones_like(passes)
-    if low is not None:
-        inside = (x + delta >= low) & (x + delta <= high)
+    if bounds is not None:
+        inside = (x + delta >= bounds[0]) & (x + delta <= bounds[1])
         inside = torch.cat([torch.ones_like(inside[:clip_from]), inside[clip_from:]])
     d_upstream = torch.where(inside, into_dx + torch.where(passes, c * into_dg + into_dc * grad, 0.0), 0.0)
     through = torch.where(inside & passes, upstream, 0.0)
     found = (d_upstream, None, through * into_dc, (through * into_dg).reshape(x.shape[0], -1).sum(1))
-    return *(None if t is None else t.to(g.dtype) for t, g in zip(found, given, strict=True)), *(None,) * 4
+    return *(None if t is None else t.to(g.dtype) for t, g in zip(found, given, strict=True)), None
 
 
-_perturb_clip_backward = differentiable(perturb_clip_backward_op, _setup_backward, _backward_of_backward)
+_perturb_clip_backward = operator(
+    "perturb_clip_backward",
+    _launch_backward,
+    setup_context=_keep_for_second_order,
+    backward=_backward_of_backward,
+    vmap=_vmap,
+)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.limits = inputs[3:7]
-    ctx.save_for_backward(*inputs[:3])
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *given, ctx.limits, _ = inputs
+    ctx.save_for_backward(*given)
     if isinstance(output, tuple):
         ctx.mark_non_differentiable(output[1])
 
@@ -349,16 +282,28 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     """``dx = G inside``, ``dg = c_i G inside pass``, ``dc_i = sum_j(g_ij G_ij inside pass)``, where a limit lets its
     argument pass up to and on the limit."""
-    return *_perturb_clip_backward(upstream, *ctx.saved_tensors, *ctx.limits), *(None,) * 5
+    return *_perturb_clip_backward(upstream, *ctx.saved_tensors, ctx.limits), None, None
 
 
-perturb_clip = differentiable(perturb_clip_op, _setup, _backward)
-"""(x, grad, coefficient, delta_clip, low, high, clip_from, out_dtype) -> x_hat, in the layout of x.
-As ``formulas.perturb_clip``."""
+perturb_clip = operator(
+    "perturb_clip",
+    lambda *args: _launch(*args)[0],
+    like=formulas.perturb_clip,
+    setup_context=_keep,
+    backward=_backward,
+    vmap=_vmap,
+)
+"""As ``formulas.perturb_clip``; x_hat has the layout of x."""
 
-perturb_clip_stats = differentiable(perturb_clip_stats_op, _setup, _backward)
-"""The same arguments -> x_hat, stats (N, 2). As ``formulas.perturb_clip_stats``; counts are exact up to
-2^24 elements a sample."""
+perturb_clip_stats = operator(
+    "perturb_clip_stats",
+    _launch_with_stats,
+    like=formulas.perturb_clip_stats,
+    setup_context=_keep,
+    backward=_backward,
+    vmap=_vmap,
+)
+"""As ``formulas.perturb_clip_stats``; counts are exact up to 2^24 elements a sample."""
 
 
 # --- compiled without a GPU ---------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdat.kernels.differentiable import differentiable
+from fastdat.kernels import formulas
 from fastdat.kernels.dispatch import INTERPRETED
 from fastdat.kernels.formulas import check_spectral_norm
 from fastdat.kernels.multi_tensor import (
@@ -64,8 +64,9 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.operator import launches, operator
 from fastdat.kernels.rounding import divide, square_root
-from fastdat.kernels.spectral_norm_backward import backward_everywhere
+from fastdat.kernels.spectral_norm_backward import spectral_norm_backward
 
 # Where a pass takes its vector from.
 BUFFERS = tl.constexpr(0)  # the user's u or v, as it is
@@ -233,106 +234,58 @@ def _divide_kernel(
 # --- operator ------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("fastdat::spectral_norm", mutates_args=())
-def _forward(
-    weights: Sequence[Tensor],
-    us: Sequence[Tensor],
-    vs: Sequence[Tensor],
-    iterations: int,
-    eps: float,
-    u_first: bool,
-    out_dtype: torch.dtype,
-) -> tuple[list[Tensor], Tensor, Tensor]:
+def _launch(weights, us, vs, iterations, eps, u_first, out_dtype):
+    """``W / sigma``, u and v of all weights one after another (see ``split_state``), and sigma (L,)."""
     check_spectral_norm(weights, us, vs)
     weights = [as_stored(w) for w in weights]
-    us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
     outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
+    dtype = accumulator(weights[0])
+    sigma = weights[0].new_empty(len(weights), dtype=dtype)
+    given = () if iterations else [s.to(dtype) for s in (*us, *vs)]
+    state = torch.cat(given) if given else weights[0].new_empty(state_size(weights), dtype=dtype)
+    if launches(sigma):
+        us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
+        with torch.cuda.device_of(sigma):
+            _launch_passes(weights, us, vs, iterations, eps, u_first, outs, state, sigma)
+    return outs, state, sigma
+
+
+def _launch_passes(weights, us, vs, iterations, eps, u_first, outs, state, sigma):
+    """Fill ``outs``, ``state`` and ``sigma``."""
     layers = [layer_of(w) for w in weights]
     of_rows = [blocks(layer.rows, ROWS_TILE[0]) for layer in layers]
     of_cols = [blocks(layer.cols, COLUMNS_TILE[1]) for layer in layers]
     of_all = [blocks(layer.rows * layer.cols, BLOCK) for layer in layers]
-    dtype = accumulator(weights[0])
-    size = state_size(weights)
-    work = weights[0].new_empty(size + sum(of_rows) + sum(of_cols), dtype=dtype)
-    sigma = weights[0].new_empty(len(weights), dtype=dtype)
-    given = () if iterations else [s.to(dtype) for s in (*us, *vs)]
-    state = torch.cat(given) if given else weights[0].new_empty(size, dtype=dtype)
-    acc, p_weights = TRITON_TYPE[dtype], tuple(weights)
+    work = sigma.new_empty(state_size(weights) + sum(of_rows) + sum(of_cols))
+    shared = {"ACC": TRITON_TYPE[sigma.dtype], "num_warps": WARPS}
+    p_weights = tuple(weights)
 
     def rows_pass(source: int) -> None:
         _rows_kernel[(sum(of_rows),)](
-            p_weights,
-            tuple(vs),
-            work,
-            state,
-            eps,
-            LAYERS=plan(layers, of_rows),
-            SOURCE=source,
-            R=ROWS_TILE[0],
-            C=ROWS_TILE[1],
-            P=largest(of_cols),
-            ACC=acc,
-            num_warps=WARPS,
-        )
+            p_weights, tuple(vs), work, state, eps,
+            LAYERS=plan(layers, of_rows), SOURCE=source, R=ROWS_TILE[0], C=ROWS_TILE[1], P=largest(of_cols), **shared,
+        )  # fmt: skip
 
     def columns_pass(source: int) -> None:
         _columns_kernel[(sum(of_cols),)](
-            p_weights,
-            tuple(us),
-            work,
-            state,
-            eps,
-            LAYERS=plan(layers, of_cols),
-            SOURCE=source,
-            R=COLUMNS_TILE[0],
-            C=COLUMNS_TILE[1],
-            P=largest(of_rows),
-            ACC=acc,
-            num_warps=WARPS,
-        )
+            p_weights, tuple(us), work, state, eps,
+            LAYERS=plan(layers, of_cols), SOURCE=source, R=COLUMNS_TILE[0], C=COLUMNS_TILE[1], P=largest(of_rows),
+            **shared,
+        )  # fmt: skip
 
     first, second = (rows_pass, columns_pass) if u_first else (columns_pass, rows_pass)
     last = V if u_first else U
-    with torch.cuda.device_of(work):
-        if not iterations:
-            rows_pass(STATE.value)
-            last = START
-        for k in range(iterations):
-            first(BUFFERS.value if k == 0 else WORK.value)
-            second(WORK.value)
-        _divide_kernel[(sum(of_all),)](
-            p_weights,
-            tuple(outs),
-            work,
-            state,
-            sigma,
-            eps,
-            LAYERS=plan(layers, of_all),
-            LAST=last.value,
-            ALIGNED=aligned(layers, weights, outs),
-            BLOCK=BLOCK,
-            P=max(largest(of_rows), largest(of_cols)),
-            ACC=acc,
-            num_warps=WARPS,
-        )
-    return outs, state, sigma
-
-
-@_forward.register_fake
-def _(
-    weights: Sequence[Tensor],
-    us: Sequence[Tensor],
-    vs: Sequence[Tensor],
-    iterations: int,
-    eps: float,
-    u_first: bool,
-    out_dtype: torch.dtype,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    check_spectral_norm(weights, us, vs)
-    dtype = accumulator(weights[0])
-    outs = [torch.empty_like(as_stored(w), dtype=out_dtype) for w in weights]
-    state = weights[0].new_empty(state_size(weights), dtype=dtype)
-    return outs, state, weights[0].new_empty(len(weights), dtype=dtype)
+    if not iterations:
+        rows_pass(STATE.value)
+        last = START
+    for k in range(iterations):
+        first(BUFFERS.value if k == 0 else WORK.value)
+        second(WORK.value)
+    _divide_kernel[(sum(of_all),)](
+        p_weights, tuple(outs), work, state, sigma, eps,
+        LAYERS=plan(layers, of_all), LAST=last.value, ALIGNED=aligned(layers, weights, outs), BLOCK=BLOCK,
+        P=max(largest(of_rows), largest(of_cols)), **shared,
+    )  # fmt: skip
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -342,31 +295,28 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*weights, state, sigma)
 
 
-def _first_backward(
-    ctx: Any, grads: Sequence[Tensor], _: Tensor | None, grad_sigma: Tensor
-) -> tuple[Any, ...]:
+def _backward(ctx: Any, grads: Sequence[Tensor], _: Tensor | None, grad_sigma: Tensor) -> tuple[Any, ...]:
     *weights, state, sigma = ctx.saved_tensors
-    found = backward_everywhere(list(grads), list(weights), state, sigma, grad_sigma)
+    found = spectral_norm_backward(list(grads), list(weights), state, sigma, grad_sigma)
     constants = [None] * len(weights)  # u and v
     return list(found), constants, constants, None, None, None, None
 
 
-_forward_everywhere = differentiable(_forward, _keep, _first_backward)
+_of_lists = operator(
+    "spectral_norm",
+    _launch,
+    like=formulas.spectral_norm,
+    returns=tuple[list[Tensor], Tensor, Tensor],
+    setup_context=_keep,
+    backward=_backward,
+)
 
 
 def spectral_norm(
-    weights: Sequence[Tensor],
-    us: Sequence[Tensor],
-    vs: Sequence[Tensor],
-    iterations: int,
-    eps: float,
-    u_first: bool,
-    out_dtype: torch.dtype,
+    weights: Sequence[Tensor], us: Sequence[Tensor], vs: Sequence[Tensor], *rest: Any
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-    """``W / sigma`` of all weights, rows being their first dimension; see ``formulas.spectral_norm``."""
-    outs, state, sigma = _forward_everywhere(
-        list(weights), list(us), list(vs), iterations, eps, u_first, out_dtype
-    )
+    """As ``formulas.spectral_norm``."""
+    outs, state, sigma = _of_lists(list(weights), list(us), list(vs), *rest)
     return (outs, *split_state(state, weights), sigma)
 
 

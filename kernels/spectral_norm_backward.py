@@ -20,7 +20,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastdat.kernels.differentiable import differentiable
 from fastdat.kernels.dispatch import INTERPRETED
 from fastdat.kernels.multi_tensor import (
     BLOCK,
@@ -50,6 +49,7 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
+from fastdat.kernels.operator import launches, operator
 from fastdat.kernels.rounding import divide
 
 COMBINE_TILE = (16, 128)
@@ -124,66 +124,48 @@ def _combine_kernel(
 # --- operator ------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("fastdat::spectral_norm_backward", mutates_args=())
-def _backward(
+def _launch(
     grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
 ) -> list[Tensor]:
+    """dW of every weight, in the layout of the weight."""
     weights = [as_stored(w) for w in weights]
     outs = [torch.empty_like(w) for w in weights]
-    # A gradient with strides of its own is copied into those of its weight.
-    grads = [
-        g if g.stride() == w.stride() else torch.empty_like(w, dtype=g.dtype).copy_(g)
-        for g, w in zip(grads, weights, strict=True)
-    ]
+    if launches(state):
+        # A gradient with strides of its own is copied into those of its weight.
+        grads = [
+            g if g.stride() == w.stride() else torch.empty_like(w, dtype=g.dtype).copy_(g)
+            for g, w in zip(grads, weights, strict=True)
+        ]
+        with torch.cuda.device_of(state):
+            _launch_passes(grads, weights, state, sigma, grad_sigma.contiguous(), outs)
+    return outs
+
+
+def _launch_passes(grads, weights, state, sigma, grad_sigma, outs):
+    """Fill ``outs``."""
     layers = [layer_of(w) for w in weights]
     per_dot = BLOCK * BLOCKS_A_DOT
     of_dot = [blocks(layer.rows * layer.cols, per_dot) for layer in layers]
     R, C = COMBINE_TILE
     of_all = [blocks(layer.rows, R) * blocks(layer.cols, C) for layer in layers]
     dots = state.new_empty(sum(of_dot))
-    acc = TRITON_TYPE[state.dtype]
-    with torch.cuda.device_of(state):
-        _dot_kernel[(sum(of_dot),)](
-            tuple(grads),
-            tuple(weights),
-            dots,
-            LAYERS=plan(layers, of_dot),
-            ALIGNED=aligned(layers, weights, grads),
-            BLOCK=BLOCK,
-            N=BLOCKS_A_DOT,
-            ACC=acc,
-            num_warps=WARPS,
-        )
-        _combine_kernel[(sum(of_all),)](
-            tuple(grads),
-            tuple(outs),
-            dots,
-            state,
-            sigma,
-            grad_sigma.contiguous(),
-            LAYERS=plan(layers, of_all, sums=of_dot),
-            R=R,
-            C=C,
-            P=largest(of_dot),
-            ACC=acc,
-            num_warps=WARPS,
-        )
-    return outs
+    shared = {"ACC": TRITON_TYPE[state.dtype], "num_warps": WARPS}
+    _dot_kernel[(sum(of_dot),)](
+        tuple(grads), tuple(weights), dots,
+        LAYERS=plan(layers, of_dot), ALIGNED=aligned(layers, weights, grads), BLOCK=BLOCK, N=BLOCKS_A_DOT, **shared,
+    )  # fmt: skip
+    _combine_kernel[(sum(of_all),)](
+        tuple(grads), tuple(outs), dots, state, sigma, grad_sigma,
+        LAYERS=plan(layers, of_all, sums=of_dot), R=R, C=C, P=largest(of_dot), **shared,
+    )  # fmt: skip
 
 
-@_backward.register_fake
-def _(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
-) -> list[Tensor]:
-    return [torch.empty_like(as_stored(w)) for w in weights]
-
-
-def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep_for_second_order(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     grads, weights, state, sigma, _ = inputs
     ctx.save_for_backward(*grads, *weights, state, sigma)
 
 
-def _second_backward(ctx: Any, above: Sequence[Tensor]) -> tuple[Any, ...]:
+def _backward_of_backward(ctx: Any, above: Sequence[Tensor]) -> tuple[Any, ...]:
     """Of ``dW = G / s + (ds - <G, W> / s^2) u v'``, for cotangents H of each dW; u, v constants."""
     *both, state, sigma = ctx.saved_tensors
     n = len(both) // 2
@@ -201,7 +183,13 @@ def _second_backward(ctx: Any, above: Sequence[Tensor]) -> tuple[Any, ...]:
     return dg, dw, None, torch.stack(ds), torch.stack(dds)
 
 
-backward_everywhere = differentiable(_backward, _keep_for_second, _second_backward)
+spectral_norm_backward = operator(
+    "spectral_norm_backward",
+    _launch,
+    setup_context=_keep_for_second_order,
+    backward=_backward_of_backward,
+)
+"""(grads, weights, state, sigma, grad_sigma) -> dW of every weight."""
 
 
 # --- compiled without a GPU ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.engine.types import Inputs
+from fastdat.engine.types import Batch
 
 _WRAPPERS = {
     "DataParallel": "use torch.nn.parallel.DistributedDataParallel, one process a GPU",
@@ -40,9 +40,9 @@ def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
             )
 
 
-def check_batch(x: Inputs, world_size: int) -> None:
+def check_batch(batch: Batch, world_size: int) -> None:
     """Raises TypeError or ValueError for samples that D's step cannot use."""
-    for name, samples in (("xr", x.xr), ("xf", x.xf)):
+    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
         if not isinstance(samples, Tensor):
             raise TypeError(f"{name} must be a tensor (N, ...), got {type(samples).__name__}")
         if not samples.is_floating_point():
@@ -53,28 +53,28 @@ def check_batch(x: Inputs, world_size: int) -> None:
         if samples.dtype == torch.float16:
             raise TypeError(f"{name} is float16, whose range loses input gradients: use bfloat16 or float32")
     for what in ("shape", "dtype", "device"):
-        real, fake = getattr(x.xr, what), getattr(x.xf, what)
+        real, fake = getattr(batch.xr, what), getattr(batch.xf, what)
         if real != fake:
             real, fake = (tuple(v) if what == "shape" else v for v in (real, fake))
             raise ValueError(
                 f"xr and xf must have one {what}: got {real} and {fake}"
                 + (" (drop the last, smaller batch: DataLoader(drop_last=True))" if what == "shape" else "")
             )
-    if x.xr.ndim < 1 or x.xr.numel() == 0:
-        raise ValueError(f"xr and xf must hold samples, got the empty shape {tuple(x.xr.shape)}")
-    if x.xr.shape[0] * world_size < 2:
+    if batch.xr.ndim < 1 or batch.xr.numel() == 0:
+        raise ValueError(f"xr and xf must hold samples, got the empty shape {tuple(batch.xr.shape)}")
+    if batch.xr.shape[0] * world_size < 2:
         raise ValueError(
             "a step needs at least 2 samples a side, since each side's mean is the other's target: got 1 "
-            f"(shape {tuple(x.xr.shape)})"
+            f"(shape {tuple(batch.xr.shape)})"
         )
 
 
-def check_device(params: Mapping[str, Tensor], x: Inputs) -> None:
+def check_device(params: Mapping[str, Tensor], batch: Batch) -> None:
     """Raises ValueError where D and the samples are on different devices."""
     for name, p in params.items():
-        if p.device != x.xr.device:
+        if p.device != batch.xr.device:
             raise ValueError(
-                f"D is on {p.device} ('{name}') and the samples on {x.xr.device}: move one of them with .to(...)"
+                f"D is on {p.device} ('{name}') and the samples on {batch.xr.device}: move one of them with .to(...)"
             )
 
 
@@ -87,21 +87,21 @@ def check_autocast(device: torch.device) -> None:
         )
 
 
-def check_args(x: Inputs) -> None:
+def check_args(batch: Batch) -> None:
     """Raises TypeError or ValueError for further arguments that do not match a side's batch or each other."""
-    for name, args in (("args_real", x.args_real), ("args_fake", x.args_fake)):
+    for name, args in (("args_real", batch.args_real), ("args_fake", batch.args_fake)):
         if not isinstance(args, tuple):
             raise TypeError(f"{name} must be a tuple of D's further arguments, got {type(args).__name__}")
-    if len(x.args_real) != len(x.args_fake):
+    if len(batch.args_real) != len(batch.args_fake):
         raise ValueError(
-            f"args_real and args_fake must be as many: got {len(x.args_real)} and {len(x.args_fake)}. D is called as "
-            "D(xr, *args_real) and D(xf, *args_fake)"
+            f"args_real and args_fake must be as many: got {len(batch.args_real)} and {len(batch.args_fake)}. "
+            "D is called as D(xr, *args_real) and D(xf, *args_fake)"
         )
 
 
-def check_finite(x: Inputs) -> None:
+def check_finite(batch: Batch) -> None:
     """Raises ValueError where a sample holds NaN or Inf. Synchronises with the device."""
-    for name, samples in (("xr", x.xr), ("xf", x.xf)):
+    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
         bad = ~torch.isfinite(samples.detach())
         if bool(bad.any()):
             rows = bad.flatten(1).any(1) if samples.ndim > 1 else bad
@@ -111,7 +111,7 @@ def check_finite(x: Inputs) -> None:
             )
 
 
-def check_output(out: Any, batch: int, device: torch.device) -> None:
+def check_output(out: Any, batch: int) -> None:
     """Raises TypeError or ValueError where D's output has no logits of one value a sample."""
     logits = out[0] if isinstance(out, (tuple, list)) and out else out
     if not isinstance(logits, Tensor):

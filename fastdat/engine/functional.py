@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastdat.config import DATConfig
-from fastdat.engine.attack import attacked_names
 from fastdat.engine.objective import step
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.engine.types import Inputs, StepSpec, Tensors
+from fastdat.engine.types import Batch, StepInputs, StepSpec, Tensors
 from fastdat.losses import Loss, get_loss
 
 
@@ -43,8 +42,7 @@ def dat_grads(
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
     config = config or DATConfig()
     loss = get_loss(loss)
-    names = attacked_names(config, loss)
-    spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0], attacked=names)
+    spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0])
     constants = {name: param.detach() for name, param in params.items()}
-    result = step(D, spec, constants, {}, {}, Inputs(xr, xf).detached())
+    result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached()))
     return result.grads, result.loss

@@ -1,4 +1,4 @@
-"""What a step must know of D before it can be traced: found by running D, not by its type."""
+"""What a step must know of D before it is traced. It is found by running D, not by looking at its type."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.engine import checks
-from fastdat.engine.discriminator import Weights, call_aux
-from fastdat.engine.types import AuxLoss, Inputs, StepSpec, Tensors
+from fastdat.engine.discriminator import call_aux
+from fastdat.engine.types import AuxLoss, Batch, StepSpec, Tensors
+from fastdat.engine.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Traits:
 
 
 def inspect(
-    D: nn.Module, spec: StepSpec, params: Tensors, buffers: Tensors, x: Inputs, aux_loss: AuxLoss | None
+    D: nn.Module, spec: StepSpec, params: Tensors, buffers: Tensors, batch: Batch, aux_loss: AuxLoss | None
 ) -> Traits:
     """Run a bypassed D on the batch, and on poisoned copies of it, without leaving a trace in it.
 
@@ -33,21 +34,23 @@ def inspect(
     Raises:
         TypeError, ValueError: D's output, or aux_loss's, is not what a step needs.
     """
-    devices = [x.xr.device] if x.xr.is_cuda else []
+    devices = [batch.xr.device] if batch.xr.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         weights = Weights(spec, params, buffers).next(False)
         of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
         buffers = {name: buffer for name, buffer in buffers.items() if name not in of_spectral}
-        out, moving = _run(D, weights, buffers, x.xr, x.args_real)
-        checks.check_output(out, x.xr.shape[0], x.xr.device)
+        out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
+        checks.check_output(out, batch.xr.shape[0])
         if aux_loss is not None:
-            value, moved = call_aux(D, aux_loss, weights, buffers, x)
+            value, moved = call_aux(D, aux_loss, weights, buffers, batch)
             _check_aux(value)
             moving |= _changed(buffers, moved)
-        args_join = joinable(x)
-        samples, args = x.joined() if args_join else (x.xr, x.args_real)
+        args_join = batch.is_joinable()
+        samples, args = batch.joined() if args_join else (batch.xr, batch.args_real)
         independent = all(_alone(D, weights, buffers, samples, args, keep) for keep in (0, -1))
-        outputs_join = isinstance(out, Tensor) or all(e.ndim > 0 and e.shape[0] == x.xr.shape[0] for e in out)
+        outputs_join = isinstance(out, Tensor) or all(
+            e.ndim > 0 and e.shape[0] == batch.xr.shape[0] for e in out
+        )
     names = tuple(name for name in buffers if name in moving)
     return Traits(independent, independent and args_join and outputs_join and not names, names)
 
@@ -78,25 +81,6 @@ def _alone(
     logits = out[0] if isinstance(out, (tuple, list)) else out
     assert isinstance(logits, Tensor)
     return not bool(logits[keep].isnan().any())
-
-
-def joinable(x: Inputs) -> bool:
-    """Whether D's further arguments of both sides can go through one call."""
-    m = x.xr.shape[0]
-    for real, fake in zip(x.args_real, x.args_fake, strict=True):
-        if isinstance(real, Tensor) and isinstance(fake, Tensor):
-            if not (
-                real.ndim > 0 and real.shape == fake.shape and real.shape[0] == m and real.dtype == fake.dtype
-            ):
-                return False
-        elif (
-            isinstance(real, Tensor)
-            or isinstance(fake, Tensor)
-            or type(real) is not type(fake)
-            or real != fake
-        ):
-            return False
-    return True
 
 
 def _check_aux(value: object) -> None:

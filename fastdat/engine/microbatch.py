@@ -14,157 +14,178 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.engine.attack import attack_info, attack_moves, decide, perturbed
-from fastdat.engine.discriminator import Linearised, Weights, call_both, linearise
-from fastdat.engine.objective import StepResult
-from fastdat.engine.types import Fixed, Inputs, Pair, StepSpec, Tensors
+from fastdat.engine.attack import AttackResult, Measured, run_attack
+from fastdat.engine.discriminator import Linearised, call_both, linearise
+from fastdat.engine.types import (
+    Batch,
+    FromWholeBatch,
+    Pair,
+    SideWeights,
+    StepInputs,
+    StepResult,
+    StepSpec,
+    Tensors,
+)
+from fastdat.engine.weights import Weights
+from fastdat.info import SideInfo, StepInfo
 
-Pass = tuple[Pair, tuple[Tensor | None, Tensor | None]]
-"""Logits (n,) a side, and dD/dx (n, ...) of the attacked sides where it was asked for."""
+Step = Callable[[nn.Module, StepSpec, StepInputs], StepResult]
+"""``objective.step``, compiled or not."""
+AttackPass = Callable[
+    [nn.Module, StepSpec, SideWeights, Batch, bool], tuple[Pair, tuple[Tensor | None, Tensor | None]]
+]
+"""``attack_pass``, compiled or not."""
 
 
 def attack_pass(
-    D: nn.Module, spec: StepSpec, weights: tuple[Tensors, Tensors], x: Inputs, with_grads: bool
-) -> Pass:
-    """D on one part, with constant weights; compiled."""
-    if not with_grads:
-        real, fake, _ = call_both(D, spec, weights, {}, x)
+    D: nn.Module, spec: StepSpec, weights: SideWeights, batch: Batch, with_gradients: bool
+) -> tuple[Pair, tuple[Tensor | None, Tensor | None]]:
+    """D on one part, with constant weights: logits (n,) a side, and, if asked for, dD/dx (n, ...)."""
+    if not with_gradients:
+        real, fake, _ = call_both(D, spec, weights, {}, batch)
         return Pair(real.logits, fake.logits), (None, None)
-    sides = linearise(D, spec, weights, {}, x)
+    linearised = linearise(D, spec, weights, {}, batch)
     with torch.no_grad():
-        grads = sides.pull(Pair(torch.ones_like(sides.logits.real), torch.ones_like(sides.logits.fake)))
-    return sides.logits, grads
+        ones = Pair(*[torch.ones_like(logits) for logits in linearised.logits])
+        return linearised.logits, linearised.pull(ones)
 
 
-def split(x: Inputs, size: int) -> list[Inputs]:
+def split(batch: Batch, size: int) -> list[Batch]:
     """Parts of ``size`` samples a side, the last one smaller where it must be."""
-    m = x.xr.shape[0]
+    m = batch.xr.shape[0]
 
     def part(values: Sequence[Any], rows: slice) -> tuple[Any, ...]:
         return tuple(v[rows] if isinstance(v, Tensor) and v.ndim and v.shape[0] == m else v for v in values)
 
     slices = [slice(start, start + size) for start in range(0, m, size)]
-    return [Inputs(x.xr[s], x.xf[s], part(x.args_real, s), part(x.args_fake, s)) for s in slices]
+    return [
+        Batch(batch.xr[s], batch.xf[s], part(batch.args_real, s), part(batch.args_fake, s)) for s in slices
+    ]
+
+
+class PartwiseD:
+    """D on a whole batch, ``size`` samples a side at a time; its logits and input gradients are constants.
+
+    D treats its samples independently, so that the seeds of a part's pullback may all be one (see ``attack``).
+    """
+
+    def __init__(self, D: nn.Module, spec: StepSpec, size: int, attack_pass: AttackPass) -> None:
+        self._D, self._spec, self._size, self._attack_pass = D, spec, size, attack_pass
+
+    def logits(self, weights: SideWeights, batch: Batch) -> tuple[Pair, Tensors]:
+        return self.linearise(weights, batch, None, needs_gradient=False).logits, {}
+
+    def linearise(
+        self, weights: SideWeights, batch: Batch, known: Pair | None, needs_gradient: bool
+    ) -> Linearised:
+        passes = [
+            self._attack_pass(self._D, self._spec, weights, part, needs_gradient)
+            for part in split(batch, self._size)
+        ]
+        logits = Pair(*[torch.cat(of_parts) for of_parts in zip(*[p[0] for p in passes], strict=True)])
+        of_parts = zip(*[p[1] for p in passes], strict=True)
+        real, fake = ([g for g in side if g is not None] for side in of_parts)
+        gradients = (torch.cat(real) if real else None, torch.cat(fake) if fake else None)
+        return Linearised(logits, {}, lambda seeds: gradients)
 
 
 def microbatched_step(
-    D: nn.Module,
-    spec: StepSpec,
-    trainable: Tensors,
-    frozen: Tensors,
-    buffers: Tensors,
-    x: Inputs,
-    of_inputs: tuple[str, ...],
-    size: int,
-    step: Callable[..., StepResult],
-    attack_pass: Callable[..., Pass],
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, size: int, step: Step, attack_pass: AttackPass
 ) -> StepResult:
-    """``functional.step`` of the whole batch, at most ``size`` samples a side at a time.
+    """``objective.step`` of the whole batch, at most ``size`` samples a side at a time.
 
     Args:
+        D: the discriminator, its spectral norm bypassed.
+        spec: of the step.
+        inputs: of the whole batch.
+        size: samples a side.
         step, attack_pass: the functions of these names, compiled or not.
     """
-    config = spec.config
-    parts = split(x, size)
-    fixed: list[Fixed | None] = [None] * len(parts)
-    info: dict[str, Any] = {}
+    config, batch = spec.config, inputs.batch
+    parts = split(batch, size)
+    given = [FromWholeBatch()] * len(parts)
+    attack: AttackResult | None = None
     if config.attacks:
-        again = config.second_order or config.clean_weight > 0 or bool(of_inputs)
-        weights = Weights(spec, {**frozen, **trainable}, buffers)
-        x_hat, signs, info = _attack_by_parts(D, spec, weights, x, size, attack_pass, keep_x_hat=not again)
-        if again:  # the loss is differentiated through the clean samples
-            per_part = zip(
-                *(zip(s.real.split(size), s.fake.split(size), strict=True) for s in signs), strict=True
-            )
-            fixed = [Fixed(signs=tuple(Pair(*pair) for pair in of_part)) for of_part in per_part]
+        # Where the loss is differentiated through the clean samples, each part computes the attack again.
+        again = config.second_order or config.clean_weight > 0 or bool(spec.inputs_wanted)
+        weights = Weights(spec, {**inputs.frozen, **inputs.trainable}, inputs.buffers)
+        whole = PartwiseD(D, spec, size, attack_pass)
+        attack = run_attack(spec, whole, weights, batch.detached(), signs_only=again)
+        if again:
+            of_parts = zip(*[_parts_of(signs, size) for signs in attack.signs], strict=True)
+            given = [FromWholeBatch(signs=tuple(signs)) for signs in of_parts]
         else:
-            assert x_hat is not None
-            hats = zip(x_hat.xr.split(size), x_hat.xf.split(size), strict=True)
-            fixed = [Fixed(adversarial=pair) for pair in hats]
+            x_hat = Pair(attack.batch.xr, attack.batch.xf)
+            given = [FromWholeBatch(x_hat=of_part) for of_part in _parts_of(x_hat, size)]
             if config.power_iterations == "per_forward":  # the attack's calls have advanced u
-                buffers = {**buffers, **weights.buffers()}
-
+                inputs = inputs._replace(buffers={**inputs.buffers, **weights.buffers()})
     results = [
-        step(D, spec, trainable, frozen, buffers, part, None, given, of_inputs)
-        for part, given in zip(parts, fixed, strict=True)
+        step(D, spec, inputs._replace(batch=part, given=of_part))
+        for part, of_part in zip(parts, given, strict=True)
     ]
-    return _combined(results, [part.xr.shape[0] / x.xr.shape[0] for part in parts], of_inputs, info)
-
-
-def _attack_by_parts(
-    D: nn.Module,
-    spec: StepSpec,
-    weights: Weights,
-    x: Inputs,
-    size: int,
-    attack_pass: Callable[..., Pass],
-    keep_x_hat: bool,
-) -> tuple[Inputs | None, list[Pair], dict[str, Any]]:
-    """``functional.run_attack`` over parts: x_hat if it is to be kept, the signs (m,) of each step, and info."""
-    config, once = spec.config, spec.config.power_iterations == "once"
-    x = x.detached()
-
-    def over_parts(of_sides: tuple[Tensors, Tensors], with_grads: bool) -> Pass:
-        passes = [attack_pass(D, spec, of_sides, part, with_grads) for part in split(x, size)]
-        logits = Pair(torch.cat([p[0].real for p in passes]), torch.cat([p[0].fake for p in passes]))
-        grads = [[g for p in passes if (g := p[1][i]) is not None] for i in (0, 1)]
-        return logits, (torch.cat(grads[0]) if grads[0] else None, torch.cat(grads[1]) if grads[1] else None)
-
-    first = weights.next(False)
-    of_sides = (first, first if once else weights.next(False))
-    clean = None if once else over_parts(of_sides, False)[0]
-    targets: Pair | None = None
-    signs: list[Pair] = []
-    info: dict[str, Any] = {}
-    for k in range(config.steps):
-        if not once:  # an advance of u for each side that is attacked, fakes first
-            of_fake = weights.next(False) if config.fake else of_sides[1]
-            of_sides = (weights.next(False) if config.real else of_sides[0], of_fake)
-        move_on = keep_x_hat or k + 1 < config.steps
-        logits, grads = over_parts(of_sides, move_on)
-        clean = logits if clean is None else clean
-        sign, seeded, targets = decide(spec, clean, logits, targets)
-        signs.append(sign)
-        if move_on:
-            sides = Linearised(logits, {}, lambda _, grads=grads: grads)  # type: ignore[misc]
-            moves = attack_moves(spec, sides, sign, seeded)
-            of_first_step = spec.with_info and keep_x_hat and k == 0
-            if of_first_step:
-                info = attack_info(spec, sides, moves)
-            x, measured = perturbed(config, x, moves, measure=of_first_step)
-            info |= measured
-    assert clean is not None
-    if spec.with_info:
-        info |= {"clean_logits_real": clean.real, "clean_logits_fake": clean.fake}
-    return (x if keep_x_hat else None), signs, info
-
-
-def _combined(
-    results: list[StepResult], shares: list[float], of_inputs: tuple[str, ...], known: dict[str, Any]
-) -> StepResult:
-    """Results of parts as that of the whole: means of losses and gradients by share, samples one after another.
-
-    ``known`` are the fields of DATInfo that only the whole batch tells.
-    """
+    shares = [part.xr.shape[0] / batch.xr.shape[0] for part in parts]
     loss = torch.stack([r.loss * share for r, share in zip(results, shares, strict=True)]).sum()
-    names = [name for name in results[0].grads if name not in of_inputs]
+    grads = _combined_gradients(results, shares, spec.inputs_wanted)
+    info = _combined_info([r.info for r in results if r.info is not None], shares, attack)
+    return StepResult(loss, grads, results[0].buffers, info)
+
+
+def _parts_of(pair: Pair, size: int) -> list[Pair]:
+    return [Pair(*part) for part in zip(pair.real.split(size), pair.fake.split(size), strict=True)]
+
+
+def _combined_gradients(
+    results: list[StepResult], shares: list[float], inputs_wanted: tuple[str, ...]
+) -> Tensors:
+    """Means by share of the parameters' gradients, and the samples' gradients one part after another."""
+    names = [name for name in results[0].grads if name not in inputs_wanted]
     grads = {name: torch.zeros_like(results[0].grads[name]) for name in names}
     for result, share in zip(results, shares, strict=True):
         if names:
             torch._foreach_add_(list(grads.values()), [result.grads[name] for name in names], alpha=share)
-    for name in of_inputs:
+    for name in inputs_wanted:
         grads[name] = torch.cat([r.grads[name] * share for r, share in zip(results, shares, strict=True)])
-    info: dict[str, Any] = {}
-    for key, value in results[0].info.items():
-        values = [r.info[key] for r in results]
-        if key == "aux":
-            info[key] = tuple(
-                tuple(torch.cat(extras) for extras in zip(*of_side, strict=True))
-                for of_side in zip(*values, strict=True)
-            )
-        elif value.ndim > 0:
-            info[key] = torch.cat(values)
-        else:
-            power = 2 if key.startswith("delta_rms") else 1
-            info[key] = sum(v**power * share for v, share in zip(values, shares, strict=True)) ** (1 / power)
-    return StepResult(loss, grads, results[0].buffers, {**info, **known})
+    return grads
+
+
+def _combined_info(
+    of_parts: list[StepInfo], shares: list[float], attack: AttackResult | None
+) -> StepInfo | None:
+    """Measurements of the parts as those of the whole batch, of which the attack may have measured some itself."""
+    if not of_parts:
+        return None
+    clean = None if attack is None else attack.clean
+    known = None if attack is None else attack.info
+    real, fake = (
+        _combined_side(
+            [info.real if side == 0 else info.fake for info in of_parts],
+            shares,
+            None if clean is None else clean[side],
+            None if known is None else (known.real, known.fake)[side],
+        )
+        for side in (0, 1)
+    )
+    fraction = _mean([info.penalty_fraction for info in of_parts], shares)
+    return StepInfo(real, fake, fraction if known is None else known.penalty_fraction)
+
+
+def _combined_side(
+    records: list[SideInfo], shares: list[float], clean: Tensor | None, known: Measured | None
+) -> SideInfo:
+    side = SideInfo(
+        logits=torch.cat([r.logits for r in records]),
+        clean_logits=torch.cat([r.clean_logits for r in records]) if clean is None else clean,
+        x_adv=torch.cat([r.x_adv for r in records]),
+        delta_rms=_mean([r.delta_rms.square() for r in records], shares).sqrt(),
+        grad_norm=_mean([r.grad_norm for r in records], shares),
+        clipped=_mean([r.clipped for r in records], shares),
+        aux=tuple(torch.cat(extras) for extras in zip(*[r.aux for r in records], strict=True)),
+    )
+    if known is None:
+        return side
+    delta_rms = side.delta_rms if known.delta_rms is None else known.delta_rms
+    return side._replace(grad_norm=known.grad_norm, clipped=known.clipped, delta_rms=delta_rms)
+
+
+def _mean(values: Sequence[Tensor], shares: list[float]) -> Tensor:
+    return torch.stack([v * share for v, share in zip(values, shares, strict=True)]).sum()

@@ -1,23 +1,37 @@
 """The DAT step as a pure function of tensors: what is compiled, differentiated and mapped over.
 
-Read next to ``fastdat.reference``, which computes the same with the plainest PyTorch. Here D is a function of its
+Read it next to ``fastdat.reference``, which computes the same with the plainest PyTorch. Here D is a function of its
 weights (``torch.func.functional_call``), input gradients are ``torch.func.vjp``, and nothing is mutated.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from fastdat.engine.attack import Attacked, run_attack
-from fastdat.engine.discriminator import Call, Weights, call_aux, call_both
+from fastdat.engine.attack import AttackInfo, AttackResult, Measured, WholeBatchD, run_attack
+from fastdat.engine.discriminator import Call, call_aux, call_both
 from fastdat.engine.passes import zero_flow
-from fastdat.engine.types import AuxLoss, Fixed, Inputs, Pair, StepSpec, Tensors
+from fastdat.engine.types import (
+    AuxLoss,
+    Batch,
+    FromWholeBatch,
+    Pair,
+    StepInputs,
+    StepResult,
+    StepSpec,
+    Tensors,
+)
+from fastdat.engine.weights import Weights
+from fastdat.info import SideInfo, StepInfo
 from fastdat.losses import discriminator_loss
+
+Moved = tuple[Tensors, tuple[StepInfo, ...]]
+"""New values of the buffers that a step moves, and its measurements if asked for, as ``torch.func`` takes them."""
 
 
 def objective(
@@ -25,136 +39,118 @@ def objective(
     spec: StepSpec,
     params: Tensors,
     buffers: Tensors,
-    x: Inputs,
+    batch: Batch,
     aux_loss: AuxLoss | None = None,
-    fixed: Fixed | None = None,
-) -> tuple[Tensor, tuple[Tensors, dict[str, Any]]]:
-    """D's loss on the perturbed samples (Eq. 8, Algorithm 1, line 10), a scalar to differentiate.
+    given: FromWholeBatch = FromWholeBatch(),  # noqa: B008 - it is immutable
+) -> tuple[Tensor, Moved]:
+    """D's loss on the perturbed samples (Eq. 8; Algorithm 1, line 10), a scalar to differentiate.
 
     Args:
         D: the discriminator, its spectral norm bypassed.
+        spec: of the step.
         params: every parameter of D by name.
         buffers: u, v and the moving buffers by name, before the step.
-        x: the batch.
+        batch: the samples.
         aux_loss: a further loss of D on the clean batch, added; it sees the weights of D's last call.
-        fixed: what is already decided, for a part of a batch.
+        given: what the whole batch has decided, where this one is a part of it.
 
     Returns:
-        loss, (new values of the moving buffers, fields of DATInfo).
+        loss, (new values of the moving buffers, measurements if asked for).
     """
     config, loss = spec.config, spec.loss
     weights = Weights(spec, params, buffers, in_full=aux_loss is not None)
     moving = {name: buffers[name] for name in spec.moving}
-    adversarial = fixed.adversarial if fixed is not None else None
-    x_hat = x if adversarial is None else x.replaced(*adversarial)
-    attacked: Attacked | None = None
-    if config.attacks and adversarial is None:
-        attacked = run_attack(D, spec, weights, moving, x, fixed.signs if fixed is not None else ())
-        x_hat, moving = attacked.x, attacked.buffers
+    perturbed = batch if given.x_hat is None else batch.replaced(*given.x_hat)
+    attack: AttackResult | None = None
+    if config.attacks and given.x_hat is None:
+        attack = run_attack(spec, WholeBatchD(D, spec, moving), weights, batch, given.signs)
+        perturbed = attack.batch
+        if config.clean_weight > 0:  # the loss contains the clean pass, which then moves running statistics
+            moving = attack.buffers
 
     # The released code updates on the fakes first; only the order of the buffers' moves depends on it.
     fake_first = config.attacks and config.power_iterations == "per_forward"
     one, other = weights.next(True), weights.next(True)
-    real, fake, moving = call_both(
-        D, spec, (other, one) if fake_first else (one, other), moving, x_hat, fake_first
-    )
+    of_sides = (other, one) if fake_first else (one, other)
+    real, fake, moving = call_both(D, spec, of_sides, moving, perturbed, fake_first)
     total = discriminator_loss(loss, real.logits, fake.logits)
 
-    clean = Pair(real.logits, fake.logits)
-    if attacked is not None:
-        clean = attacked.clean
-    if config.clean_weight > 0:
+    clean = Pair(real.logits, fake.logits) if attack is None else attack.clean
+    if config.clean_weight > 0:  # DATT (Table III)
         w = config.clean_weight
         total = (total + w * discriminator_loss(loss, *clean)) / (1 + w)
 
     if aux_loss is not None:
-        of_aux, moving = call_aux(D, aux_loss, weights.last(), moving, x)
+        of_aux, moving = call_aux(D, aux_loss, weights.last(), moving, batch)
         total = total + of_aux
 
-    info: dict[str, Any] = {}
+    info: tuple[StepInfo, ...] = ()
     if spec.with_info:
-        of_attack = attacked.info if attacked is not None else {}
-        info = _info(x, x_hat, real, fake, clean, of_attack)
+        info = (_info(batch, perturbed, (real, fake), clean, None if attack is None else attack.info),)
     return total, ({**weights.buffers(), **moving}, info)
 
 
-def _rms(delta: Tensor) -> Tensor:
-    return delta.to(torch.promote_types(delta.dtype, torch.float32)).square().mean().sqrt()
-
-
 def _info(
-    x: Inputs, x_hat: Inputs, real: Call, fake: Call, clean: Pair, of_attack: dict[str, Any]
-) -> dict[str, Any]:
-    nan = real.logits.new_full((), torch.nan)
-    info = {
-        "logits_real": real.logits,
-        "logits_fake": fake.logits,
-        "clean_logits_real": clean.real,
-        "clean_logits_fake": clean.fake,
-        "xr_adv": x_hat.xr,
-        "xf_adv": x_hat.xf,
-        "grad_norm_real": nan,
-        "grad_norm_fake": nan,
-        "clipped_real": nan,
-        "clipped_fake": nan,
-        "penalty_fraction": nan,
-        "aux": (real.extras, fake.extras),
-        **of_attack,
-    }
-    for side in ("real", "fake"):
-        if f"delta_rms_{side}" not in info:
-            info[f"delta_rms_{side}"] = _rms(getattr(x_hat, f"x{side[0]}") - getattr(x, f"x{side[0]}"))
-    detached: dict[str, Any] = tree_map_only(Tensor, Tensor.detach, info)
+    batch: Batch, perturbed: Batch, calls: tuple[Call, Call], clean: Pair, attack: AttackInfo | None
+) -> StepInfo:
+    """Measurements of the step, detached; NaN where there was no attack."""
+    nan = calls[0].logits.new_full((), torch.nan)
+    unattacked = Measured(grad_norm=nan, clipped=nan, delta_rms=None)
+    real, fake, penalty_fraction = attack or (unattacked, unattacked, nan)
+    info = StepInfo(
+        _side_info(batch.xr, perturbed.xr, calls[0], clean.real, real),
+        _side_info(batch.xf, perturbed.xf, calls[1], clean.fake, fake),
+        penalty_fraction,
+    )
+    detached: StepInfo = tree_map_only(Tensor, Tensor.detach, info)
     return detached
 
 
-class StepResult(NamedTuple):
-    """What a step computes."""
-
-    loss: Tensor
-    grads: Tensors
-    """Gradient of each trainable parameter, and of ``xr``, ``xf`` where asked for."""
-    buffers: Tensors
-    """New values of the buffers that moved: u, v, running statistics."""
-    info: dict[str, Any]
-    """Fields of ``DATInfo``."""
+def _side_info(x: Tensor, x_hat: Tensor, call: Call, clean: Tensor, measured: Measured) -> SideInfo:
+    delta_rms = measured.delta_rms
+    if delta_rms is None:
+        delta = x_hat - x
+        delta_rms = delta.to(torch.promote_types(delta.dtype, torch.float32)).square().mean().sqrt()
+    return SideInfo(
+        logits=call.logits,
+        clean_logits=clean,
+        x_adv=x_hat,
+        delta_rms=delta_rms,
+        grad_norm=measured.grad_norm,
+        clipped=measured.clipped,
+        aux=call.extras,
+    )
 
 
 def step(
-    D: nn.Module,
-    spec: StepSpec,
-    trainable: Tensors,
-    frozen: Tensors,
-    buffers: Tensors,
-    x: Inputs,
-    aux_loss: AuxLoss | None = None,
-    fixed: Fixed | None = None,
-    of_inputs: tuple[str, ...] = (),
-    traced: bool = True,
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None = None, traced: bool = True
 ) -> StepResult:
-    """``objective`` and its gradient for ``trainable`` and for those of xr, xf that ``of_inputs`` names.
+    """``objective`` and its gradient for the trainable parameters and for ``spec.inputs_wanted``.
 
     With ``traced`` the outer derivative is ``torch.func.grad``, which compiles. Without, it is autograd's, which
     in eager mode does not keep a graph of the backward pass alive.
     """
-    wanted = {**trainable, **{name: getattr(x, name) for name in of_inputs}}
+    trainable, frozen, buffers, batch, given = inputs
+    wanted = {**trainable, **{name: getattr(batch, name) for name in spec.inputs_wanted}}
 
-    def of(wanted: Tensors) -> tuple[Tensor, tuple[Tensors, dict[str, Any]]]:
+    def of(wanted: Tensors) -> tuple[Tensor, Moved]:
         params = {**frozen, **{name: wanted[name] for name in trainable}}
-        samples = x.replaced(wanted.get("xr", x.xr), wanted.get("xf", x.xf)) if of_inputs else x
-        return objective(D, spec, params, buffers, samples, aux_loss, fixed)
+        samples = batch
+        if spec.inputs_wanted:
+            samples = batch.replaced(wanted.get("xr", batch.xr), wanted.get("xf", batch.xf))
+        return objective(D, spec, params, buffers, samples, aux_loss, given)
 
     if not wanted:
         loss, (moved, info) = of({})
-        return StepResult(loss, {}, moved, info)
+        return StepResult(loss, {}, moved, *info)
     if traced:
         grads, (loss, (moved, info)) = torch.func.grad_and_value(of, has_aux=True)(wanted)
-        return StepResult(loss, grads, moved, info)
+        return StepResult(loss, grads, moved, *info)
     with torch.enable_grad():
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in wanted.items()}
         loss, (moved, info) = of(leaves)
         with zero_flow.skipping() if spec.config.second_order else nullcontext():
-            found = torch.autograd.grad(
+            found: Any = torch.autograd.grad(
                 loss, list(leaves.values()), allow_unused=True, materialize_grads=True
             )
-    return StepResult(loss.detach(), dict(zip(leaves, found, strict=True)), moved, info)
+    return StepResult(loss.detach(), dict(zip(leaves, found, strict=True)), moved, *info)

@@ -1,38 +1,29 @@
 """``dat_step``: the DAT step as a loss, computed with its gradients in one compiled graph.
 
-A custom ``autograd.Function`` runs the graph in its forward pass, where the parameter gradients of both orders are
-already in it, keeps these, and in its backward pass multiplies them by the incoming scalar. That is what lets a
-doubly differentiated step compile: torch.compile cannot differentiate a compiled graph twice.
+A custom ``autograd.Function`` runs the graph in its forward pass. The graph computes the parameter gradients of both
+orders with the loss; the Function keeps them, and its backward pass multiplies them by the incoming scalar. That is
+what lets a doubly differentiated step compile: torch.compile cannot differentiate a compiled graph twice.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, overload
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils._pytree import tree_map_only
 
 from fastdat.config import DATConfig
-from fastdat.engine import checks, objective
-from fastdat.engine import microbatch as parts
-from fastdat.engine.anatomy import Anatomy, anatomy
-from fastdat.engine.attack import attacked_names
+from fastdat.engine import checks
+from fastdat.engine.compile import Request, compile_mode, engine_for
+from fastdat.engine.discriminator import structure_of
 from fastdat.engine.distributed import batch_group, run_inside, unwrap
-from fastdat.engine.inspection import inspect, joinable
-from fastdat.engine.objective import StepResult
-from fastdat.engine.passes import zero_flow
-from fastdat.engine.spectral import normalise as spectral
-from fastdat.engine.types import Args, AuxLoss, Inputs, StepSpec, Tensors
-from fastdat.info import DATInfo
-from fastdat.kernels.inductor import introduce_operators
+from fastdat.engine.microbatch import microbatched_step
+from fastdat.engine.spectral.normalise import bypassed, spectral_weights
+from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss, get_loss
 
 
@@ -119,41 +110,43 @@ def dat_step(
     config = DATConfig() if config is None else config
     if not isinstance(config, DATConfig):
         raise TypeError(f"config must be a fastdat.DATConfig, got {type(config).__name__}")
-    x = Inputs(xr, xf, args_real, args_fake)
+    batch = Batch(xr, xf, args_real, args_fake)
     module, ddp = unwrap(D)
     group, world_size = batch_group(ddp)
     checks.check_discriminator(module)
-    checks.check_batch(x, world_size)
-    checks.check_args(x)
+    checks.check_batch(batch, world_size)
+    checks.check_args(batch)
     checks.check_autocast(xr.device)
     checks.check_microbatch(microbatch, aux_loss is not None)
     if check_finite:
-        checks.check_finite(x)
-    body = anatomy(module)
-    checks.check_layers(body.modules, world_size)
-    checks.check_device(body.params, x)
-    loss = get_loss(loss)
+        checks.check_finite(batch)
+    structure = structure_of(module)
+    checks.check_layers(structure.modules, world_size)
+    checks.check_device(structure.params, batch)
+    wants_gradients = torch.is_grad_enabled()
     spec = StepSpec(
         config,
-        loss,
-        spectral=spectral.spectral_weights(body.modules),
-        aliases=body.aliases,
+        get_loss(loss),
+        spectral=spectral_weights(structure.modules),
+        aliases=structure.aliases,
         batch=xr.shape[0] * world_size,
         group=group,
+        inputs_wanted=tuple(
+            name for name, x in (("xr", xr), ("xf", xf)) if wants_gradients and x.requires_grad
+        ),
         with_info=with_info,
-        attacked=attacked_names(config, loss),
     )
-    call = _StepCall(module, body, spec, x, aux_loss, _compile_mode(compile), microbatch)
-    info: dict[str, Any] = {}
+    request = Request(module, structure, spec, aux_loss, compile_mode(compile), microbatch)
+    measured: list[StepInfo] = []
 
     def evaluate() -> Tensor:
-        return _differentiable_loss(call, info)
+        return _differentiable_loss(request, batch, measured)
 
     value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)
-    return (value, DATInfo(**info)) if with_info else value
+    return (value, DATInfo.of(*measured)) if with_info else value
 
 
-# --- the autograd.Function ---------------------------------------------------------------------------------------
+# --- the autograd.Function -----------------------------------------------------------------------------------------
 
 
 class _Step(torch.autograd.Function):
@@ -171,35 +164,21 @@ class _Step(torch.autograd.Function):
         return None, *torch._foreach_mul(ctx.saved_tensors, grad_loss)
 
 
-@dataclass(frozen=True, slots=True)
-class _StepCall:
-    """One call of dat_step, its arguments checked and its D taken apart."""
-
-    D: nn.Module
-    body: Anatomy
-    spec: StepSpec
-    x: Inputs
-    aux_loss: AuxLoss | None
-    mode: str | None
-    microbatch: int | None
-
-
-def _differentiable_loss(call: _StepCall, info: dict[str, Any]) -> Tensor:
-    """The step's loss, attached to the parameters and inputs that want gradients; fills ``info``."""
+def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo]) -> Tensor:
+    """The step's loss, attached to the parameters and inputs that want gradients; adds its record to ``measured``."""
     wanted: Tensors = {}
-    of_inputs: tuple[str, ...] = ()
     if torch.is_grad_enabled():
-        wanted = {name: p for name, p in call.body.params.items() if p.requires_grad}
-        of_inputs = tuple(name for name in ("xr", "xf") if getattr(call.x, name).requires_grad)
-        wanted |= {name: getattr(call.x, name) for name in of_inputs}
+        wanted = {name: p for name, p in request.structure.params.items() if p.requires_grad}
+        wanted |= {name: getattr(batch, name) for name in request.spec.inputs_wanted}
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        with _weights_cast_anew(call.x.xr.device), torch.no_grad():
-            result = _run(call, of_inputs, with_grads=bool(wanted))
+        with _weights_cast_anew(batch.xr.device), torch.no_grad():
+            result = _run(request, batch.detached(), with_gradients=bool(wanted))
             if result.buffers:
-                old = [call.body.buffers[name] for name in result.buffers]
+                old = [request.structure.buffers[name] for name in result.buffers]
                 torch._foreach_copy_(old, list(result.buffers.values()))
-        info.update(result.info)
+        if result.info is not None:
+            measured.append(result.info)
         return result.loss, [result.grads[name] for name in wanted]
 
     if not wanted:
@@ -215,124 +194,18 @@ def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
 
 
-# --- compiled once for a D, config and shape -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Engine:
-    """A step made ready for one kind of call."""
-
-    spec: StepSpec
-    buffers: tuple[str, ...]
-    """Those that the step reads or moves as inputs."""
-    step: Callable[..., StepResult]
-    attack_pass: Callable[..., parts.Pass]
-
-
-# A memo, not state: what is compiled for a D, forgotten with it. Engines hold no reference to D.
-_ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, _Engine]] = WeakKeyDictionary()
-
-
-def _run(call: _StepCall, of_inputs: tuple[str, ...], with_grads: bool) -> StepResult:
-    """The step, on the engine made for calls like this one."""
-    D, body, x = call.D, call.body, call.x.detached()
+def _run(request: Request, batch: Batch, with_gradients: bool) -> StepResult:
+    """The step, on the engine that is made for requests like this one."""
     trainable: Tensors = {}
     frozen: Tensors = {}
-    for name, p in body.params.items():
-        (trainable if with_grads and p.requires_grad else frozen)[name] = p.detach()
-    engines = _ENGINES.setdefault(D, {})
-    key = _key(call, (*trainable, *of_inputs))
-    if key not in engines:
-        engines[key] = _engine(call, {**frozen, **trainable})
-    engine = engines[key]
-    tensors = (trainable, frozen, {name: body.buffers[name] for name in engine.buffers})
-    with spectral.bypassed(body.modules, engine.spec.spectral):
-        if call.microbatch is not None and call.microbatch < x.xr.shape[0]:
-            return parts.microbatched_step(
-                D, engine.spec, *tensors, x, of_inputs, call.microbatch, engine.step, engine.attack_pass
+    for name, p in request.structure.params.items():
+        (trainable if with_gradients and p.requires_grad else frozen)[name] = p.detach()
+    engine = engine_for(request, batch, trainable, frozen)
+    buffers = {name: request.structure.buffers[name] for name in engine.buffers}
+    inputs = StepInputs(trainable, frozen, buffers, batch)
+    with bypassed(request.structure.modules, engine.spec.spectral):
+        if request.microbatch is not None and request.microbatch < batch.xr.shape[0]:
+            return microbatched_step(
+                request.D, engine.spec, inputs, request.microbatch, engine.step, engine.attack_pass
             )
-        return engine.step(D, engine.spec, *tensors, x, call.aux_loss, None, of_inputs)
-
-
-def _engine(call: _StepCall, params: Tensors) -> _Engine:
-    """Inspect D and make its step ready; compilation itself waits for the first run."""
-    spec, modules = call.spec, call.body.modules
-    with spectral.bypassed(modules, spec.spectral):
-        traits = inspect(call.D, spec, params, call.body.buffers, call.x.detached(), call.aux_loss)
-    if call.microbatch is not None:
-        checks.check_splittable(modules, traits.independent, traits.moving)
-    joint = traits.joint and spec.config.power_iterations == "once"
-    spec = replace(spec, independent=traits.independent, joint=joint, moving=traits.moving)
-    of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
-    step, attack_pass = (_compiled(function, call.mode) for function in (objective.step, parts.attack_pass))
-    return _Engine(spec, (*of_spectral, *spec.moving), step, attack_pass)
-
-
-def _key(call: _StepCall, wanted: tuple[str, ...]) -> Hashable:
-    """What an engine depends on; anything else that D's forward reads is guarded by torch.compile itself."""
-    x, device = call.x, call.x.xr.device
-    return (
-        call.spec,
-        call.mode,
-        call.microbatch,
-        wanted,
-        x.xr.shape,
-        x.xr.dtype,
-        device,
-        tuple(map(_signature, (*x.args_real, *x.args_fake))),
-        joinable(x),  # two equal numbers may share a call of D, two unequal ones may not
-        getattr(call.aux_loss, "__code__", call.aux_loss),
-        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
-        tuple([(type(m), m.training) for m in call.body.modules.values()]),
-    )
-
-
-def _signature(arg: Any) -> object:
-    return (arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg)
-
-
-_EAGER = None
-
-
-def _compile_mode(compile: bool | str) -> str | None:
-    """``compile`` as a mode of torch.compile, None for eager."""
-    if isinstance(compile, bool):
-        return "default" if compile else _EAGER
-    modes = sorted(torch._inductor.list_mode_options())
-    if compile not in modes:
-        raise ValueError(
-            f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}"
-        )
-    return compile
-
-
-def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., Any]:
-    """``function`` as one graph, with a cache of its own; in eager mode ``function`` itself."""
-    if mode is _EAGER:
-        return partial(function, traced=False) if function is objective.step else function
-    introduce_operators()
-    # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
-    own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    own.__defaults__ = function.__defaults__
-    graph = torch.compile(own, fullgraph=True, dynamic=False, options=zero_flow.options(mode))
-    replayed = mode in ("reduce-overhead", "max-autotune")
-
-    def run(*args: Any) -> Any:
-        if replayed:
-            torch.compiler.cudagraph_mark_step_begin()
-        try:
-            result = graph(*args)
-        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
-            raise RuntimeError(
-                "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "
-                f"or change what torch.compile stumbles over:\n{error}"
-            ) from error
-        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
-            raise RuntimeError(
-                "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
-                f"from call to call. Keep it in a buffer, or call dat_step(..., compile=False).\n{error}"
-            ) from error
-        # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
-        return tree_map_only(Tensor, Tensor.clone, result) if replayed else result
-
-    return run
+        return engine.step(request.D, engine.spec, inputs, request.aux_loss)

@@ -11,13 +11,13 @@ import fastdat
 from fastdat import DATConfig
 from fastdat.engine.inspection import Traits, inspect
 from fastdat.engine.spectral import normalise as spectral
-from fastdat.engine.types import Inputs, StepSpec
+from fastdat.engine.types import Batch, StepSpec
 from fastdat.losses import get_loss
 from tests.compare import assert_step_matches
 from tests.discriminators import Conv, batch, make
 
 
-def traits_of(D: nn.Module, x: Inputs) -> Traits:
+def traits_of(D: nn.Module, x: Batch) -> Traits:
     weights = spectral.spectral_weights(dict(D.named_modules()))
     spec = StepSpec(DATConfig(), get_loss("hinge"), spectral=weights)
     params = {name: p.detach() for name, p in D.named_parameters()}
@@ -42,7 +42,7 @@ def test_kinds(kind: str, expected: tuple[object, ...]) -> None:
     D, (xr, xf, args) = make(kind), batch(kind)
     before = {name: t.clone() for name, t in D.state_dict().items()}
     rng = torch.get_rng_state()
-    x = Inputs(xr, xf, *args.values())
+    x = Batch(xr, xf, *args.values())
     assert traits_of(D, x) == Traits(*expected)
     torch.testing.assert_close(dict(D.state_dict()), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), rng)
@@ -67,7 +67,7 @@ class Grouped(Conv):
 @pytest.mark.parametrize("strided", [False, True])
 def test_groups_of_samples(strided: bool) -> None:
     xr, xf, _ = batch("conv", dtype=torch.float32)
-    assert traits_of(Grouped(strided), Inputs(xr, xf)) == Traits(False, False, ())
+    assert traits_of(Grouped(strided), Batch(xr, xf)) == Traits(False, False, ())
 
 
 def test_a_discriminator_that_refuses_nan_takes_the_careful_path() -> None:
@@ -78,7 +78,7 @@ def test_a_discriminator_that_refuses_nan_takes_the_careful_path() -> None:
             return super().forward(x)
 
     xr, xf, _ = batch("conv", dtype=torch.float32)
-    assert traits_of(Strict(), Inputs(xr, xf)) == Traits(False, False, ())
+    assert traits_of(Strict(), Batch(xr, xf)) == Traits(False, False, ())
     fastdat.dat_step(Strict(), xr, xf, compile=False).backward()
 
 
@@ -98,7 +98,7 @@ def test_arguments_that_can_be_joined(real: tuple[object], fake: tuple[object], 
             return super().forward(x) * scale
 
     xr, xf, _ = batch("conv", dtype=torch.float32)
-    assert traits_of(Scaled(), Inputs(xr, xf, real, fake)) == Traits(True, joint, ())
+    assert traits_of(Scaled(), Batch(xr, xf, real, fake)) == Traits(True, joint, ())
 
 
 def test_numbers_that_part_later_are_not_joined() -> None:
@@ -124,7 +124,7 @@ def test_outputs_that_cannot_be_joined() -> None:
 
     D = WithGlobal()
     xr, xf, _ = batch("conv", dtype=torch.float32)
-    assert traits_of(D, Inputs(xr, xf)) == Traits(True, False, ())
+    assert traits_of(D, Batch(xr, xf)) == Traits(True, False, ())
     _, info = fastdat.dat_step(D, xr, xf, compile=False, with_info=True)
     torch.testing.assert_close(info.aux[0][0], D.head.weight.sum().detach())
 

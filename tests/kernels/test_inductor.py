@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-from fastdat.engine import objective, step
+import fastdat
+from fastdat.engine import compile
 from fastdat.kernels import inductor
 
 OPERATORS = {
@@ -36,10 +39,11 @@ def test_operators_take_their_arguments_from_memory() -> None:
         assert all(op in lowering.needs_realized_inputs for op in overloads.values())
 
 
-def test_a_step_introduces_them_where_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", [False, True], ids=["eager", "compiled"])
+def test_a_step_introduces_them_where_it_is_compiled(mode: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     introduced = []
-    monkeypatch.setattr(step, "introduce_operators", lambda: introduced.append(True))
-    step._compiled(objective.step, None)
-    assert introduced == []
-    step._compiled(objective.step, "default")
-    assert introduced == [True]
+    monkeypatch.setattr(compile, "introduce_operators", lambda: introduced.append(True))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    D, x = nn.Linear(3, 1), torch.rand(4, 3)
+    fastdat.dat_step(D, x, -x, compile=mode)
+    assert bool(introduced) is mode

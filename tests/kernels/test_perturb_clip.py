@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastdat.kernels import formulas, ops
+from fastdat.kernels.formulas import Limits
 from tests.kernels.accuracy import assert_as_accurate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -34,16 +35,16 @@ def doubled(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def assert_matches_reference(
-    x: Tensor, grad: Tensor, coefficient: Tensor, *limits: Any, **options: Any
+    x: Tensor, grad: Tensor, coefficient: Tensor, limits: Limits, **options: Any
 ) -> Tensor:
     """x_hat and stats are as accurate as the plain formula's; x_hat is the same with and without stats."""
     exact = formulas.perturb_clip(
-        *doubled(x, grad, coefficient), *limits, **options | {"out_dtype": torch.float64}
+        *doubled(x, grad, coefficient), limits, **options | {"out_dtype": torch.float64}
     )
-    plain, plain_stats = formulas.perturb_clip_stats(x, grad, coefficient, *limits, **options)
-    found, stats = ops.perturb_clip_stats(x, grad, coefficient, *limits, **options)
+    plain, plain_stats = formulas.perturb_clip_stats(x, grad, coefficient, limits, **options)
+    found, stats = ops.perturb_clip_stats(x, grad, coefficient, limits, **options)
     assert_as_accurate(found, plain, exact)
-    assert torch.equal(found, ops.perturb_clip(x, grad, coefficient, *limits, **options))
+    assert torch.equal(found, ops.perturb_clip(x, grad, coefficient, limits, **options))
     torch.testing.assert_close(stats[:, 0], plain_stats[:, 0], rtol=1e-5, atol=1e-6)
     # whether an element lies on a limit may hang on the rounding of one operation
     assert (stats[:, 1] - plain_stats[:, 1]).abs().max() <= 0.001 * x[0].numel()
@@ -62,13 +63,13 @@ def assert_matches_reference(
 )
 @pytest.mark.parametrize(("delta_clip", "bounds"), LIMITS)
 def test_sizes(shape: tuple[int, ...], delta_clip: float | None, bounds: Any, device: str) -> None:
-    assert_matches_reference(*samples(*shape, device=device), delta_clip, bounds)
+    assert_matches_reference(*samples(*shape, device=device), Limits(delta_clip, bounds))
 
 
 @pytest.mark.parametrize(("of_x", "of_grad"), list(itertools.product(DTYPES, DTYPES)))
 def test_dtypes(of_x: torch.dtype, of_grad: torch.dtype, device: str) -> None:
     x, grad, coefficient = samples(3, 5, 7, device=device)
-    found = assert_matches_reference(x.to(of_x), grad.to(of_grad), coefficient, 0.3, BOUNDS)
+    found = assert_matches_reference(x.to(of_x), grad.to(of_grad), coefficient, Limits(0.3, BOUNDS))
     assert found.dtype == of_x
 
 
@@ -77,7 +78,7 @@ def test_dtypes(of_x: torch.dtype, of_grad: torch.dtype, device: str) -> None:
 def test_out_dtype(out_dtype: torch.dtype, of_coefficient: torch.dtype, device: str) -> None:
     x, grad, coefficient = samples(3, 5, 7, device=device)
     found = assert_matches_reference(
-        x, grad, coefficient.to(of_coefficient), 0.3, BOUNDS, out_dtype=out_dtype
+        x, grad, coefficient.to(of_coefficient), Limits(0.3, BOUNDS), out_dtype=out_dtype
     )
     assert found.dtype == out_dtype
 
@@ -85,7 +86,7 @@ def test_out_dtype(out_dtype: torch.dtype, of_coefficient: torch.dtype, device: 
 @pytest.mark.parametrize("clip_from", [0, 1, 3, 4])
 def test_clip_from(clip_from: int, device: str) -> None:
     x, grad, coefficient = samples(4, 70, dtype=torch.float64, device=device)
-    found = assert_matches_reference(x, grad, coefficient, None, (-0.2, 0.2), clip_from=clip_from)
+    found = assert_matches_reference(x, grad, coefficient, Limits(None, (-0.2, 0.2), clip_from))
     torch.testing.assert_close(found[:clip_from], (x + coefficient[:, None] * grad)[:clip_from])
     assert (found[clip_from:].abs() <= 0.2).all()
 
@@ -119,10 +120,10 @@ NAMES = (
 def test_layouts(of_x: str, n: int, device: str, deterministic: None) -> None:
     x, grad, coefficient = samples(n, 3, 4, 5, device=device)
     x = layouts(x)[of_x]
-    limits = (0.3, BOUNDS)
+    limits = Limits(0.3, BOUNDS)
     for laid_out in layouts(grad).values():
-        expected, stats = formulas.perturb_clip_stats(x, laid_out, coefficient, *limits)
-        found, found_stats = ops.perturb_clip_stats(x, laid_out, coefficient, *limits)
+        expected, stats = formulas.perturb_clip_stats(x, laid_out, coefficient, limits)
+        found, found_stats = ops.perturb_clip_stats(x, laid_out, coefficient, limits)
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(found_stats, stats)
         if of_x in ("contiguous", "channels_last", "transposed"):
@@ -139,17 +140,19 @@ def test_nan_and_inf_go_on(delta_clip: float | None, bounds: Any, device: str) -
     for c in (1.0, 0.0, -math.inf, math.nan):
         given = [t.to(device) for t in (x, grad, torch.full((len(special),), c))]
         found, expected = (
-            which.perturb_clip_stats(*given, delta_clip, bounds, clip_from=1) for which in (ops, formulas)
+            which.perturb_clip_stats(*given, Limits(delta_clip, bounds, 1)) for which in (ops, formulas)
         )
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_same_bits_twice_and_nothing_left_unwritten(device: str, deterministic: None) -> None:
-    from fastdat.kernels.perturb_clip import perturb_clip_backward_op
+    import fastdat.kernels.perturb_clip  # noqa: F401 - makes the operator
 
     x, grad, coefficient = samples(5, 3, 37, 11, device=device)
-    first, second = (ops.perturb_clip_stats(x, grad, coefficient, 0.3, BOUNDS) for _ in range(2))
-    backward = [perturb_clip_backward_op(grad, x, grad, coefficient, 0.3, *BOUNDS, 1) for _ in range(2)]
+    first, second = (ops.perturb_clip_stats(x, grad, coefficient, Limits(0.3, BOUNDS)) for _ in range(2))
+    backward = [
+        torch.ops.fastdat.perturb_clip_backward(grad, x, grad, coefficient, 0.3, BOUNDS, 1) for _ in range(2)
+    ]
     for a, b in zip((*first, *backward[0]), (*second, *backward[1]), strict=True):
         assert torch.isfinite(a).all()
         assert torch.equal(a, b)
@@ -169,11 +172,9 @@ def test_properties(
     x, grad, coefficient = samples(*shape, dtype=torch.float64, device=device)
     coefficient = coefficient * strength
     clip_from = data.draw(st.integers(0, shape[0]))
-    given = (x, grad, coefficient, delta_clip, bounds)
-    found, stats = ops.perturb_clip_stats(*given, clip_from=clip_from)
-    torch.testing.assert_close(
-        found, formulas.perturb_clip(*given, clip_from=clip_from), rtol=1e-14, atol=1e-14
-    )
+    given = (x, grad, coefficient, Limits(delta_clip, bounds, clip_from))
+    found, stats = ops.perturb_clip_stats(*given)
+    torch.testing.assert_close(found, formulas.perturb_clip(*given), rtol=1e-14, atol=1e-14)
     if delta_clip is not None and bounds is None:
         assert (found - x).abs().max() <= delta_clip * (1 + 1e-12)
     if bounds is not None:
@@ -206,17 +207,17 @@ def test_derivatives_to_second_order(delta_clip: float | None, bounds: Any, devi
     given = away_from_limits(2, 4, device=device)
 
     def run(*tensors: Tensor) -> Tensor:
-        return ops.perturb_clip(*tensors, delta_clip, bounds, clip_from=1)
+        return ops.perturb_clip(*tensors, Limits(delta_clip, bounds, 1))
 
     assert torch.autograd.gradcheck(run, given)
     assert torch.autograd.gradgradcheck(run, given)
 
 
-def gradients(which: Any, given: tuple[Tensor, ...], upstream: Tensor, *limits: Any, **options: Any) -> Any:
+def gradients(which: Any, given: tuple[Tensor, ...], upstream: Tensor, limits: Limits, **options: Any) -> Any:
     """dx, dg, dc (and of the second order: the derivatives of their weighted sum) of an implementation."""
     given = tuple(t.detach().requires_grad_() for t in given)
     upstream = upstream.detach().requires_grad_()
-    x_hat = which.perturb_clip(*given, *limits, **options)
+    x_hat = which.perturb_clip(*given, limits, **options)
     first = torch.autograd.grad(x_hat, given, upstream, create_graph=True)
     weighted = sum((t.double() * torch.cos(torch.arange(t.numel(), device=t.device)).reshape(t.shape)).sum()
                    for t in first)  # fmt: skip
@@ -233,8 +234,7 @@ def test_gradients_match_the_plain_formula(
     given = samples(3, 4099, dtype=torch.float64, device=device)
     upstream = torch.randn(3, 4099, dtype=torch.float64, device=device)
     found, plain = (
-        gradients(which, given, upstream, delta_clip, bounds, clip_from=clip_from)
-        for which in (ops, formulas)
+        gradients(which, given, upstream, Limits(delta_clip, bounds, clip_from)) for which in (ops, formulas)
     )
     torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
 
@@ -245,8 +245,8 @@ def test_gradients_in_low_precision(dtype: torch.dtype, device: str) -> None:
     x, grad, coefficient = samples(4, 4099, dtype=dtype, device=device)
     given = (x, grad, coefficient.float())
     upstream = torch.randn_like(x)
-    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS)[:3] for which in (ops, formulas))
-    exact = gradients(formulas, doubled(*given), upstream.double(), 0.3, BOUNDS)[:3]
+    found, plain = (gradients(which, given, upstream, Limits(0.3, BOUNDS))[:3] for which in (ops, formulas))
+    exact = gradients(formulas, doubled(*given), upstream.double(), Limits(0.3, BOUNDS))[:3]
     for ours, theirs, true in zip(found[:2], plain[:2], exact[:2], strict=True):
         flipped = (ours == 0) != (true == 0)
         assert flipped.float().mean() <= 1e-3
@@ -266,7 +266,7 @@ def test_gradient_passes_on_a_limit_and_not_beyond(device: str) -> None:
         [(0.5, (-1.0, 1.0)), (None, (-0.5, 0.5)), (0.5, None), (0.5, (-0.5, 1.0))], [0, 1]
     ):
         found, plain = (
-            gradients(which, given, torch.ones_like(x), *limits, clip_from=clip_from)
+            gradients(which, given, torch.ones_like(x), Limits(*limits, clip_from))
             for which in (ops, formulas)
         )
         torch.testing.assert_close(found[:3], plain[:3], rtol=0, atol=0, equal_nan=True)
@@ -274,11 +274,11 @@ def test_gradient_passes_on_a_limit_and_not_beyond(device: str) -> None:
 
 def test_stats_are_constants(device: str) -> None:
     given = away_from_limits(2, 6, device=device)
-    x_hat, stats = ops.perturb_clip_stats(*given, 0.3, BOUNDS)
+    x_hat, stats = ops.perturb_clip_stats(*given, Limits(0.3, BOUNDS))
     assert x_hat.requires_grad
     assert not stats.requires_grad
     upstream = torch.randn_like(x_hat)
-    expected = torch.autograd.grad(ops.perturb_clip(*given, 0.3, BOUNDS), given, upstream)
+    expected = torch.autograd.grad(ops.perturb_clip(*given, Limits(0.3, BOUNDS)), given, upstream)
     torch.testing.assert_close(torch.autograd.grad(x_hat, given, upstream), expected)
 
 
@@ -287,7 +287,7 @@ def test_gradients_of_any_layout(layout: str, device: str) -> None:
     x, grad, coefficient = samples(2, 3, 4, 5, dtype=torch.float64, device=device)
     given = (x, layouts(grad)[layout], coefficient)
     upstream = layouts(torch.randn_like(x))["channels_last" if layout == "expanded" else "contiguous"]
-    found, plain = (gradients(which, given, upstream, 0.3, BOUNDS, clip_from=1) for which in (ops, formulas))
+    found, plain = (gradients(which, given, upstream, Limits(0.3, BOUNDS, 1)) for which in (ops, formulas))
     torch.testing.assert_close(found, plain)
 
 
@@ -296,9 +296,9 @@ def test_gradients_of_any_layout(layout: str, device: str) -> None:
 
 def penalty(which: Any, stats: bool, x: Tensor, grad: Tensor, coefficient: Tensor) -> Tensor:
     if stats:
-        x_hat, moved = which.perturb_clip_stats(x, grad, coefficient, 0.3, BOUNDS, clip_from=1)
+        x_hat, moved = which.perturb_clip_stats(x, grad, coefficient, Limits(0.3, BOUNDS, 1))
         return (x_hat**3).sum() + moved.sum()
-    return (which.perturb_clip(x, grad, coefficient, 0.3, BOUNDS, clip_from=1) ** 3).sum()
+    return (which.perturb_clip(x, grad, coefficient, Limits(0.3, BOUNDS, 1)) ** 3).sum()
 
 
 @pytest.mark.parametrize("stats", [False, True])
@@ -320,9 +320,9 @@ def test_vmap_is_a_loop(in_dims: tuple[int | None, ...], device: str) -> None:
         mapped.append(t if axis is None else torch.stack([t, -t, 2 * t], dim=axis))
 
     def both(*tensors: Tensor) -> tuple[Tensor, ...]:
-        x_hat, stats = ops.perturb_clip_stats(*tensors, 0.3, BOUNDS, clip_from=1)
+        x_hat, stats = ops.perturb_clip_stats(*tensors, Limits(0.3, BOUNDS, 1))
         gradient = torch.func.grad(lambda *t: penalty(ops, False, *t), argnums=(0, 1, 2))(*tensors)
-        return ops.perturb_clip(*tensors, 0.3, BOUNDS, clip_from=1), x_hat, stats, *gradient
+        return ops.perturb_clip(*tensors, Limits(0.3, BOUNDS, 1)), x_hat, stats, *gradient
 
     found = torch.vmap(both, in_dims)(*mapped)
     for i in range(3):
@@ -336,13 +336,13 @@ def test_vmap_is_a_loop(in_dims: tuple[int | None, ...], device: str) -> None:
     [("perturb_clip", None), ("perturb_clip_stats", torch.float32), ("perturb_clip_backward", None)],
 )
 def test_operators_are_well_formed(op: str, out_dtype: torch.dtype | None, device: str) -> None:
-    from fastdat.kernels import perturb_clip as kernels
+    import fastdat.kernels.perturb_clip  # noqa: F401 - makes the operators
 
     x, grad, coefficient = away_from_limits(2, 3, 2, 2, device=device)
     x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     before, after = ((torch.randn_like(x),), ()) if op == "perturb_clip_backward" else ((), (out_dtype,))
-    given = (*before, x, grad, coefficient, 0.3, *BOUNDS, 1, *after)
-    torch.library.opcheck(getattr(kernels, f"{op}_op"), given)
+    given = (*before, x, grad, coefficient, 0.3, BOUNDS, 1, *after)
+    torch.library.opcheck(getattr(torch.ops.fastdat, op).default, given)
 
 
 @pytest.mark.parametrize("stats", [False, True])
@@ -366,11 +366,11 @@ def test_compiled_in_bf16(device: str) -> None:
 
     @torch.compile(fullgraph=True)
     def run(x: Tensor, grad: Tensor, coefficient: Tensor) -> Tensor:
-        return ops.perturb_clip(x * 1, grad, coefficient, 0.3, None, out_dtype=torch.float32)
+        return ops.perturb_clip(x * 1, grad, coefficient, Limits(0.3), out_dtype=torch.float32)
 
     found = run(x, grad, coefficient)
     torch.testing.assert_close(
-        found, formulas.perturb_clip(x, grad, coefficient, 0.3, None, out_dtype=torch.float32)
+        found, formulas.perturb_clip(x, grad, coefficient, Limits(0.3), out_dtype=torch.float32)
     )
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -387,7 +387,7 @@ WRONG = {
     "grad must have the shape of x": {"grad": torch.randn(3, 2)},
     r"coefficient must be one number a sample, shape \(2,\), got \(\)": {"coefficient": torch.randn(())},
     "x must be of a floating-point dtype, got torch.int64": {"x": torch.ones(2, 3, dtype=torch.int64)},
-    "clip_from must be a number of samples, 0 to 2, got 3": {"clip_from": 3},
+    "clip_from must be a number of samples, 0 to 2, got 3": {"limits": Limits(clip_from=3)},
 }
 
 
@@ -395,17 +395,17 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_arguments(message: str, name: str) -> None:
     given = {"x": torch.randn(2, 3), "grad": torch.randn(2, 3), "coefficient": torch.randn(2)}
-    given |= {"delta_clip": None, "bounds": None} | WRONG[message]
+    given |= {"limits": Limits()} | WRONG[message]
     with pytest.raises(ValueError, match=message):
         getattr(ops, name)(**given)
 
 
 def test_reference_is_differentiable_twice_and_mixes_dtypes() -> None:
     given = away_from_limits(2, 6)
-    assert torch.autograd.gradgradcheck(lambda *t: formulas.perturb_clip(*t, 0.3, BOUNDS, clip_from=1), given)
+    assert torch.autograd.gradgradcheck(lambda *t: formulas.perturb_clip(*t, Limits(0.3, BOUNDS, 1)), given)
     x, grad, coefficient = (t.detach() for t in given)
-    out = formulas.perturb_clip(x.bfloat16(), grad.bfloat16(), coefficient.bfloat16(), 0.3, BOUNDS)
+    out = formulas.perturb_clip(x.bfloat16(), grad.bfloat16(), coefficient.bfloat16(), Limits(0.3, BOUNDS))
     wide = formulas.perturb_clip(
-        x.bfloat16().double(), grad.bfloat16().double(), coefficient.bfloat16().double(), 0.3, BOUNDS
+        x.bfloat16().double(), grad.bfloat16().double(), coefficient.bfloat16().double(), Limits(0.3, BOUNDS)
     )
     assert torch.equal(out, wide.bfloat16())  # rounded once

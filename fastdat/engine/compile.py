@@ -1,0 +1,153 @@
+"""Steps made ready: an engine for each kind of request, inspected once and compiled once."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from fastdat.engine import checks, microbatch, objective, passes
+from fastdat.engine.discriminator import Structure
+from fastdat.engine.inspection import inspect
+from fastdat.engine.spectral.normalise import bypassed
+from fastdat.engine.types import AuxLoss, Batch, StepResult, StepSpec, Tensors
+from fastdat.kernels.inductor import introduce_operators
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of ``dat_step`` apart from its samples: arguments checked, D taken apart."""
+
+    D: nn.Module
+    structure: Structure
+    spec: StepSpec
+    aux_loss: AuxLoss | None
+    mode: str | None
+    """Of torch.compile; None for eager."""
+    microbatch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A step made ready for one kind of request."""
+
+    spec: StepSpec
+    """With what the inspection of D has found."""
+    buffers: tuple[str, ...]
+    """Those of D's buffers that the step reads or moves."""
+    step: Callable[..., StepResult]
+    attack_pass: microbatch.AttackPass
+
+
+# --- one engine for each kind of request ---------------------------------------------------------------------------
+
+# A memo, not state: what is compiled for a D, and forgotten with it. Engines hold no reference to D.
+_ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, Engine]] = WeakKeyDictionary()
+
+
+def engine_for(request: Request, batch: Batch, trainable: Tensors, frozen: Tensors) -> Engine:
+    """The engine of requests like this one, made when the first of them comes."""
+    engines = _ENGINES.setdefault(request.D, {})
+    key = _key(request, batch, tuple(trainable))
+    if key not in engines:
+        engines[key] = _new_engine(request, batch, {**frozen, **trainable})
+    return engines[key]
+
+
+def _new_engine(request: Request, batch: Batch, params: Tensors) -> Engine:
+    """Inspect D and make its step ready; compilation itself waits for the first run."""
+    spec, structure = request.spec, request.structure
+    with bypassed(structure.modules, spec.spectral):
+        traits = inspect(request.D, spec, params, structure.buffers, batch, request.aux_loss)
+    if request.microbatch is not None:
+        checks.check_splittable(structure.modules, traits.independent, traits.moving)
+    joint = traits.joint and spec.config.power_iterations == "once"
+    spec = replace(spec, independent=traits.independent, joint=joint, moving=traits.moving)
+    of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
+    buffers = (*of_spectral, *spec.moving)
+    if request.mode is EAGER:
+        return Engine(spec, buffers, partial(objective.step, traced=False), microbatch.attack_pass)
+    step, attack_pass = (compiled(f, request.mode) for f in (objective.step, microbatch.attack_pass))
+    return Engine(spec, buffers, step, attack_pass)
+
+
+def _key(request: Request, batch: Batch, trainable: tuple[str, ...]) -> Hashable:
+    """What an engine depends on. Anything else that D's forward reads is guarded by torch.compile itself."""
+    device = batch.xr.device
+    return (
+        request.spec,
+        request.mode,
+        request.microbatch,
+        trainable,
+        batch.xr.shape,
+        batch.xr.dtype,
+        device,
+        tuple(map(_signature, (*batch.args_real, *batch.args_fake))),
+        batch.is_joinable(),  # two equal numbers may share a call of D, two unequal ones may not
+        getattr(request.aux_loss, "__code__", request.aux_loss),
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
+        tuple([(type(m), m.training) for m in request.structure.modules.values()]),
+    )
+
+
+def _signature(arg: Any) -> object:
+    return (arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg)
+
+
+# --- one graph for each engine -------------------------------------------------------------------------------------
+
+EAGER = None
+"""The mode of a step that is not compiled."""
+
+
+def compile_mode(compile: bool | str) -> str | None:
+    """The argument ``compile`` of ``dat_step`` as a mode of torch.compile, ``EAGER`` for none.
+
+    Raises:
+        ValueError: torch.compile has no such mode.
+    """
+    if isinstance(compile, bool):
+        return "default" if compile else EAGER
+    modes = sorted(torch._inductor.list_mode_options())
+    if compile not in modes:
+        raise ValueError(
+            f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}"
+        )
+    return compile
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """``function`` as one graph, with a cache of its own."""
+    introduce_operators()
+    # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
+    own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    own.__defaults__ = function.__defaults__
+    graph = torch.compile(own, fullgraph=True, dynamic=False, options=passes.options(mode))
+    replayed = mode in ("reduce-overhead", "max-autotune")
+
+    def run(*args: Any) -> Any:
+        if replayed:
+            torch.compiler.cudagraph_mark_step_begin()
+        try:
+            result = graph(*args)
+        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
+            raise RuntimeError(
+                "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "
+                f"or change what torch.compile stumbles over:\n{error}"
+            ) from error
+        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+            raise RuntimeError(
+                "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
+                f"from call to call. Keep it in a buffer, or call dat_step(..., compile=False).\n{error}"
+            ) from error
+        # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
+        return tree_map_only(Tensor, Tensor.clone, result) if replayed else result
+
+    return run
