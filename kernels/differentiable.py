@@ -1,8 +1,9 @@
 """Derivatives of a custom operator: for autograd, for ``torch.func`` and under torch.compile alike.
 
-``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp`` (torch 2.11 to 2.13: it makes an
-autograd.Function of the old style, which functorch refuses). So the same two functions also make one of the new style,
-whose forward calls the operator. Dynamo puts a call of it into its graph unseen, and AOTAutograd traces through it.
+``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp``: in torch 2.11 to 2.13 it makes an
+autograd.Function of the old style, which functorch refuses. So the same two functions also make one of the new style,
+whose forward calls the operator. Dynamo puts a call of it into its graph without looking inside, and AOTAutograd traces
+through it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 SetupContext = Callable[[Any, tuple[Any, ...], Any], None]
-"""(ctx, inputs, output): keep what backward needs."""
+"""(ctx, inputs, output): keeps what backward needs."""
 Backward = Callable[..., tuple[Any, ...]]
 """(ctx, a gradient an output) -> a gradient an input; a list of them where the operator has a list of tensors."""
 

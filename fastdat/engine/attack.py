@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastdat.config import DATConfig
-from fastdat.engine.discriminator import Linearised, call_both, linearise
+from fastdat.engine.discriminator import Linearised
 from fastdat.engine.types import Batch, Pair, SideWeights, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 from fastdat.kernels import ops
@@ -44,22 +44,6 @@ class BatchedD(Protocol):
         """D linearised at the batch. ``known`` are the logits (m,) of a side that is not attacked; without
         ``needs_gradient`` only the logits will be used."""
         ...
-
-
-class WholeBatchD:
-    """D evaluated on the whole batch at once."""
-
-    def __init__(self, D: nn.Module, spec: StepSpec, buffers: Tensors) -> None:
-        self._D, self._spec, self._buffers = D, spec, buffers
-
-    def logits(self, weights: SideWeights, batch: Batch) -> tuple[Pair, Tensors]:
-        real, fake, moved = call_both(self._D, self._spec, weights, self._buffers, batch)
-        return Pair(real.logits, fake.logits), moved
-
-    def linearise(
-        self, weights: SideWeights, batch: Batch, known: Pair | None, needs_gradient: bool
-    ) -> Linearised:
-        return linearise(self._D, self._spec, weights, self._buffers, batch, known)
 
 
 # --- the attack steps ----------------------------------------------------------------------------------------------

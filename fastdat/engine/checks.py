@@ -1,4 +1,4 @@
-"""What a step refuses, and the words it does so with: what was given, what is expected, what to do."""
+"""Checks of what a user gives to a step. Each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRAPPERS = {
 
 
 def check_discriminator(D: nn.Module) -> None:
-    """Raises TypeError for what is no module, NotImplementedError for a wrapper that no step can run."""
+    """Raises TypeError if D is not a module, NotImplementedError for a wrapper that a step cannot run."""
     if not isinstance(D, nn.Module):
         raise TypeError(f"D must be a torch.nn.Module, got {type(D).__name__}")
     for kind in type(D).__mro__:
@@ -29,7 +29,7 @@ def check_discriminator(D: nn.Module) -> None:
 
 
 def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
-    """Raises NotImplementedError for layers that no step can run."""
+    """Raises NotImplementedError for layers that a step cannot run."""
     if world_size == 1:
         return
     for name, module in modules.items():
@@ -127,7 +127,7 @@ def check_output(out: Any, batch: int) -> None:
 
 
 def check_microbatch(microbatch: int | None, has_aux: bool) -> None:
-    """Raises TypeError or ValueError for a micro-batch that is none, or that cannot give the whole batch's step."""
+    """Raises TypeError or ValueError for a micro-batch that cannot give the step of the whole batch."""
     if microbatch is None:
         return
     if isinstance(microbatch, bool) or not isinstance(microbatch, int):

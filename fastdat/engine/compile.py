@@ -17,7 +17,7 @@ from fastdat.engine import checks, microbatch, objective, passes
 from fastdat.engine.discriminator import Structure
 from fastdat.engine.inspection import inspect
 from fastdat.engine.spectral.normalise import bypassed
-from fastdat.engine.types import AuxLoss, Batch, StepResult, StepSpec, Tensors
+from fastdat.engine.types import AuxLoss, StepInputs, StepResult, StepSpec
 from fastdat.kernels.inductor import introduce_operators
 
 
@@ -52,20 +52,20 @@ class Engine:
 _ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, Engine]] = WeakKeyDictionary()
 
 
-def engine_for(request: Request, batch: Batch, trainable: Tensors, frozen: Tensors) -> Engine:
+def engine_for(request: Request, inputs: StepInputs) -> Engine:
     """The engine of requests like this one, made when the first of them comes."""
     engines = _ENGINES.setdefault(request.D, {})
-    key = _key(request, batch, tuple(trainable))
+    key = _key(request, inputs)
     if key not in engines:
-        engines[key] = _new_engine(request, batch, {**frozen, **trainable})
+        engines[key] = _new_engine(request, inputs)
     return engines[key]
 
 
-def _new_engine(request: Request, batch: Batch, params: Tensors) -> Engine:
+def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     """Inspect D and make its step ready; compilation itself waits for the first run."""
     spec, structure = request.spec, request.structure
     with bypassed(structure.modules, spec.spectral):
-        traits = inspect(request.D, spec, params, structure.buffers, batch, request.aux_loss)
+        traits = inspect(request.D, spec, inputs, request.aux_loss)
     if request.microbatch is not None:
         checks.check_splittable(structure.modules, traits.independent, traits.moving)
     joint = traits.joint and spec.config.power_iterations == "once"
@@ -78,14 +78,15 @@ def _new_engine(request: Request, batch: Batch, params: Tensors) -> Engine:
     return Engine(spec, buffers, step, attack_pass)
 
 
-def _key(request: Request, batch: Batch, trainable: tuple[str, ...]) -> Hashable:
+def _key(request: Request, inputs: StepInputs) -> Hashable:
     """What an engine depends on. Anything else that D's forward reads is guarded by torch.compile itself."""
+    batch = inputs.batch
     device = batch.xr.device
     return (
         request.spec,
         request.mode,
         request.microbatch,
-        trainable,
+        tuple(inputs.trainable),
         batch.xr.shape,
         batch.xr.dtype,
         device,

@@ -140,39 +140,48 @@ class Linearised(NamedTuple):
     """Seeds (2n,), real then fake -> gradient (2n, ...), where both sides went through one call of D."""
 
 
-def linearise(
-    D: nn.Module,
-    spec: StepSpec,
-    weights: SideWeights,
-    buffers: Tensors,
-    batch: Batch,
-    known: Pair | None = None,
-) -> Linearised:
-    """D linearised at the samples of the attacked sides. The other side's logits are ``known``, or else computed."""
-    if spec.joint and spec.config.real and spec.config.fake:
-        return _linearise_joint(D, weights[0], batch)
-    pullbacks: list[Any] = [None, None]
-    logits: list[Tensor] = []
-    sides = (
-        (batch.xr, batch.args_real, spec.config.real),
-        (batch.xf, batch.args_fake, spec.config.fake),
-    )
-    for i, (x, args, attacked) in enumerate(sides):
-        if attacked:
-            of_side, buffers, pullbacks[i] = _vjp(D, weights[i], buffers, x, args)
-        elif known is not None:
-            of_side = known[i]
-        else:
-            of_side, _, buffers = call(D, weights[i], buffers, x, args)
-        logits.append(of_side)
+class WholeBatchD:
+    """D evaluated on a whole batch at once.
 
-    def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-        real, fake = (
-            back(seed)[0] if back is not None else None for back, seed in zip(pullbacks, seeds, strict=True)
-        )
-        return real, fake
+    Args:
+        D: the discriminator, its spectral norm bypassed.
+        spec: of the step.
+        buffers: the moving buffers, before the call.
+    """
 
-    return Linearised(Pair(*logits), buffers, pull)
+    def __init__(self, D: nn.Module, spec: StepSpec, buffers: Tensors) -> None:
+        self._D, self._spec, self._buffers = D, spec, buffers
+
+    def logits(self, weights: SideWeights, batch: Batch) -> tuple[Pair, Tensors]:
+        """Logits (m,) a side, and the buffers that the two calls moved."""
+        real, fake, moved = call_both(self._D, self._spec, weights, self._buffers, batch)
+        return Pair(real.logits, fake.logits), moved
+
+    def linearise(
+        self, weights: SideWeights, batch: Batch, known: Pair | None = None, needs_gradient: bool = True
+    ) -> Linearised:
+        """D linearised at the samples of the attacked sides. The other side's logits are ``known``, or computed."""
+        D, config, buffers = self._D, self._spec.config, self._buffers
+        if self._spec.joint and config.real and config.fake:
+            return _linearise_joint(D, weights[0], batch)
+        pullbacks: list[Any] = [None, None]
+        logits: list[Tensor] = []
+        sides = ((batch.xr, batch.args_real, config.real), (batch.xf, batch.args_fake, config.fake))
+        for i, (x, args, attacked) in enumerate(sides):
+            if attacked:
+                of_side, buffers, pullbacks[i] = _vjp(D, weights[i], buffers, x, args)
+            elif known is not None:
+                of_side = known[i]
+            else:
+                of_side, _, buffers = call(D, weights[i], buffers, x, args)
+            logits.append(of_side)
+
+        def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
+            pairs = zip(pullbacks, seeds, strict=True)
+            real, fake = (None if back is None else back(seed)[0] for back, seed in pairs)
+            return real, fake
+
+        return Linearised(Pair(*logits), buffers, pull)
 
 
 def _linearise_joint(D: nn.Module, weights: Tensors, batch: Batch) -> Linearised:

@@ -33,7 +33,7 @@ def batch_group(ddp: DistributedDataParallel | None) -> tuple[dist.ProcessGroup 
 
 
 class _Runner(nn.Module):
-    """Stands in for DDP's module: runs a function, and shows DDP the module's own buffers to broadcast."""
+    """Replaces DDP's module: it runs a function, and shows DDP the buffers of the module, which DDP broadcasts."""
 
     def __init__(self, function: Callable[[], Tensor], module: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastdat.engine import checks
 from fastdat.engine.discriminator import call_aux
-from fastdat.engine.types import AuxLoss, Batch, StepSpec, Tensors
+from fastdat.engine.types import AuxLoss, StepInputs, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 
 
@@ -23,9 +23,7 @@ class Traits:
     moving: tuple[str, ...]
 
 
-def inspect(
-    D: nn.Module, spec: StepSpec, params: Tensors, buffers: Tensors, batch: Batch, aux_loss: AuxLoss | None
-) -> Traits:
+def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> Traits:
     """Run a bypassed D on the batch, and on poisoned copies of it, without leaving a trace in it.
 
     A D treats its samples independently if NaN in all others leaves a sample's logit alone: exact, whatever D is
@@ -34,11 +32,12 @@ def inspect(
     Raises:
         TypeError, ValueError: D's output, or aux_loss's, is not what a step needs.
     """
+    batch, params = inputs.batch, {**inputs.frozen, **inputs.trainable}
     devices = [batch.xr.device] if batch.xr.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
-        weights = Weights(spec, params, buffers).next(False)
+        weights = Weights(spec, params, inputs.buffers).next(False)
         of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
-        buffers = {name: buffer for name, buffer in buffers.items() if name not in of_spectral}
+        buffers = {name: buffer for name, buffer in inputs.buffers.items() if name not in of_spectral}
         out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
         checks.check_output(out, batch.xr.shape[0])
         if aux_loss is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.engine.attack import AttackResult, Measured, run_attack
-from fastdat.engine.discriminator import Linearised, call_both, linearise
+from fastdat.engine.discriminator import Linearised, WholeBatchD
 from fastdat.engine.types import (
     Batch,
     FromWholeBatch,
@@ -41,10 +41,10 @@ def attack_pass(
     D: nn.Module, spec: StepSpec, weights: SideWeights, batch: Batch, with_gradients: bool
 ) -> tuple[Pair, tuple[Tensor | None, Tensor | None]]:
     """D on one part, with constant weights: logits (n,) a side, and, if asked for, dD/dx (n, ...)."""
+    D_here = WholeBatchD(D, spec, {})
     if not with_gradients:
-        real, fake, _ = call_both(D, spec, weights, {}, batch)
-        return Pair(real.logits, fake.logits), (None, None)
-    linearised = linearise(D, spec, weights, {}, batch)
+        return D_here.logits(weights, batch)[0], (None, None)
+    linearised = D_here.linearise(weights, batch)
     with torch.no_grad():
         ones = Pair(*[torch.ones_like(logits) for logits in linearised.logits])
         return linearised.logits, linearised.pull(ones)

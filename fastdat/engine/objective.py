@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from fastdat.engine.attack import AttackInfo, AttackResult, Measured, WholeBatchD, run_attack
-from fastdat.engine.discriminator import Call, call_aux, call_both
+from fastdat.engine.attack import AttackInfo, AttackResult, Measured, run_attack
+from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both
 from fastdat.engine.passes import zero_flow
 from fastdat.engine.types import (
     AuxLoss,

@@ -7,8 +7,9 @@ what lets a doubly differentiated step compile: torch.compile cannot differentia
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -138,10 +139,7 @@ def dat_step(
     )
     request = Request(module, structure, spec, aux_loss, compile_mode(compile), microbatch)
     measured: list[StepInfo] = []
-
-    def evaluate() -> Tensor:
-        return _differentiable_loss(request, batch, measured)
-
+    evaluate = partial(_differentiable_loss, request, batch, measured)
     value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)
     return (value, DATInfo.of(*measured)) if with_info else value
 
@@ -172,11 +170,7 @@ def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo
         wanted |= {name: getattr(batch, name) for name in request.spec.inputs_wanted}
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        with _weights_cast_anew(batch.xr.device), torch.no_grad():
-            result = _run(request, batch.detached(), with_gradients=bool(wanted))
-            if result.buffers:
-                old = [request.structure.buffers[name] for name in result.buffers]
-                torch._foreach_copy_(old, list(result.buffers.values()))
+        result = _run(request, batch.detached(), trainable=wanted.keys())
         if result.info is not None:
             measured.append(result.info)
         return result.loss, [result.grads[name] for name in wanted]
@@ -187,25 +181,33 @@ def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo
     return loss
 
 
+def _run(request: Request, batch: Batch, trainable: Collection[str]) -> StepResult:
+    """Run the step on the engine that is made for requests like this one, and move D's buffers."""
+    params, buffers = request.structure.params, request.structure.buffers
+    constants = {name: p.detach() for name, p in params.items()}
+    inputs = StepInputs(
+        trainable={name: p for name, p in constants.items() if name in trainable},
+        frozen={name: p for name, p in constants.items() if name not in trainable},
+        buffers=buffers,
+        batch=batch,
+    )
+    with _weights_cast_anew(batch.xr.device), torch.no_grad():
+        engine = engine_for(request, inputs)
+        inputs = inputs._replace(buffers={name: buffers[name] for name in engine.buffers})
+        with bypassed(request.structure.modules, engine.spec.spectral):
+            if request.microbatch is not None and request.microbatch < batch.xr.shape[0]:
+                result = microbatched_step(
+                    request.D, engine.spec, inputs, request.microbatch, engine.step, engine.attack_pass
+                )
+            else:
+                result = engine.step(request.D, engine.spec, inputs, request.aux_loss)
+        if result.buffers:
+            torch._foreach_copy_([buffers[name] for name in result.buffers], list(result.buffers.values()))
+    return result
+
+
 def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:
     """Ambient autocast without its cache of cast weights, which would serve one pass's weights to the next."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
-
-
-def _run(request: Request, batch: Batch, with_gradients: bool) -> StepResult:
-    """The step, on the engine that is made for requests like this one."""
-    trainable: Tensors = {}
-    frozen: Tensors = {}
-    for name, p in request.structure.params.items():
-        (trainable if with_gradients and p.requires_grad else frozen)[name] = p.detach()
-    engine = engine_for(request, batch, trainable, frozen)
-    buffers = {name: request.structure.buffers[name] for name in engine.buffers}
-    inputs = StepInputs(trainable, frozen, buffers, batch)
-    with bypassed(request.structure.modules, engine.spec.spectral):
-        if request.microbatch is not None and request.microbatch < batch.xr.shape[0]:
-            return microbatched_step(
-                request.D, engine.spec, inputs, request.microbatch, engine.step, engine.attack_pass
-            )
-        return engine.step(request.D, engine.spec, inputs, request.aux_loss)

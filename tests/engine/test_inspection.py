@@ -11,7 +11,7 @@ import fastdat
 from fastdat import DATConfig
 from fastdat.engine.inspection import Traits, inspect
 from fastdat.engine.spectral import normalise as spectral
-from fastdat.engine.types import Batch, StepSpec
+from fastdat.engine.types import Batch, StepInputs, StepSpec
 from fastdat.losses import get_loss
 from tests.compare import assert_step_matches
 from tests.discriminators import Conv, batch, make
@@ -23,7 +23,7 @@ def traits_of(D: nn.Module, x: Batch) -> Traits:
     params = {name: p.detach() for name, p in D.named_parameters()}
     buffers = dict(D.named_buffers())
     with spectral.bypassed(dict(D.named_modules()), weights):
-        return inspect(D, spec, params, buffers, x, None)
+        return inspect(D, spec, StepInputs({}, params, buffers, x), None)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
-"""Work on numbers that are known to be zero, left out: a second derivative at the cost of what it contains.
+"""Zero flow: operations whose result is known to be zero are left out.
 
 The input gradient of a piecewise linear network depends on its activations only through masks, so its derivative
 with respect to them is zero. PyTorch materialises this zero (``threshold_backward``, ``avg_pool2d_backward`` and
-others return ``zeros_like`` for it) and drives it backward through every layer: 2 of the 9 forward passes that a
-second-order step costs. Here zeros are followed from where they are made. An operation whose result must be zero is
-not run, and adding zero is nothing. The network is not looked at: a smooth one makes no such zeros and keeps its whole
-second derivative. Whatever is differentiated twice gains, gradient penalties too::
+others return ``zeros_like`` for it) and propagates it backward through every layer: 2 of the 9 forward passes that a
+second-order step costs. This module follows zeros from the operations that create them. It does not run an operation
+whose result must be zero, and it drops additions of zero. It does not inspect the network: a smooth network creates no
+such zeros and keeps its whole second derivative. Everything that is differentiated twice gains, gradient penalties
+included::
 
     torch.compile(penalty_and_its_gradient, options=zero_flow.options())   # in a graph
     with zero_flow.skipping():                                             # in eager mode
         penalty.backward()
 
-Where everything is finite the result is that of the full computation; zero times Inf or NaN counts as zero.
+Where every number is finite, the result equals that of the full computation. Zero times Inf or NaN counts as zero.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ aten = torch.ops.aten
 
 
 def options(mode: str = "default") -> dict[str, Any]:
-    """``options`` of torch.compile that stand for its ``mode``, and leave out what is zero."""
+    """``options`` of torch.compile that select its ``mode`` and apply zero flow."""
     return {**torch._inductor.list_mode_options(mode), "post_grad_custom_pre_pass": ZeroFlow()}
 
 
 class ZeroFlow(CustomGraphPass):
-    """Takes the zeros out of a functional ATen graph with fake tensors in ``node.meta["val"]``, as inductor has it.
+    """Removes known zeros from a functional ATen graph with fake tensors in ``node.meta["val"]``, as inductor has it.
 
     ``_efficientzerotensor``, a tensor without memory, becomes one with memory even where it stays: kernels compiled
     for the CPU read through its null pointer (torch 2.11 to 2.13).
@@ -104,13 +105,13 @@ def _is_static(node: fx.Node) -> bool:
 
 
 def _leave_out(node: fx.Node, zero: tuple[bool, ...]) -> None:
-    """Let a convolution_backward compute only what is not zero."""
+    """Let a convolution_backward compute only those gradients that are not zero."""
     mask: Any = node.args[-1]
     node.args = (*node.args[:-1], [wanted and not known for wanted, known in zip(mask, zero, strict=True)])
 
 
 def _drop_zero_term(node: fx.Node, is_zero: zero_rules.IsZero) -> None:
-    """Put x in the place of x + 0 where nobody can tell the two apart."""
+    """Replace x + 0 by x where the two cannot be told apart."""
     if len(node.args) != 2 or node.kwargs:
         return
     x, zero = node.args
@@ -164,18 +165,18 @@ def _full_of_zeros(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 @contextmanager
 def skipping() -> Iterator[None]:
-    """Within it, matrix products and convolutions of what is known to be zero are not computed.
+    """Within this context, matrix products and convolutions of known zeros are not computed.
 
-    A tensor may be filled behind PyTorch's back, by an extension's kernel or through ``.data``. So before an operation
-    is left out its zeros are looked at, which on a CUDA device waits for them; while a CUDA graph is captured, where
-    nothing can be waited for, everything is computed.
+    An extension's kernel, or ``.data``, may fill a tensor without PyTorch's knowledge. So before an operation is left
+    out, the values of its zeros are read, which synchronises with a CUDA device. While a CUDA graph is captured,
+    nothing may synchronise, and every operation is computed.
     """
     with _Skipping():
         yield
 
 
 class _Skipping(TorchDispatchMode):
-    """Remembers which tensors are made as zero; each is forgotten when it dies or is written to."""
+    """Remembers which tensors were created as zero, until they die or are written to."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -217,7 +218,7 @@ def _is_seen_to_be_zero(arg: Any) -> bool:
 
 
 def _without_computing(op: Any, args: tuple[Any, ...], zero: zero_rules.Verdict) -> Any:
-    """The results of ``op``, those that are zero made as such."""
+    """The results of ``op``, with its zero results created directly."""
     with _disable_current_modes():  # shapes alone; a mode of the user's that counts FLOPs need not know
         on_meta = op(*tree_map_only(Tensor, lambda t: t.to("meta"), args))
     if isinstance(on_meta, Tensor):

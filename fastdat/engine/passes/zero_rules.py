@@ -13,17 +13,17 @@ Args = tuple[Any, ...]
 IsZero = Callable[[Any], bool]
 """Whether a tensor or number is known to be zero throughout."""
 Verdict = bool | tuple[bool, ...]
-"""Whether all of an operation's results are zero, or which of them."""
+"""Whether all results of an operation are zero; for several results, which of them are."""
 Rule = Callable[[Args, IsZero], Verdict]
 
 
 def verdict(op: Any, args: Args, is_zero: IsZero) -> Verdict:
-    """What is known of the results of ``op(*args)``; False for an operation without a rule.
+    """Which results of ``op(*args)`` are known to be zero; False for an operation without a rule.
 
     Args:
         op: an OpOverload.
-        args: its positional arguments, tensors or what stands for them.
-        is_zero: asked of arguments.
+        args: its positional arguments: tensors, or graph nodes in their place.
+        is_zero: tells whether an argument is known to be zero.
     """
     rule = _RULES.get(getattr(op, "overloadpacket", None))
     return False if rule is None else rule(args, is_zero)

@@ -1,8 +1,8 @@
 """Spectral norm for whole discriminators: all layers normalised in one operation before D's forward runs.
 
-``dat_step`` does so by itself, whatever spectral norm D has. This is for D's other calls: G's step, evaluation, a loop
-without ``dat_step``. The layers keep torch's parametrization, or torch's older hook, with its buffers, so a state_dict
-of one kind loads into the other; a layer called outside of D's forward normalises itself, as ever.
+``dat_step`` does this by itself, whichever spectral norm D has. This module serves D's other calls: G's step, evaluation,
+a loop without ``dat_step``. The layers keep torch's parametrization, or torch's older hook, with its buffers, so a
+state_dict of one kind loads into the other. A layer that is called outside of D's forward normalises itself as before.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def spectral_norm(
 def fuse_spectral_norm(D: Module) -> Module:
     """Let every call of D normalise all its spectrally normalised weights in one operation.
 
-    D is changed in place and stays what it was: parameters, buffers and state_dict keep their names and values, and
-    outputs, gradients and the moves of u and v keep theirs, to rounding. Every layer is normalised once a forward of D,
-    also one that D calls twice, or not at all. Call it again after adding layers. Two things torch's norms can do and
-    these cannot: activation checkpointing of a part of D, and ``torch.func`` transforms over a D in training mode.
+    D is changed in place. Its parameters, buffers and state_dict keep their names and values; its outputs, its gradients
+    and the moves of u and v stay the same up to rounding. Every layer is normalised once in each forward of D, even if D
+    calls the layer twice or never. Call this function again after adding layers. A fused D does not support activation
+    checkpointing of a part of D, nor ``torch.func`` transforms over a D in training mode, which torch's norms do.
 
     Args:
         D: a module whose layers have torch's spectral norm (parametrization or older hook) or fastdat's.
@@ -69,10 +69,12 @@ def fuse_spectral_norm(D: Module) -> Module:
         NotImplementedError: spectral norm chained with another parametrization of the same weight.
     """
     modules = dict(D.named_modules())
-    spectral.spectral_weights(modules)  # refuses what cannot be fused
+    spectral.spectral_weights(modules)  # raises for weights that cannot be fused
     for module in modules.values():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for key in [key for key, hook in hooks.items() if isinstance(hook, (_Before, _After))]:
+            for key in [
+                key for key, hook in hooks.items() if isinstance(hook, (_NormaliseBefore, _ReleaseAfter))
+            ]:
                 del hooks[key]
     layers = []
     for found in spectral.norms(modules):
@@ -87,22 +89,24 @@ def fuse_spectral_norm(D: Module) -> Module:
             f"{type(D).__name__} has no spectral norm to fuse: put fastdat.spectral_norm on its layers first"
         )
     fusion = _Fusion(layers)
-    D.register_forward_pre_hook(_Before(fusion), prepend=True)  # before a norm that is on D itself
-    D.register_forward_hook(_After(fusion), always_call=True)
+    D.register_forward_pre_hook(_NormaliseBefore(fusion), prepend=True)  # before a norm that is on D itself
+    D.register_forward_hook(_ReleaseAfter(fusion), always_call=True)
     return D
 
 
 def is_fused(D: nn.Module) -> bool:
-    """Whether :func:`fuse_spectral_norm` has been here."""
-    return any(isinstance(hook, _Before) for m in D.modules() for hook in m._forward_pre_hooks.values())
+    """Whether D, or a part of it, was given to :func:`fuse_spectral_norm`."""
+    return any(
+        isinstance(hook, _NormaliseBefore) for m in D.modules() for hook in m._forward_pre_hooks.values()
+    )
 
 
 @contextmanager
 def normalised_once(D: nn.Module) -> Iterator[None]:
-    """Within it all calls of a fused D share one set of normalised weights, made in the first; u moves once.
+    """Within this context all calls of a fused D share the normalised weights of the first call; u moves once.
 
-    For steps in which D's weights stay as they are: G's step over several micro-batches, evaluation. With D frozen
-    (``requires_grad_(False)``) the calls can be differentiated one by one; otherwise all at once.
+    Use it where D's weights do not change: G's step over several micro-batches, evaluation. If D is frozen
+    (``requires_grad_(False)``) the calls can be differentiated one by one, otherwise only all at once.
 
     Raises:
         ValueError: D is not fused.
@@ -111,7 +115,7 @@ def normalised_once(D: nn.Module) -> Iterator[None]:
         hook.fusion
         for m in D.modules()
         for hook in m._forward_pre_hooks.values()
-        if isinstance(hook, _Before)
+        if isinstance(hook, _NormaliseBefore)
     ]
     if not fusions:
         raise ValueError(f"{type(D).__name__} is not fused: call fastdat.fuse_spectral_norm(D) first")
@@ -127,13 +131,13 @@ def normalised_once(D: nn.Module) -> Iterator[None]:
 
 
 def _make_fused(norm: Any, kind: type) -> None:
-    """Turn torch's object into ours in place: others hold it, and its buffers are D's."""
+    """Turn torch's object into ours in place, since other objects refer to it and its buffers belong to D."""
     norm.__class__ = kind
     norm.ready = None
 
 
 class FusedSpectralNorm(_SpectralNorm):
-    """torch's parametrization, which hands out what D's forward has made ready."""
+    """torch's parametrization; it returns the weight that the forward of D has normalised, if there is one."""
 
     ready: Tensor | None
 
@@ -143,7 +147,7 @@ class FusedSpectralNorm(_SpectralNorm):
 
 
 class FusedSpectralNormHook(_SpectralNormHook):
-    """torch's older hook, likewise."""
+    """torch's older hook; it sets the weight that the forward of D has normalised, if there is one."""
 
     ready: Tensor | None
 
@@ -162,13 +166,13 @@ class _Layer:
         self.owner, self.parametrization, self.norm = found.owner, found.parametrization, found.norm
 
     def is_bypassed(self) -> bool:
-        """Whether a step gives D its weights at this moment."""
+        """Whether a running step supplies the weights of D (see ``normalise.bypassed``)."""
         if self.parametrization is not None:
             return self.parametrization._modules["0"] is not self.norm
         return self.norm.name in self.owner._parameters
 
-    def is_gone(self) -> bool:
-        """Whether the norm has been removed since (``torch.nn.utils.remove_spectral_norm``)."""
+    def is_removed(self) -> bool:
+        """Whether ``torch.nn.utils.remove_spectral_norm`` has removed the norm since."""
         return self.parametrization is None and self.norm.name + "_orig" not in self.owner._parameters
 
     def parts(self) -> tuple[SpectralWeight, Tensor, State]:
@@ -188,8 +192,8 @@ class _Fusion:
         self.keeps = False
 
     def prepare(self) -> None:
-        """Make every weight ready, and move u and v on."""
-        layers = [layer for layer in self.layers if not layer.is_gone()]
+        """Normalise every weight, and advance u and v."""
+        layers = [layer for layer in self.layers if not layer.is_removed()]
         if not layers or layers[0].is_bypassed():
             return
         specs, weights, states = zip(*[layer.parts() for layer in layers], strict=True)
@@ -208,14 +212,14 @@ class _Fusion:
             layer.norm.ready = weight
 
     def release(self) -> None:
-        """Forget the weights, so that the next call of D makes them anew."""
+        """Forget the normalised weights, so that the next call of D computes them again."""
         if self.keeps:
             return
         for layer in self.layers:
             layer.norm.ready = None
 
 
-class _Before:
+class _NormaliseBefore:
     """Forward pre-hook of a fused D."""
 
     def __init__(self, fusion: _Fusion) -> None:
@@ -225,8 +229,8 @@ class _Before:
         self.fusion.prepare()
 
 
-class _After:
-    """Forward hook of a fused D; runs after a forward that raised, too."""
+class _ReleaseAfter:
+    """Forward hook of a fused D. It also runs after a forward that raised."""
 
     def __init__(self, fusion: _Fusion) -> None:
         self.fusion = fusion

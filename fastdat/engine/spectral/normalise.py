@@ -1,9 +1,9 @@
 """Spectral norm as a transform of D's parameters: all layers at once, before D is called.
 
-A hook or parametrization per layer normalises inside every call of D, mutating u and v as it goes, which no
-functional transform can follow, and takes a dozen launches a layer. Here the weights are normalised first, in one
-operation, and D runs on the results: ``bypassed`` silences D's own machinery meanwhile. Buffers, their order of updates
-and sigma are those of torch, so a D trained here goes on anywhere.
+torch's hook or parametrization normalises each layer inside every call of D. It mutates u and v, which no functional
+transform can follow, and it takes a dozen launches a layer. Here all weights are normalised first, in one operation, and
+D runs on the results, while ``bypassed`` turns off D's own normalisation. Buffers, the order of their updates and sigma
+are those of torch, so a D that was trained here can be trained further anywhere.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class SpectralWeight:
     u_first: bool
     """Order inside an iteration: torch's parametrization updates u then v, its older hook v then u."""
     castable: bool
-    """Autocast casts the weight anyway, so it may be written in the lower precision at once."""
+    """Autocast would cast the weight anyway, so it may be written in the lower precision directly."""
 
 
 class Norm(NamedTuple):
-    """One of torch's spectral norms, where D has it."""
+    """One of torch's spectral norms and its place in D."""
 
     path: str
-    """Of what holds its tensors: the ParametrizationList, or the layer."""
+    """Path of the module that holds its tensors: the ParametrizationList, or the layer."""
     owner: nn.Module
     """The layer whose weight it is."""
     parametrization: ParametrizationList | None
@@ -60,7 +60,7 @@ class Norm(NamedTuple):
     norm: Any
 
     def weight(self, prefix: str) -> SpectralWeight:
-        """The names of its tensors, after ``prefix``."""
+        """The normalised weight, with the names of its tensors after ``prefix``."""
         if self.parametrization is not None:
             return _of_parametrization(prefix, self.parametrization, self.owner)
         return _of_hook(prefix, self.owner, self.norm)
@@ -129,13 +129,12 @@ _CAST = frozenset(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.
 
 
 def _is_cast_by_autocast(layer: nn.Module | None) -> bool:
-    return (
-        layer is not None and type(layer).forward in _CAST
-    )  # torch's own, which hands its weight on as it is
+    # torch's own forward passes its weight on unchanged; a user's may do anything with it.
+    return layer is not None and type(layer).forward in _CAST
 
 
 def dtype_under_autocast(spec: SpectralWeight, weight: Tensor) -> torch.dtype:
-    """The dtype in which the normalised weight is of use."""
+    """The dtype in which the layer will use the normalised weight."""
     kind = weight.device.type
     if spec.castable and weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -185,7 +184,7 @@ def normalise(
 
 @contextmanager
 def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]) -> Iterator[None]:
-    """Within it D takes the weights it is given under ``target`` as they are. D is as before afterwards."""
+    """Within this context D uses the weights that it is given under ``target`` unchanged; afterwards D is as before."""
     identity = _IDENTITY
     swapped: list[tuple[nn.Module, Any]] = []
     hooked: list[tuple[nn.Module, str, list[tuple[int, Any]], Tensor]] = []
