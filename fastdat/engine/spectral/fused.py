@@ -1,8 +1,9 @@
 """Spectral norm for whole discriminators: all layers normalised in one operation before D's forward runs.
 
-``dat_step`` does this by itself, whichever spectral norm D has. This module serves D's other calls: G's step, evaluation,
-a loop without ``dat_step``. The layers keep torch's parametrization, or torch's older hook, with its buffers, so a
-state_dict of one kind loads into the other. A layer that is called outside of D's forward normalises itself as before.
+``dat_step`` does this by itself, whichever spectral norm D has. This module serves D's other calls: G's step,
+evaluation, a loop without ``dat_step``. The layers keep torch's parametrization, or torch's older hook, with its
+buffers, so a state_dict of one kind loads into the other. A layer that is called outside of D's forward normalises
+itself as before.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ def spectral_norm(
 def fuse_spectral_norm(D: Module) -> Module:
     """Let every call of D normalise all its spectrally normalised weights in one operation.
 
-    D is changed in place. Its parameters, buffers and state_dict keep their names and values; its outputs, its gradients
-    and the moves of u and v stay the same up to rounding. Every layer is normalised once in each forward of D, even if D
-    calls the layer twice or never. Call this function again after adding layers. A fused D does not support activation
-    checkpointing of a part of D, nor ``torch.func`` transforms over a D in training mode, which torch's norms do.
+    D is changed in place. Its parameters, buffers and state_dict keep their names and values; its outputs, its
+    gradients and the moves of u and v stay the same up to rounding. Every layer is normalised once in each
+    forward of D, even if D calls the layer twice or never. Call this function again after adding layers. A fused
+    D does not support activation checkpointing of a part of D, nor ``torch.func`` transforms over a D in training
+    mode, which torch's norms do.
 
     Args:
         D: a module whose layers have torch's spectral norm (parametrization or older hook) or fastdat's.

@@ -1,9 +1,9 @@
 """Spectral norm as a transform of D's parameters: all layers at once, before D is called.
 
 torch's hook or parametrization normalises each layer inside every call of D. It mutates u and v, which no functional
-transform can follow, and it takes a dozen launches a layer. Here all weights are normalised first, in one operation, and
-D runs on the results, while ``bypassed`` turns off D's own normalisation. Buffers, the order of their updates and sigma
-are those of torch, so a D that was trained here can be trained further anywhere.
+transform can follow, and it takes a dozen launches a layer. Here all weights are normalised first, in one operation,
+and D runs on the results, while ``bypassed`` turns off D's own normalisation. Buffers, the order of their updates and
+sigma are those of torch, so a D that was trained here can be trained further anywhere.
 """
 
 from __future__ import annotations
