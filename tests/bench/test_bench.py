@@ -1,4 +1,4 @@
-"""The measuring tools of bench/: what they refuse to time, and how timings reach pytest-benchmark."""
+"""Benchmarks of the step: what is timed, what is not, and how timings reach pytest-benchmark."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import correctness, eager_baselines, environment, flops, report, workloads
-from bench import measure as measure_module
-from bench.interleaved import ReplayClock, Timing, as_called, interleave
-from bench.measure import Measurement, Result, measure
-from bench.workloads import VARIANTS, Step, Variant, Workload, variants_of
+from bench import environment
+from bench.step import correctness, eager_baselines, flops, step_measure, step_report, workloads
+from bench.step.step_measure import Measurement, Result, measure
+from bench.step.workloads import VARIANTS, Step, Variant, Workload, variants_of
+from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat import DATConfig
 from fastdat.nets import SNGANDiscriminator
 
@@ -32,7 +32,7 @@ def uncompiled(variant: Variant) -> Variant:
 
 @pytest.fixture
 def small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A matrix product that takes no time."""
+    """Replace the matrix product by one that takes no time."""
 
     class Product:
         flops = 1
@@ -41,18 +41,18 @@ def small_product(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def __call__(self) -> None: ...
 
-    monkeypatch.setattr(measure_module, "MatrixProduct", Product)
+    monkeypatch.setattr(step_measure, "MatrixProduct", Product)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_every_variant_computes_what_it_says(variant: Variant) -> None:
+def test_every_variant_computes_the_gradients_of_its_config(variant: Variant) -> None:
     step = small_step(uncompiled(variant))
     error, limit = correctness.check(step, next(step.batches))
     assert error <= limit
 
 
 def test_wrong_gradients_do_not_pass() -> None:
-    """The released step with a hundredth more eps is caught."""
+    """The check notices an eps that is one hundredth too large."""
 
     def wrong(D: torch.nn.Module, xr: torch.Tensor, xf: torch.Tensor) -> torch.Tensor:
         return eager_baselines.released_dat_loss(D, xr, xf, eps=1.01)
@@ -62,7 +62,7 @@ def test_wrong_gradients_do_not_pass() -> None:
     assert error > limit
 
 
-def test_check_leaves_the_discriminator_alone() -> None:
+def test_check_does_not_change_the_discriminator() -> None:
     step = small_step(uncompiled(VARIANTS[0]))
     before = {name: value.clone() for name, value in step.D.state_dict().items()}
     correctness.check(step, next(step.batches))
@@ -76,11 +76,11 @@ def test_check_leaves_the_discriminator_alone() -> None:
     ids=str,
 )
 def test_steps_run_on_their_floor(config: DATConfig, passes: int) -> None:
-    """Clean pass and input gradient for each attack step, then forward and backward: no FLOP more."""
+    """The clean pass, an input gradient for each attack step, then forward and backward, and no FLOP more."""
     step = small_step(workloads._fastdat("step", config, passes))
     batch = next(step.batches)
     floor = flops.floor(step.variant, step.D, batch, WORKLOAD)
-    # In second order the last layer's constant seeds spare a product that the floor, in whole passes, counts.
+    # The floor counts whole passes; in second order one product with a constant of the last layer is not needed.
     assert flops.of_step(step, batch) == pytest.approx(floor, rel=1e-5 if config.second_order else 0)
 
 
@@ -94,7 +94,7 @@ def test_interleave_times_every_step_in_every_round() -> None:
     assert all(sorted(turn) == ["a", "a", "b", "b"] for turn in rounds)
 
 
-def test_replay_clock_plays_what_was_recorded() -> None:
+def test_replay_clock_plays_the_recorded_timings() -> None:
     clock, timing = ReplayClock(), Timing([0.5, 0.25, 1.0])
     played = []
     for _ in range(clock.load(timing)):
@@ -113,14 +113,14 @@ def test_report_gives_no_speed_to_wrong_gradients() -> None:
         result.timing = Timing([1.0, 2.0, 3.0])
     wrong = results["fastdat DAT"]
     wrong.error, wrong.timing = 1.0, None
-    text = "\n".join(report.tables(Measurement(WORKLOAD, "noise", 1e12, results)))
+    text = "\n".join(step_report.tables(Measurement(WORKLOAD, "noise", 1e12, results)))
     assert "fastdat DAT                                not timed" in text
     assert "fastdat DAT / " not in text
     assert "fastdat DAT second order / fastdat SNGAN" in text
 
 
 def gpu_measurement(**milliseconds: tuple[float, float]) -> Measurement:
-    """On a GPU, of (called, device) ms."""
+    """A measurement on a GPU; the times are (called, device) in ms."""
     names = {"ours": "fastdat DAT", "plain": "fastdat SNGAN", "released": "eager released DAT"}
     results = {}
     for short, (called, device) in milliseconds.items():
@@ -133,9 +133,9 @@ def gpu_measurement(**milliseconds: tuple[float, float]) -> Measurement:
     return Measurement(workload, "noise", 100e12, results, left_out=("fastdat DAT second order",))
 
 
-def test_goals_on_a_gpu_are_by_the_device() -> None:
+def test_goals_on_a_gpu_compare_device_times() -> None:
     measured = gpu_measurement(ours=(4.0, 1.0), plain=(3.0, 0.5), released=(8.0, 6.0))
-    text = "\n".join(report.tables(measured))
+    text = "\n".join(step_report.tables(measured))
     assert (
         "fastdat DAT / eager released DAT               0.17   goal <= 0.20: reached   as called 0.50" in text
     )
@@ -150,7 +150,7 @@ def test_goals_on_a_gpu_are_by_the_device() -> None:
 
 
 def test_variants_of_a_gpu() -> None:
-    """Replayed ones beside the default where the host may matter."""
+    """Variants that replay CUDA graphs are added for batches whose time may depend on the host."""
     device = torch.device("cuda")
     names = {batch: [v.name for v in variants_of(Workload(batch, device))] for batch in (64, 512, 2048)}
     assert names[64] == names[512] == [
@@ -162,15 +162,15 @@ def test_variants_of_a_gpu() -> None:
     assert replayed.loss.keywords == {"config": DATConfig(), "loss": "hinge", "compile": "reduce-overhead"}  # type: ignore[attr-defined]
 
 
-def test_cudnn_benchmark_is_a_question_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN keeps what it chose for a shape: both ways in one process would be one."""
+def test_cudnn_benchmark_is_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN keeps its choice for a shape, so one process cannot measure both ways."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     names = [variant.name for variant in variants_of(Workload(64, torch.device("cuda")))]
     assert names == ["eager SNGAN", "fastdat SNGAN", "fastdat DAT"]
 
 
-def test_no_variant_begins_when_time_is_over(small_product: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is always measured; those left out are named."""
+def test_no_variant_begins_after_the_time_is_up(small_product: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first variant is always measured; those left out are listed."""
     steps = [small_step(uncompiled(variant)) for variant in VARIANTS[:3]]
     monkeypatch.setattr(workloads, "steps", lambda *_: steps)
     measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None, seconds=0.0)
@@ -180,7 +180,7 @@ def test_no_variant_begins_when_time_is_over(small_product: None, monkeypatch: p
 
 
 def test_a_result_is_never_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nor that of gpu-check, which bears the same name on a GPU."""
+    """This includes the result of gpu-check, which has the same name on a GPU."""
     monkeypatch.setattr(environment, "RESULTS", tmp_path)
     first = environment.results_path()
     assert environment.unused_path() == first
@@ -189,7 +189,7 @@ def test_a_result_is_never_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert environment.unused_path().stem == first.stem + suffix
 
 
-def test_one_variant_that_fails_leaves_the_others(
+def test_a_variant_that_fails_does_not_stop_the_others(
     small_product: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> torch.Tensor:
@@ -203,37 +203,39 @@ def test_one_variant_that_fails_leaves_the_others(
     measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None)
     assert measured.failed == {VARIANTS[0].name: "RuntimeError: no such kernel"}
     assert list(measured.results) == [VARIANTS[1].name]
-    text = "\n".join(report.tables(measured))
+    text = "\n".join(step_report.tables(measured))
     assert "eager released DAT                         failed: RuntimeError: no such kernel" in text
 
 
-def test_timings_outlive_what_comes_after_them(small_product: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timings_are_kept_if_a_later_measurement_fails(
+    small_product: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise AttributeError("no such clock")
 
     steps = [small_step(uncompiled(VARIANTS[1]))]
     monkeypatch.setattr(workloads, "steps", lambda *_: steps)
-    monkeypatch.setattr(measure_module, "_apart", fail)
-    monkeypatch.setattr(measure_module, "_peak_bytes", lambda step: 0)
+    monkeypatch.setattr(step_measure, "_time_separately", fail)
+    monkeypatch.setattr(step_measure, "_peak_bytes", lambda step: 0)
     monkeypatch.setattr(Workload, "cuda", True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     noted: list[Measurement] = []
     measured = measure(WORKLOAD, rounds=2, repeats=1, cifar10=None, note=noted.append)
-    assert noted == [measured]  # told before what failed
+    assert noted == [measured]  # noted before the failure
     result = measured.results[VARIANTS[1].name]
     assert result.timing is not None
     assert result.work_timing is result.timing
     assert measured.summary(VARIANTS[1].name)["not_apart"] == "AttributeError: no such clock"
-    assert "host and device were not timed by themselves: AttributeError" in "\n".join(
-        report.tables(measured)
+    assert "host and device were not timed separately: AttributeError" in "\n".join(
+        step_report.tables(measured)
     )
 
 
-def test_when_time_is_over_calls_alone_are_timed(
+def test_after_the_time_is_up_only_calls_are_timed(
     small_product: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workloads, "steps", lambda *_: [small_step(uncompiled(VARIANTS[1]))])
-    monkeypatch.setattr(measure_module, "_peak_bytes", lambda step: 0)
+    monkeypatch.setattr(step_measure, "_peak_bytes", lambda step: 0)
     monkeypatch.setattr(Workload, "cuda", True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert measure(WORKLOAD, 2, 1, None, seconds=0.0).not_apart == "no time was left"
+    assert measure(WORKLOAD, 2, 1, None, seconds=0.0).not_separate == "no time was left"

@@ -1,4 +1,4 @@
-"""What measures the kernels: bytes, shapes, rates, and that nothing wrong is timed."""
+"""Benchmarks of the kernels: shapes, bytes, rates and goals, and that only right results are timed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import kernel_measure, kernel_report
-from bench.convolution_cases import ConvolutionCase, convolution_cases
-from bench.interleaved import Timing
-from bench.kernel_measure import COPY_BYTES, KernelMeasurement, Result, measure, relative_error
-from bench.kernel_workloads import (
-    COMPILED,
-    EAGER,
-    FASTDAT,
-    PARAMETRIZATION,
-    SHAPES,
-    AttackCoefficients,
-    Case,
-    PerturbClip,
-    Provider,
-    SpectralNorm,
-    cases,
-    has_kernels,
-)
+from bench.kernel import kernel_measure, kernel_report
+from bench.kernel.attack_coefficients import AttackCoefficients
+from bench.kernel.case import COMPILED, EAGER, FASTDAT, PARAMETRIZATION, Case, Provider, has_kernels
+from bench.kernel.convolutions import ConvolutionCase, convolution_cases
+from bench.kernel.kernel_measure import COPY_BYTES, KernelMeasurement, Result, measure, relative_error
+from bench.kernel.perturb_clip import PerturbClip
+from bench.kernel.selection import kernel_cases
+from bench.kernel.spectral_norm import SHAPES, SpectralNorm
+from bench.timing.interleaved import Timing
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL_SHAPES = ((8, 3, 3, 3), (8, 8, 3, 3), (8, 3, 1, 1), (1, 8))
@@ -52,7 +43,7 @@ def small_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile takes seconds a case, and what it makes is not what is tested here."""
+    """Turn torch.compile off: it takes seconds a case, and its results are not tested here."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
 
@@ -61,7 +52,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("resolution", "parameters"), [(32, 1_053_825), (64, 10_141_441), (128, 29_017_857)])
 def test_shapes_are_those_of_the_networks(resolution: int, parameters: int) -> None:
-    """With a bias a row."""
+    """Together with one bias a row, they are all parameters of the network."""
     shapes = SHAPES[resolution]()
     assert sum(torch.Size(shape).numel() + shape[0] for shape in shapes) == parameters
 
@@ -80,7 +71,7 @@ def test_shapes_are_those_of_the_networks(resolution: int, parameters: int) -> N
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_bytes(case: Case, expected: int) -> None:
+def test_bytes_that_must_move(case: Case, expected: int) -> None:
     assert case.bytes == expected
 
 
@@ -89,10 +80,10 @@ def tensors(inputs: object) -> list[Tensor]:
 
 
 @EACH
-def test_inputs(case: Case) -> None:
-    """Of the size that is said, none of them constant, other ones for another seed."""
+def test_inputs_are_random_and_of_the_stated_size(case: Case) -> None:
+    """The inputs have the stated size, none is constant, and another seed gives other ones."""
     found, others = tensors(case.inputs(0)), tensors(case.inputs(1))
-    vectors = isinstance(case, SpectralNorm)  # u and v are not counted
+    vectors = isinstance(case, SpectralNorm)  # u and v do not count
     counted = [t for t in found if not vectors or t.ndim > 1]
     assert sum(t.numel() * t.element_size() for t in counted) == case.input_bytes
     for one, other in zip(found, others, strict=True):
@@ -103,8 +94,8 @@ def test_inputs(case: Case) -> None:
         assert all(t.is_contiguous(memory_format=layout) for t in found if t.ndim == 4)
 
 
-def test_limits_are_met_and_never_in_doubt() -> None:
-    """No rounding of a product or sum moves an element across a limit."""
+def test_inputs_meet_the_limits_and_keep_away_from_them() -> None:
+    """Many elements lie beyond a limit, and none so near that rounding could move it across."""
     x, grad, c = PerturbClip(8, 32, torch.float32, False, "forward", CPU).inputs(0)
     delta = c.double().reshape(-1, 1, 1, 1) * grad.double()
     moved = x.double() + delta.clamp(-1, 1)
@@ -114,7 +105,7 @@ def test_limits_are_met_and_never_in_doubt() -> None:
         assert (quantity.abs() - 1).abs().min() >= 1e-5
 
 
-# --- what is timed ------------------------------------------------------------------------------------------------
+# --- right results are timed --------------------------------------------------------------------------------------
 
 
 @EACH
@@ -122,7 +113,7 @@ def test_every_provider_is_right(case: Case) -> None:
     measured = measure(case, rounds=2, repeats=1)
     assert set(measured.results) == set(case.provider_names())
     for name, result in measured.results.items():
-        if name == FASTDAT:  # without a GPU there is nothing to time
+        if name == FASTDAT:  # there are no compiled kernels without a GPU
             assert result.absent
             continue
         assert result.problem is None, f"{name}: {result.problem}"
@@ -131,14 +122,14 @@ def test_every_provider_is_right(case: Case) -> None:
         assert measured.summary(name)["gb_per_s"] > 0
 
 
-def test_kernels_are_timed_on_a_gpu_alone() -> None:
+def test_kernels_are_timed_on_a_gpu_only() -> None:
     assert not has_kernels(CPU)
     assert all(provider.name != FASTDAT for case in SMALL for provider in case.providers())
 
 
 @dataclasses.dataclass(frozen=True)
-class WithWrongOnes(AttackCoefficients):
-    """One provider wrong in the sixth digit, one not finite, one that fails, one of another shape."""
+class WithWrongProviders(AttackCoefficients):
+    """Providers whose results are wrong in the sixth digit, not finite, missing, or of another shape."""
 
     def provider_names(self) -> tuple[str, ...]:
         return tuple(provider.name for provider in self.providers())
@@ -162,7 +153,7 @@ class WithWrongOnes(AttackCoefficients):
 
 
 def test_wrong_results_are_not_timed() -> None:
-    measured = measure(WithWrongOnes(5, CPU), rounds=2, repeats=1)
+    measured = measure(WithWrongProviders(5, CPU), rounds=2, repeats=1)
     wrong = {name: result for name, result in measured.results.items() if name != EAGER}
     assert measured.results[EAGER].timing is not None
     assert all(result.timing is None for result in wrong.values())
@@ -175,14 +166,14 @@ def test_wrong_results_are_not_timed() -> None:
     assert "a digit                      not timed: wrong by 1e-05" in text
 
 
-def test_launches_are_counted_apart_from_the_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profiler slows what comes after it: only when all is timed, and only of what was."""
+def test_launches_are_counted_after_the_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only providers that were timed are counted, and only on request: the profiler slows what follows."""
 
     def count(step) -> int:
         return len(step())
 
     monkeypatch.setattr(kernel_measure, "count_launches", count)
-    measured = measure(WithWrongOnes(5, CPU), rounds=2, repeats=1)
+    measured = measure(WithWrongProviders(5, CPU), rounds=2, repeats=1)
     assert measured.results[EAGER].launches is None
     assert kernel_measure.count_all_launches(measured) == {EAGER: 3}
     assert measured.results[EAGER].launches == 3
@@ -194,11 +185,11 @@ def test_launches_are_counted_apart_from_the_timings(monkeypatch: pytest.MonkeyP
     [(1e-4, (20, 10)), (0.02, (20, 10)), (0.1, (20, 3)), (1.0, (6, 1)), (9.0, (5, 1)), (0.0, (20, 10))],
 )
 def test_a_slow_provider_gets_fewer_rounds(a_round: float, expected: tuple[int, int]) -> None:
-    """Of 8 seconds; two rounds more go before, and five there are at least."""
+    """The rounds fit into 8 seconds with two warm-up rounds; there are at least five."""
     assert kernel_measure.within(8.0, a_round, rounds=20, repeats=10) == expected
 
 
-def test_flops_of_a_convolution_are_those_at_full_size() -> None:
+def test_flops_of_a_convolution_are_those_before_pooling() -> None:
     """38.65 GFLOP: 2 * 128 samples * 128 * 128 features * 9 taps * 1024 positions, pooled afterwards or not."""
     cases = [case for case in convolution_cases(CPU) if case.shape[-1] == 32]
     assert len(cases) == 4
@@ -215,7 +206,7 @@ def test_relative_error_is_the_largest_of_all_results() -> None:
 
 
 def measurement(case: Case, copy_rate: float, **microseconds: float) -> KernelMeasurement:
-    """With these medians, of graphs where a name ends in _graph."""
+    """A measurement with these medians; a name that ends in _graph is the median of the graph."""
     names = {"eager": EAGER, "compiled": COMPILED, "fastdat": FASTDAT, "torch_own": PARAMETRIZATION}
     results = {}
     for short, name in names.items():
@@ -229,7 +220,7 @@ def measurement(case: Case, copy_rate: float, **microseconds: float) -> KernelMe
     return KernelMeasurement(case, 4, copy_rate, results)
 
 
-def test_rates_are_bytes_over_device_time() -> None:
+def test_rate_is_bytes_over_device_time() -> None:
     case = AttackCoefficients(62_500_000 // 8, CPU)  # 32 bytes a sample and 8: 250 MB
     assert case.bytes == 250_000_008
     measured = measurement(case, 1e12, eager=1000.0, compiled=1000.0, compiled_graph=500.0)
@@ -251,7 +242,7 @@ def goals_of(measured: KernelMeasurement) -> str:
     return "\n".join(kernel_report.goals(measured))
 
 
-def test_goal_of_bandwidth() -> None:
+def test_goal_of_perturb_clip() -> None:
     case = PerturbClip(4096, 32, torch.float32, False, "forward", CUDA)
     assert case.bytes >= 256 << 20
     seconds = case.bytes / 1e12 * 1e6
@@ -276,12 +267,13 @@ def test_goals_of_spectral_norm() -> None:
     assert goals_of(wrong) == ""
 
 
-# --- which cases --------------------------------------------------------------------------------------------------
+# --- the list of cases ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 def test_cases(device: torch.device) -> None:
-    found = cases(device)
+    first, others = kernel_cases(device)
+    found = [*first, *others]
     names = [case.name for case in found]
     assert len(set(names)) == len(names) == {"cpu": 36 + 3 + 2, "cuda": 108 + 3 + 6}[device.type]
     large = [case for case in found[:4] if isinstance(case, PerturbClip) and case.dtype == torch.float32]
@@ -289,7 +281,7 @@ def test_cases(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=lambda case: case.name)
-def test_both_ways_to_convolve_are_one_function(case: ConvolutionCase) -> None:
+def test_both_ways_to_convolve_compute_the_same(case: ConvolutionCase) -> None:
     """In float64, with a width that differs from the channels, against autograd."""
     case = dataclasses.replace(case, features=5)
     x, w, g = (t.double().requires_grad_() for t in case.inputs(0))

@@ -1,6 +1,6 @@
-"""The code of a step run on tensors without memory, each launch noted in place of being made.
+"""Runs the code of a step on tensors without memory, and records each launch instead of making it.
 
-``pretended_gpu.pretend()`` comes first.
+Call ``pretended_gpu.pretend()`` before importing this.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from triton.runtime.jit import JITFunction
 
-from bench.launches import Launch, kind_of_kernel
+from bench.gpu_plan.launches import Launch, kind_of_kernel
 from fastdat.kernels import multi_tensor, spectral_norm, spectral_norm_backward
 
 aten = torch.ops.aten
 
 WITHOUT_LAUNCH = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten._unsafe_view}
-"""Besides views."""
+"""Operators that launch nothing, besides views."""
 
 
 def launches_of(code: str) -> list[Launch]:
-    """What ``GeneratedStep.code`` launches, in order."""
+    """The launches of ``GeneratedStep.code``, in order."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         recorder = _Recorder()
         scope: dict[str, Any] = {"__file__": "step", "__name__": "step"}
-        with _noting_kernels(recorder):
+        with _recording_kernels(recorder):
             exec(compile(code, "step", "exec"), scope)
-            scope |= _IN_PLACE_OF_C
+            scope |= _REPLACEMENTS_OF_C
             arguments = scope["get_args"]()
             with recorder:
                 scope["call"](arguments)
@@ -52,22 +52,22 @@ def _reinterpret(t: Tensor, shape: Sequence[int], strides: Sequence[int], offset
     return torch.as_strided(t, shape, strides, int(t.storage_offset()) + offset)
 
 
-_IN_PLACE_OF_C = {
-    "empty_strided_cuda": _empty,  # C++, which would allocate
+_REPLACEMENTS_OF_C = {
+    "empty_strided_cuda": _empty,  # in C++ it allocates memory
     "reinterpret_tensor": _reinterpret,
     "get_raw_stream": lambda device: 0,
     "assert_alignment": lambda *args: None,  # reads pointers
 }
-"""Functions that the code takes from torch's C++."""
+"""Functions for the code, in place of those of torch's C++."""
 
 
 def size(*tensors: Any) -> int:
-    """Bytes of all tensors in ``tensors``."""
+    """Bytes of all tensors in ``tensors``, a tree."""
     return sum(t.numel() * t.element_size() for t in tree_leaves(tensors) if isinstance(t, Tensor))
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes what torch's operators launch, and is told of kernels."""
+    """Records the launches of torch's operators; Triton kernels are recorded through ``add``."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
         if func.namespace == "fastdat":
-            self._add_inside(func, args)
+            self._add_custom_operator(func, args)
         elif packet is aten.convolution:
             self._add_convolution(packet, args, out)
         elif packet is aten.convolution_backward:
@@ -97,22 +97,22 @@ class _Recorder(TorchDispatchMode):
 
     def _add_convolution(self, packet: Any, args: tuple[Any, ...], out: Tensor) -> None:
         x, w, *_ = args
-        # PyTorch's double backward writes a weight's gradient as a convolution whose filter is an output's gradient.
+        # PyTorch's double backward computes a weight's gradient by a convolution whose filter is an output's gradient.
         as_large = 1 < w.shape[-1] >= x.shape[-1]
         kind = "conv with a filter as large as the image" if as_large else "conv forward"
         self.add(kind, _shapes(x, w), size(args, out), int(flop_registry[packet](*args, out_val=out)))
 
     def _add_convolution_backward(self, packet: Any, args: tuple[Any, ...], out: Any) -> None:
         grad, x, w, *_, mask = args
-        of_input, of_weight, _ = mask  # a launch each, of equal FLOPs
+        of_input, of_weight, _ = mask  # one launch each, with equal FLOPs
         flops = int(flop_registry[packet](*args, out_val=out)) // max(1, of_input + of_weight)
         if of_input:
             self.add("conv gradient of input", _shapes(x, w), size(grad, w, x), flops)
         if of_weight:
             self.add("conv gradient of weight", _shapes(x, w), size(grad, x, w), flops)
 
-    def _add_inside(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Launches of a custom operator: its implementation, which torch keeps here, run on the same tensors."""
+    def _add_custom_operator(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Add the launches of a custom operator by running its implementation, which torch keeps in OPDEFS."""
         self._within = f"{func.overloadpacket}: "
         with self:
             OPDEFS[func._schema.name]._init_fn(*args)
@@ -124,8 +124,8 @@ def _shapes(x: Tensor, w: Tensor) -> str:
 
 
 @contextmanager
-def _noting_kernels(recorder: _Recorder) -> Iterator[None]:
-    """Triton kernels, fastdat's and inductor's, tell ``recorder`` of themselves in place of being launched."""
+def _recording_kernels(recorder: _Recorder) -> Iterator[None]:
+    """Within it, Triton kernels of fastdat and inductor are recorded instead of launched."""
 
     def run(kernel: JITFunction, *args: Any, **kwargs: Any) -> None:
         recorder.add("fastdat", kernel.__name__, size(args))
@@ -137,23 +137,23 @@ def _noting_kernels(recorder: _Recorder) -> Iterator[None]:
         replaced.enter_context(patch.object(JITFunction, "run", run))
         replaced.enter_context(patch.object(AsyncCompile, "triton", load))
         replaced.enter_context(patch.object(AsyncCompile, "wait", lambda compiler, scope: None))
-        for module in (multi_tensor, spectral_norm, spectral_norm_backward):  # it reads pointers
+        for module in (multi_tensor, spectral_norm, spectral_norm_backward):  # `aligned` reads pointers
             replaced.enter_context(patch.object(module, "aligned", lambda *args: True))
         yield
 
 
 class _Kernel:
-    """A kernel that inductor wrote."""
+    """A Triton kernel of inductor, in place of its launcher."""
 
     def __init__(self, recorder: _Recorder, name: str, source: str) -> None:
         signature = re.search(r"'signature': \{([^}]*)\}", source)
         if signature is None:
-            raise RuntimeError(f"inductor's kernel {name} has no signature where this reads it")
+            raise RuntimeError(f"inductor's kernel {name} has no signature of the known form")
         self._recorder, self._name = recorder, name
         self._arguments = re.findall(r"'(\w+)': '", signature[1])
 
     def run(self, *args: Any, stream: int | None = None) -> None:
-        # One that is read and written in place is moved twice.
+        # A tensor that is changed in place is moved twice.
         moved = [
             a
             for a, name in zip(args, self._arguments, strict=False)

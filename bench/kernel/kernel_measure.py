@@ -1,10 +1,10 @@
-"""Measures every provider of a case: first what it computes, then how fast, in turn with a large copy."""
+"""Measures every provider of a case: first whether its results are right, then its speed, beside a large copy."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.device_time import CaptureError, captured, count_launches, failed_capture
-from bench.failures import told
-from bench.interleaved import Step, Timing, as_called, interleave
-from bench.kernel_workloads import Case, Provider
+from bench.failures import one_line
+from bench.kernel.case import Case, Provider
+from bench.timing.device_time import CaptureError, captured, count_launches, failed_capture
+from bench.timing.interleaved import Step, Timing, as_called, interleave
 
 COPY_BYTES = {"cuda": 256 << 20, "cpu": 64 << 20}
-MOST_SETS = 128
+MAX_INPUT_SETS = 128
 SECONDS_A_CASE = 8.0
-"""For the timings of a case; a slow provider gets fewer rounds and repeats."""
+"""Time for all timings of a case; a slow provider gets fewer rounds and repeats."""
 LONGEST_IN_GRAPH = 5e-3
-"""Seconds of a call above which no graph is made: the host is no matter there."""
+"""Longest call, in seconds, for which a CUDA graph is made: for a longer one the host's time does not matter."""
 LARGEST_GRAPH = 1 << 30
-"""Bytes of a set of inputs above which no graph is made: it would hold memory, and the host is no matter there."""
+"""Largest set of inputs, in bytes, for which a CUDA graph is made: a larger one would fill the device's memory, and the
+host's time does not matter for it."""
 NO_KERNELS = "no Triton kernels run here; their interpreter is not timed"
 
 
@@ -34,25 +35,25 @@ class Result:
     """What is known of one provider."""
 
     problem: str | None = None
-    """Why it is not timed."""
+    """Why the provider is not timed; None if it is."""
     absent: bool = False
-    """It does not exist on this device."""
+    """The provider does not exist on this device."""
     error: float | None = None
     limit: float | None = None
     compile_seconds: float | None = None
-    """Time of the first call."""
+    """Duration of the first call."""
     call_seconds: float = 0.0
-    """Time of the second, roughly what a call takes."""
+    """Duration of the second call, roughly that of every later one."""
     launches: int | None = None
-    """Kernels on the device in one call, where `count_all_launches` has counted them."""
+    """Kernels on the device in one call; None until `count_all_launches` has counted them."""
     timing: Timing | None = None
-    """Of calls as a program makes them: where the device waits for the host, that counts."""
+    """Calls as a program makes them, including the time for which the device waits for the host."""
     graph_timing: Timing | None = None
-    """Of the same calls replayed as a CUDA graph; None on a CPU, or where they cannot be captured."""
+    """The same calls replayed as a CUDA graph; None on a CPU, and where they cannot be captured."""
 
     @property
     def device_timing(self) -> Timing | None:
-        """By the device's time alone, as far as known."""
+        """The best known time of the device alone."""
         return self.graph_timing or self.timing
 
 
@@ -64,11 +65,11 @@ class KernelMeasurement:
     copies: int
     """Sets of inputs that take turns."""
     copy_rate: float
-    """Bytes read and written a second by a large copy."""
+    """Bytes a second that a large copy reads and writes."""
     results: dict[str, Result]
 
     def rate(self, provider: str) -> float | None:
-        """Bytes that must move, over the median time."""
+        """Bytes that must move, over the median time, in bytes a second."""
         timing = self.results[provider].device_timing
         return None if timing is None else self.case.bytes / timing.median
 
@@ -96,55 +97,78 @@ def measure(case: Case, rounds: int, repeats: int) -> KernelMeasurement:
 
     Args:
         case: what to measure.
-        rounds, repeats: as of `interleave`.
+        rounds, repeats: as in `interleave`.
     """
     count = input_sets(case)
     inputs = [case.inputs(seed) for seed in range(count)]
-    exact = case.exact(inputs[0])
     providers = {provider.name: provider for provider in case.providers()}
-    eager = next(iter(providers.values()))
-    limit = 2 * relative_error(eager.call(eager.prepare(inputs[0])), exact) + case.slack
-    results, steps = {}, dict[str, Step]()
-    for name in case.provider_names():
-        if name not in providers:
-            results[name] = Result(NO_KERNELS, absent=True)
-            continue
-        results[name] = examine(providers[name], inputs[0], exact, limit)
-        if results[name].problem is None:
-            steps[name] = Rotating(providers[name], inputs)
-    del exact
-    cuda = case.device.type == "cuda"
-    copy = Copy(case.device)  # before any graph is captured, for its random numbers
-    graphs: dict[str, Step] = {}
-    if cuda and case.input_bytes <= LARGEST_GRAPH:
-        for name, step in steps.items():
-            if results[name].call_seconds <= LONGEST_IN_GRAPH:
-                with suppress(CaptureError):
-                    graphs[_of_graph(name)] = captured(step, count)
-    all_steps: dict[str, Step] = {**steps, **graphs, _COPY: copy}
-    a_round = sum(results[name].call_seconds * (1 + count * (_of_graph(name) in graphs)) for name in steps)
-    rounds, repeats = within(SECONDS_A_CASE, a_round, rounds, repeats)
-    timings = interleave(all_steps, as_called(case.device), rounds=rounds, repeats=repeats)
+    results = _check(case, providers, inputs[0])
+    steps: dict[str, Step] = {
+        name: Rotating(providers[name], inputs) for name in results if results[name].problem is None
+    }
+    copy = Copy(case.device)  # before any graph is captured, since it draws random numbers
+    graphs = _capture(case, steps, results, count)
+    seconds_a_round = sum(results[name].call_seconds * (1 + count * (name in graphs)) for name in steps)
+    rounds, repeats = within(SECONDS_A_CASE, seconds_a_round, rounds, repeats)
+    of_graphs = {_graph_of(name): graph for name, graph in graphs.items()}
+    timings = interleave(
+        {**steps, **of_graphs, _COPY: copy}, as_called(case.device), rounds=rounds, repeats=repeats
+    )
     for name in steps:
         results[name].timing = timings[name]
-        if _of_graph(name) in timings:
-            results[name].graph_timing = Timing([s / count for s in timings[_of_graph(name)].seconds])
+        if name in graphs:
+            results[name].graph_timing = Timing([s / count for s in timings[_graph_of(name)].seconds])
     return KernelMeasurement(case, count, copy.bytes / timings[_COPY].median, results)
 
 
-def within(seconds: float, a_round: float, rounds: int, repeats: int) -> tuple[int, int]:
-    """Rounds and repeats that take about `seconds` at most where a round without repeats takes `a_round`; five rounds
-    at least, and two more go before."""
-    if not a_round:
+_COPY = "a large copy"
+
+
+def _graph_of(name: str) -> str:
+    return f"{name}, graph"
+
+
+def _check(case: Case, providers: Mapping[str, Provider], inputs: Any) -> dict[str, Result]:
+    """Provider -> whether it exists here and is right: its error may be twice that of the first one."""
+    exact = case.exact(inputs)
+    eager = next(iter(providers.values()))
+    limit = 2 * relative_error(eager.call(eager.prepare(inputs)), exact) + case.slack
+    return {
+        name: examine(providers[name], inputs, exact, limit)
+        if name in providers
+        else Result(NO_KERNELS, absent=True)
+        for name in case.provider_names()
+    }
+
+
+def _capture(
+    case: Case, steps: Mapping[str, Step], results: Mapping[str, Result], calls: int
+) -> dict[str, Step]:
+    """Provider -> ``calls`` calls as one CUDA graph, where a graph makes sense and can be captured."""
+    graphs: dict[str, Step] = {}
+    if case.device.type == "cuda" and case.input_bytes <= LARGEST_GRAPH:
+        for name, step in steps.items():
+            if results[name].call_seconds <= LONGEST_IN_GRAPH:
+                with suppress(CaptureError):
+                    graphs[name] = captured(step, calls)
+    return graphs
+
+
+def within(seconds: float, seconds_a_round: float, rounds: int, repeats: int) -> tuple[int, int]:
+    """Rounds and repeats that fit into about ``seconds``, where one round without repeats takes ``seconds_a_round``.
+
+    There are five rounds at least, and two warm-up rounds come on top.
+    """
+    if not seconds_a_round:
         return rounds, repeats
-    repeats = max(1, min(repeats, int(seconds / (a_round * (rounds + 2)))))
-    return min(rounds, max(5, int(seconds / (a_round * repeats)) - 2)), repeats
+    repeats = max(1, min(repeats, int(seconds / (seconds_a_round * (rounds + 2)))))
+    return min(rounds, max(5, int(seconds / (seconds_a_round * repeats)) - 2)), repeats
 
 
 def count_all_launches(measurement: KernelMeasurement) -> dict[str, int | None]:
-    """Count the launches of each provider that was timed, and note them in its result.
+    """Count the launches of each provider that was timed, and write them into its result.
 
-    For when all timings of the process are taken: the profiler stays attached to the device.
+    Call this after all timings of the process: the profiler stays attached to the device.
     """
     case = measurement.case
     inputs, counts = case.inputs(0), dict[str, int | None]()
@@ -157,23 +181,16 @@ def count_all_launches(measurement: KernelMeasurement) -> dict[str, int | None]:
     return counts
 
 
-_COPY = "a large copy"
-
-
-def _of_graph(name: str) -> str:
-    return f"{name}, graph"
-
-
 def input_sets(case: Case) -> int:
-    """As many as are together larger than twice a GPU's L2 cache, within reason; two at least."""
+    """Number of sets of inputs; on a GPU enough to exceed twice its L2 cache, but at most 128."""
     if case.device.type != "cuda":
         return 4
     l2: int = torch.cuda.get_device_properties(case.device).L2_cache_size
-    return max(2, min(2 * l2 // case.input_bytes + 1, MOST_SETS))
+    return max(2, min(2 * l2 // case.input_bytes + 1, MAX_INPUT_SETS))
 
 
 def examine(provider: Provider, inputs: Any, exact: Sequence[Tensor], limit: float) -> Result:
-    """Whether a provider is right, and how long its first call takes."""
+    """Whether a provider is right, and how long its first two calls take."""
     try:
         prepared = provider.prepare(inputs)
         start = time.perf_counter()
@@ -184,8 +201,8 @@ def examine(provider: Provider, inputs: Any, exact: Sequence[Tensor], limit: flo
         if exact[0].is_cuda:
             torch.cuda.synchronize()
         again = time.perf_counter() - start
-    except Exception as failure:  # the others are measured all the same, and this one fails its test
-        return Result(told(failure), limit=limit)
+    except Exception as failure:  # the other providers are measured all the same, and this one fails its test
+        return Result(one_line(failure), limit=limit)
     problem = None if error <= limit else f"wrong by {error:.2g}, where {limit:.2g} is allowed"
     return Result(problem, error=error, limit=limit, compile_seconds=seconds, call_seconds=again)
 
@@ -216,12 +233,12 @@ class Rotating:
 
 
 class Copy:
-    """A copy of random data, the ceiling on the rates of all that reads and writes memory."""
+    """A copy of random data. Its rate is the ceiling for every kernel that reads and writes memory."""
 
     def __init__(self, device: torch.device) -> None:
         size = COPY_BYTES[device.type]
-        own = torch.Generator(device).manual_seed(0)
-        self._source = torch.randn(size // 4, device=device, generator=own)
+        generator = torch.Generator(device).manual_seed(0)
+        self._source = torch.randn(size // 4, device=device, generator=generator)
         self._target = torch.empty_like(self._source)
         self.bytes = 2 * size
         """Read and written."""

@@ -1,7 +1,7 @@
-"""Two ways to compute what SNGAN's discriminator spends its time on, for a GPU to choose between.
+"""Benchmark cases of convolutions: two ways to compute what SNGAN's discriminator spends most of its time on.
 
-Both ways of a case give the same numbers to rounding. Shapes are those of SNGAN-32 with 64 samples a side, in bf16 and
-channels_last.
+Both ways of a case give the same numbers up to rounding; a GPU will tell which one is faster. The shapes are those of
+SNGAN-32 with 64 samples a side, in bf16 and channels_last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.kernel_workloads import Case, Provider
+from bench.kernel.case import Case, Provider
 
 AS_WRITTEN, ONE_CONVOLUTION = "3x3 convolution, pool", "4x4 convolution, stride 2"
 LARGE_FILTER, OF_WEIGHT = "filter as large as the image", "convolution_backward"
@@ -25,7 +25,7 @@ What = Literal["forward", "input gradient", "weight gradient"]
 
 
 def convolution_backward(g: Tensor, x: Tensor, w: Tensor, stride: int, wanted: tuple[bool, bool]) -> Tensor:
-    """The gradient for x or for w, whichever is `wanted`, of a convolution with padding 1."""
+    """The gradient of a convolution with padding 1, for x or for w: ``wanted`` is (for x, for w), one of them True."""
     arguments = (None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [*wanted, False])
     of_input, of_weight, _ = torch.ops.aten.convolution_backward(g, x, w, *arguments)
     found: Tensor = of_input if wanted[0] else of_weight
@@ -34,7 +34,7 @@ def convolution_backward(g: Tensor, x: Tensor, w: Tensor, stride: int, wanted: t
 
 @dataclass(frozen=True)
 class ConvolutionCase(Case):
-    """A case of x (N, C, H, W), a 3x3 weight (K, C, 3, 3) and a gradient of the output.
+    """A case with x (N, C, H, W), a 3x3 weight (K, C, 3, 3) and a gradient of the output.
 
     Args:
         shape: of x.
@@ -44,7 +44,7 @@ class ConvolutionCase(Case):
     shape: Shape
     features: int
     device: torch.device
-    slack = 2.0**-8  # half a unit in the last place of bf16: rounded once, the results may lie on two sides
+    slack = 2.0**-8  # half a unit in the last place of bf16: one rounding may go either way
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class ConvolutionCase(Case):
 
     @property
     def bytes(self) -> int:
-        """x, the weight and the output, or their gradients, once each."""
+        """x, the weight and the output, or their gradients, each moved once."""
         return 2 * sum(torch.Size(shape).numel() for shape in (self.shape, self.weight, self.output))
 
     @property
@@ -105,8 +105,10 @@ def _call(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[T
 
 
 def folded(w: Tensor) -> Tensor:
-    """The weight (K, C, 4, 4) of ``avg_pool2d(conv2d(x, w, padding=1), 2)`` as one convolution of stride 2: the mean
-    of w (K, C, 3, 3) at the four places that one output pools over. The mean is taken in float32 at least."""
+    """The weight (K, C, 4, 4) that computes ``avg_pool2d(conv2d(x, w, padding=1), 2)`` as one convolution of stride 2.
+
+    It is the mean of w (K, C, 3, 3) at the four places over which one output is pooled, taken in float32 or wider.
+    """
     wide = w.to(torch.promote_types(w.dtype, torch.float32))
     places = ((0, 1, 0, 1), (0, 1, 1, 0), (1, 0, 0, 1), (1, 0, 1, 0))
     mean = torch.stack([F.pad(wide, place) for place in places]).mean(0)
@@ -114,7 +116,7 @@ def folded(w: Tensor) -> Tensor:
 
 
 def unfolded(dw: Tensor) -> Tensor:
-    """The gradient for w of ``folded(w)``, from dw (K, C, 4, 4)."""
+    """The gradient for w (K, C, 3, 3), from dw (K, C, 4, 4), the gradient for ``folded(w)``."""
     wide = dw.to(torch.promote_types(dw.dtype, torch.float32))
     parts = [wide[..., i : i + 3, j : j + 3] for i in (0, 1) for j in (0, 1)]
     return torch.stack(parts).mean(0).to(dw.dtype)
@@ -163,15 +165,15 @@ def _strided_backward(x: Tensor, w: Tensor, g: Tensor, wanted: tuple[bool, bool]
     return unfolded(found) if wanted[1] else found
 
 
-# --- the gradient of a weight, as double backward asks for it -----------------------------------------------------
+# --- the gradient of a weight, as double backward computes it -----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class WeightGradient(ConvolutionCase):
-    """The weight's gradient of a 3x3 convolution.
+    """The gradient of a 3x3 convolution for its weight.
 
-    PyTorch's double backward asks for it as a convolution of the transposed tensors, whose filter is as large as the
-    image. `convolution_backward` is what the first backward pass uses.
+    PyTorch's double backward computes it as a convolution of the transposed tensors, whose filter is as large as the
+    image. The first backward pass uses `convolution_backward`.
     """
 
     kernel = "weight_gradient"
@@ -191,7 +193,7 @@ def _of_weight(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
 def convolution_cases(
     device: torch.device, samples: int = 128, width: int = 128
 ) -> Iterator[ConvolutionCase]:
-    """The shapes of SNGAN-32, the largest images first."""
+    """All cases of SNGAN-32's shapes, the largest images first. ``samples`` counts both sides."""
     for size in (32, 16):
         for what in ("forward", "input gradient", "weight gradient"):
             yield PooledConvolution((samples, width, size, size), width, device, what)

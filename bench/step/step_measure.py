@@ -1,4 +1,4 @@
-"""Measures every variant of a workload: first what it computes, then how fast."""
+"""Measures every variant of a workload: first whether its gradients are right, then its speed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from typing import Any
 
 import torch
 
-from bench import correctness, flops, workloads
-from bench.device_time import CaptureError, captured, count_launches, failed_capture, of_device, of_host
-from bench.failures import told
-from bench.interleaved import MatrixProduct, Step, Timing, as_called, interleave
-from bench.workloads import Variant, Workload
+from bench.failures import one_line
+from bench.step import correctness, flops, workloads
+from bench.step.workloads import Variant, Workload
+from bench.timing.device_time import (
+    CaptureError,
+    captured,
+    count_launches,
+    failed_capture,
+    of_device,
+    of_host,
+)
+from bench.timing.interleaved import MatrixProduct, Step, Timing, as_called, interleave
 
 LARGEST_GRAPH = 4 << 30
-"""Device memory of a step above which no graph of it is made: the graphs would fill the device, and the host is not
-what such a step waits for."""
+"""Largest device memory of a step, in bytes, for which a CUDA graph is made: larger graphs would fill the device, and
+the host's time does not matter for such a step."""
 
 
 @dataclass
 class Result:
-    """What is known of one variant."""
+    """What is known about one variant."""
 
     variant: Variant
     error: float
@@ -33,20 +40,19 @@ class Result:
     floor_flops: int
     forward_flops: int
     compile_seconds: float | None = None
-    """Time of the first call, with nothing compiled before; None where nothing is, or where the same step was compiled
-    in another mode."""
+    """Duration of the first call with empty caches; None for a variant that is not compiled, and for one whose kernels
+    were compiled in another mode before."""
     peak_bytes: int | None = None
-    """Device memory that the step needs beyond parameters and batches; None on a CPU, and where a graph is replayed,
-    whose memory is taken for good."""
+    """Device memory that the step needs beyond parameters and batches; None on a CPU, and for a variant that replays a
+    CUDA graph, which keeps its memory."""
     timing: Timing | None = None
-    """Of steps as a program takes them: the slower of host and device. None where the gradients are wrong: such a
-    variant is not timed."""
+    """Steps as a program calls them: the slower of host and device decides. None where the gradients are wrong."""
     device_timing: Timing | None = None
-    """Of the device alone; None on a CPU."""
+    """The device alone; None on a CPU."""
     device_clock: str | None = None
-    """"graph": the steps were replayed as a CUDA graph; "calls": they were called, the host far ahead."""
+    """"graph": the steps were replayed as a CUDA graph; "calls": they were called while the host was far ahead."""
     host_timing: Timing | None = None
-    """Until the host has asked for the step; None on a CPU."""
+    """The host alone, until it has launched the whole step; None on a CPU."""
     launches: int | None = None
     """Kernels, copies and fills on the device in one step."""
 
@@ -60,7 +66,7 @@ class Result:
 
     @property
     def work_timing(self) -> Timing | None:
-        """Of the machine that computes: the device where there is one."""
+        """The time of the computation: that of the device if it is known."""
         return self.device_timing or self.timing
 
 
@@ -71,19 +77,19 @@ class Measurement:
     workload: Workload
     data: str
     peak_flops_per_second: float
-    """Of a matrix product in the workload's precision."""
+    """Rate of a large matrix product in the workload's precision."""
     results: dict[str, Result]
     left_out: tuple[str, ...] = ()
-    """Variants for which no time was left."""
+    """Variants that were not measured because the time was up."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Variant -> the error it ended with; the others are measured all the same."""
-    not_apart: str | None = None
-    """Why host and device were not timed by themselves."""
+    """Variant -> the error that ended it."""
+    not_separate: str | None = None
+    """Why host and device were not timed separately; None if they were, and on a CPU."""
     not_captured: str | None = None
-    """The error after which no step was captured as a graph."""
+    """The error of a capture, after which no other step was captured as a CUDA graph."""
 
     def summary(self, name: str) -> dict[str, Any]:
-        """Everything known of a variant, for the JSON."""
+        """Everything known about a variant, for the JSON."""
         result = self.results[name]
         facts: dict[str, Any] = {
             "workload": self.workload.name,
@@ -107,7 +113,7 @@ class Measurement:
                 facts |= {f"{prefix}_{key}": value for key, value in timing.summary().items()}
         if result.device_clock is not None:
             facts |= {"device_clock": result.device_clock, "launches": result.launches}
-        problems = {"not_apart": self.not_apart, "not_captured": self.not_captured}
+        problems = {"not_apart": self.not_separate, "not_captured": self.not_captured}
         facts |= {name: problem for name, problem in problems.items() if problem is not None}
         if result.work_timing is not None:
             rate = result.flops / result.work_timing.median
@@ -126,17 +132,17 @@ def measure(
     seconds: float = float("inf"),
     note: Callable[[Measurement], None] = lambda measurement: None,
 ) -> Measurement:
-    """Check every variant, then time in turns those that compute the right gradients, and a matrix product.
+    """Check every variant, then time in turns those with the right gradients, and a matrix product.
 
-    On a GPU a step is timed three times: as a program calls it, the device alone, and the host alone.
+    On a GPU a step is timed in three ways: as a program calls it, the device alone, and the host alone.
 
     Args:
         workload: what to measure.
-        rounds, repeats: as of `interleave`.
-        cifar10: the folder of the real images; None for noise.
-        seconds: after these no further variant is looked at, and those that were are timed; after one and a half
-            times these, host and device are not timed by themselves.
-        note: told what is known when the steps have been timed as a program calls them.
+        rounds, repeats: as in `interleave`.
+        cifar10: folder of the real images; None for noise.
+        seconds: after this time no further variant is checked, and those that were are timed. After one and a half
+            times as long, host and device are not timed separately.
+        note: called with the measurement as soon as the steps have been timed as a program calls them.
     """
     steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
     results, left_out, failed = dict[str, Result](), list[str](), dict[str, str]()
@@ -148,7 +154,7 @@ def measure(
         try:
             results[name] = _examine(step)
         except Exception as failure:
-            failed[name] = told(failure)
+            failed[name] = one_line(failure)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
     timed = {name: step for name, step in steps.items() if name in results and results[name].correct}
     everything: dict[str, Step] = {**timed, _PRODUCT: product}
@@ -159,26 +165,26 @@ def measure(
     measured = Measurement(workload, workload.data(cifar10), rate, results, tuple(left_out), failed)
     note(measured)
     if workload.cuda and time.monotonic() - start > 1.5 * seconds:
-        measured.not_apart = "no time was left"
+        measured.not_separate = "no time was left"
     elif workload.cuda:
         try:
-            _apart(measured, timed, product, rounds, repeats)
-        except Exception as failure:  # what was timed so far is not lost
-            measured.not_apart = told(failure)
+            _time_separately(measured, timed, product, rounds, repeats)
+        except Exception as failure:  # the timings so far are kept
+            measured.not_separate = one_line(failure)
     return measured
 
 
 _PRODUCT = "a matrix product"
 
 
-def _apart(
+def _time_separately(
     measured: Measurement,
     steps: Mapping[str, workloads.Step],
     product: MatrixProduct,
     rounds: int,
     repeats: int,
 ) -> None:
-    """Time host and device by themselves, the matrix product as well, then count launches."""
+    """Time the host and the device, each alone, and the matrix product; then count launches."""
     results = measured.results
     for name, timing in interleave(steps, of_host, rounds=rounds).items():
         results[name].host_timing = timing
@@ -197,12 +203,12 @@ def _apart(
         else:
             results[name].device_timing = timing
             results[name].device_clock = "calls" if on_device[name] is steps[name] else "graph"
-    for name, step in steps.items():  # after all timings, for the profiler's sake
+    for name, step in steps.items():  # after all timings, since the profiler slows what follows
         results[name].launches = count_launches(step)
 
 
 def _examine(step: workloads.Step) -> Result:
-    """Everything about a variant but its speed."""
+    """Everything about a variant except its speed."""
     batch = next(step.batches)
     start = time.perf_counter()
     step()

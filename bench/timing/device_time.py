@@ -1,7 +1,7 @@
-"""What a step costs a GPU, and what it costs the host to ask for it: two clocks that do not mix the two.
+"""Clocks that time the GPU alone and the host alone.
 
-A step as a program calls it takes as long as the slower of the two. `of_host` ends when the host has asked for the
-step, `of_device` begins when the device has all that was asked for.
+A step that a program calls takes as long as the slower of the two. `of_host` stops when the host has launched the whole
+step; `of_device` starts when the whole step is in the device's queue.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import suppress
 
 import torch
 
-from bench.interleaved import Step
+from bench.timing.interleaved import Step
 
 SLEEP_CYCLES = 100_000_000
-"""For which the device is kept busy while the host asks for a step: 50 ms at 2 GHz."""
+"""Cycles for which the device is kept busy while the host launches a step: 50 ms at 2 GHz."""
 
 
 def of_host(step: Step, repeats: int) -> float:
-    """Seconds until the host has asked for a step (a `Clock`): Python, checks and launches.
+    """Seconds until the host has launched a step (a `Clock`): Python, checks and launches.
 
-    The device is idle when it begins. A GPU takes about a thousand launches ahead: of a step that has more and keeps
-    the device busy for longer than the host, the host waits, and this is the device's time again.
+    The device is idle at the start. Its queue holds about a thousand launches: in a step with more of them, on which
+    the device works longer than the host, the host has to wait, and this is the device's time.
     """
     total = 0.0
     for _ in range(repeats):
@@ -37,9 +37,9 @@ def of_host(step: Step, repeats: int) -> float:
 
 
 def of_device(step: Step, repeats: int) -> float:
-    """Seconds the device works on a step (a `Clock`): the host queues all of it while the device is busy otherwise.
+    """Seconds that the device works on a step (a `Clock`): the host queues all of it while the device is kept busy.
 
-    For a step of more than about a thousand launches give this its graph (`captured`): the queue holds no more.
+    The queue holds about a thousand launches. For a step with more of them, pass its CUDA graph (`captured`).
     """
     total = 0.0
     for _ in range(repeats):
@@ -55,52 +55,54 @@ def of_device(step: Step, repeats: int) -> float:
 
 
 class CaptureError(RuntimeError):
-    """A step could not be captured as a graph, or one before it could not."""
+    """A step could not be captured as a CUDA graph, or an earlier one could not."""
 
 
 _FAILED: list[str] = []
 
 
 def failed_capture() -> str | None:
-    """Why no step is captured any more in this process: one that failed leaves the device's allocator and random
-    number generator as they were within it, for whichever step comes next."""
+    """Why no step is captured any more in this process; None as long as no capture has failed.
+
+    A capture that fails leaves the device's allocator and random number generator in the state they had inside it.
+    """
     return _FAILED[0] if _FAILED else None
 
 
 @functools.cache
 def _capture_stream() -> torch.cuda.Stream:
-    """One for all captures: the allocator and cuBLAS keep memory for each stream."""
+    """One stream for all captures: the allocator and cuBLAS keep memory for each stream."""
     return torch.cuda.Stream()
 
 
 def captured(step: Step, calls: int) -> Step:
-    """`calls` calls as one CUDA graph.
+    """A step that replays ``calls`` calls of ``step`` as one CUDA graph.
 
     Args:
-        step: called once before, uncaptured; it must not wait for the device.
-        calls: how many.
+        step: called once before the capture; it must not wait for the device.
+        calls: calls in the graph.
 
     Raises:
-        CaptureError: they cannot be captured, or an earlier step could not.
+        CaptureError: the step cannot be captured, or an earlier one could not.
     """
     if _FAILED:
         raise CaptureError(_FAILED[0])
     graph, before, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), _capture_stream()
-    gc.collect()  # a tensor that is freed while a graph is captured may end the capture
+    gc.collect()  # a tensor that is freed during a capture may end it
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about autograd on two streams: nothing is added up here
+        warnings.simplefilter("ignore")  # about autograd on two streams: no gradients are accumulated here
         stream.wait_stream(before)
         with torch.cuda.stream(stream):
             step()
         before.wait_stream(stream)
         torch.cuda.synchronize()
         try:
-            # Other threads of the process, the compiler's say, may do as they like meanwhile.
+            # Other threads, such as the compiler's, may call CUDA functions meanwhile.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 for _ in range(calls):
                     step()
         except RuntimeError as error:
-            # Where the end of the capture fails, torch.cuda.graph leaves its own stream the current one.
+            # If the end of the capture fails, torch.cuda.graph does not restore the current stream.
             torch.cuda.set_stream(before)
             with suppress(RuntimeError):
                 torch.cuda.synchronize()
@@ -113,7 +115,7 @@ def captured(step: Step, calls: int) -> Step:
 def count_launches(step: Step) -> int | None:
     """Kernels, copies and fills on the device in one call; None where the profiler sees none.
 
-    The profiler stays attached to the device: capture and time all that is to be captured and timed before.
+    The profiler stays attached to the device, so make all captures and timings before.
     """
     from torch.profiler import ProfilerActivity, profile
 

@@ -1,4 +1,4 @@
-"""FLOPs of a step, counted as it runs, and the fewest that compute it."""
+"""FLOPs of a step, counted while it runs, and the least number that computes the same gradients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.eager_baselines import sngan_loss
-from bench.workloads import Batch, LossOf, Step, Variant, Workload, gradient_step
+from bench.step.eager_baselines import sngan_loss
+from bench.step.workloads import Batch, LossOf, Step, Variant, Workload, gradient_step
 
 
 class CountFlops(TorchDispatchMode):
     """Adds up the FLOPs of matrix products and convolutions, by torch's own formulas.
 
-    `torch.utils.flop_counter.FlopCounterMode` also attributes them to modules, with hooks that `torch.autograd.grad`
-    inside the step does not survive.
+    `torch.utils.flop_counter.FlopCounterMode` does not work here: it attributes FLOPs to modules with hooks that break
+    `torch.autograd.grad` inside the step.
     """
 
     total: int
@@ -38,7 +38,7 @@ class CountFlops(TorchDispatchMode):
 
 
 def of_forward(D: nn.Module, batch: Batch) -> int:
-    """F: one forward pass of D over real and fake."""
+    """F: FLOPs of one forward pass of D over real and fake."""
     counter = CountFlops()
     with counter, torch.no_grad():
         copy.deepcopy(D)(torch.cat(batch))
@@ -46,7 +46,7 @@ def of_forward(D: nn.Module, batch: Batch) -> int:
 
 
 def of_loss(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> int:
-    """Forward and backward pass of a loss that is not compiled; what a first call does once for a D is left out."""
+    """FLOPs of an uncompiled loss and its backward pass, without the work that only the first call for a D does."""
     D = copy.deepcopy(D)
     gradient_step(loss_of, D, batch, workload)
     counter = CountFlops()
@@ -56,15 +56,15 @@ def of_loss(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> 
 
 
 def of_step(step: Step, batch: Batch) -> int:
-    """A variant, as it runs uncompiled: the compiler fuses what lies between these operations and keeps them."""
+    """FLOPs of a variant, uncompiled: the compiler keeps convolutions and matrix products, and fuses the rest."""
     return of_loss(step.variant.eager, step.D, batch, step.workload)
 
 
 def floor(variant: Variant, D: nn.Module, batch: Batch, workload: Workload) -> int:
-    """The fewest FLOPs that compute a variant's gradients.
+    """The least number of FLOPs that computes a variant's gradients.
 
-    Whole passes of F each, but for the last gradient, that of the layers which see the image: a step without second
-    order needs none there. What it would cost is read off the plain step, which is 3F without it.
+    It is a number of passes of F each. A first-order step does not need the gradient for the images in its last
+    backward pass, so that part is subtracted; the plain step, which costs 3F without it, shows how much it is.
     """
     forward = of_forward(D, batch)
     if variant.image_gradient:

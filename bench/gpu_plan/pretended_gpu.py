@@ -1,7 +1,7 @@
-"""A CUDA device that is not there, so that torch.compile makes a step for it: lowered and scheduled, never run.
+"""Shows torch an H200 that is not there, so that torch.compile lowers and schedules a step for it. Nothing runs on it.
 
-torch's CUDA build lowers for a GPU without a driver, if its questions about the device are answered. They are asked in
-C++ (pretended_gpu.cpp), of ``torch.cuda``, of Triton's driver, and by computing on the device.
+torch's CUDA build compiles for a GPU without a driver if its questions about the device are answered. It asks them in
+C++ (pretended_gpu.cpp), in ``torch.cuda``, in Triton's driver, and by small computations on the device.
 """
 
 from __future__ import annotations
@@ -41,36 +41,36 @@ H200 = SimpleNamespace(
     shared_memory_per_block_optin=232448,
     gcnArchName="",
 )
-"""``torch.cuda.get_device_properties`` of it."""
+"""Its ``torch.cuda.get_device_properties``."""
 
 
 class PretenceError(RuntimeError):
-    """No device can be pretended here."""
+    """No device can be pretended on this machine."""
 
 
 def obstacle() -> str | None:
-    """Why no device can be pretended here, and what to do about it; None where one can."""
+    """Why no device can be pretended on this machine, and what to do about it; None if one can."""
     compiler = _compiler()
     if torch.version.cuda is None:
         return (
-            f"torch {torch.__version__} is here, a build without CUDA, and what a GPU would be given takes torch's "
-            "CUDA build: `make compat` installs one, and `make gpu-plan` runs on it"
+            f"torch {torch.__version__} is a build without CUDA, and the plan for a GPU needs torch's CUDA build: "
+            "`make gpu-plan` installs one into an environment of its own and runs with it"
         )
     if torch.cuda.is_available():
         return (
-            f"there is a GPU here ({torch.cuda.get_device_name()}), and another cannot be pretended beside it: "
-            "`make gpu-check` measures the one there is"
+            f"there is a GPU here ({torch.cuda.get_device_name()}), and another one cannot be pretended beside it: "
+            "measure the real one with `make gpu-check`"
         )
     if dispatch.INTERPRETED or not dispatch.AVAILABLE:
         return (
-            "fastdat's Triton kernels are turned off here, so a GPU would not be given them: install triton, and "
-            "unset TRITON_INTERPRET and FASTDAT_TRITON"
+            "fastdat's Triton kernels are turned off, so the plan would not contain them: install triton, and unset "
+            "TRITON_INTERPRET and FASTDAT_TRITON"
         )
     if platform.machine() != "x86_64":
-        return f"the processor is {platform.machine()}, and pretended_gpu.cpp is written for x86_64: run it on one"
+        return f"the processor is {platform.machine()}, and pretended_gpu.cpp is written for x86_64: use such a machine"
     if shutil.which(compiler) is None:
         return (
-            f"no C++ compiler '{compiler}' was found, and pretended_gpu.cpp needs one: install g++ (Debian, Ubuntu: "
+            f"there is no C++ compiler '{compiler}', and pretended_gpu.cpp needs one: install g++ (Debian, Ubuntu: "
             "apt-get install g++) or set CXX"
         )
     return None
@@ -78,13 +78,13 @@ def obstacle() -> str | None:
 
 @functools.cache
 def pretend() -> None:
-    """Make torch and Triton of this process, for the rest of its life, see an H200.
+    """Make torch and Triton see an H200 for the rest of this process.
 
-    Tensors of the device must be fake ones (``FakeTensorMode``): it has no memory. What asks about the device while it
-    is imported must be imported afterwards.
+    The device has no memory, so its tensors must be fake ones (``FakeTensorMode``). Modules that ask about the device
+    when they are imported must be imported afterwards.
 
     Raises:
-        PretenceError: see ``obstacle``.
+        PretenceError: no device can be pretended here, for the reason that ``obstacle`` gives.
     """
     problem = obstacle()
     if problem is not None:
@@ -117,9 +117,9 @@ def _answer_in_cpp() -> None:
         if outcome.returncode != 0:
             raise PretenceError(f"{source.name} did not compile with '{_compiler()}':\n{outcome.stderr}")
         ctypes.CDLL(str(library)).install()
-    # FakeTensorMode calls this where there is no device, and it would put torch's own guard in the place of ours.
+    # FakeTensorMode calls this function if there is no device; it would replace our guard by torch's own.
     torch._C._ensureCUDADeviceGuardSet = lambda: None
-    # Autograd would start a thread for the device, which sets it first.
+    # Otherwise autograd starts a thread for the device, which sets the current device first.
     torch.autograd.set_multithreading_enabled(False)
 
 
@@ -142,7 +142,7 @@ def _answer_in_torch_cuda() -> None:
     for name, answer in answers.items():
         function = functools.partial(_answer, answer)
         setattr(torch.cuda, name, function)
-        if hasattr(CudaInterface, name):  # Dynamo's view of torch.cuda, which holds functions of its own
+        if hasattr(CudaInterface, name):  # Dynamo's copy of torch.cuda's functions
             setattr(CudaInterface, name, staticmethod(function))
 
 
@@ -153,8 +153,8 @@ def _answer(answer: Any, *args: Any, **kwargs: Any) -> Any:
 def _keep_fake_tensors_off_the_device() -> None:
     from torch._subclasses import fake_tensor
 
-    fake_tensor.init_gpu_context = lambda device: None  # type: ignore[assignment]  # makes a real tensor there
-    # What fake tensors do where torch.cuda has no device: constants stay on the CPU.
+    fake_tensor.init_gpu_context = lambda device: None  # type: ignore[assignment]  # would make a real tensor
+    # Constants stay on the CPU, as they do if torch.cuda has no device.
     fake_tensor.FakeTensorMode.avoid_device_init = True  # type: ignore[assignment, method-assign]
 
 
@@ -170,11 +170,11 @@ def _answer_in_triton() -> None:
             get_current_stream=lambda device: 0,
         )
     )
-    triton_helpers.set_driver_to_gpu = lambda: None  # looks for a real driver
+    triton_helpers.set_driver_to_gpu = lambda: None  # would look for a real driver
 
 
 def _fold_constants_on_the_cpu() -> None:
-    """Inductor computes uniform constants, of one element each, on the device that they are for."""
+    """Let inductor compute uniform constants, of one element each, on the CPU instead of their device."""
     from torch._inductor.fx_passes.joint_graph import UniformValueConstantFolder
 
     deduce = UniformValueConstantFolder._deduce_value
@@ -187,7 +187,7 @@ def _fold_constants_on_the_cpu() -> None:
 
 
 class _OnCPU(TorchDispatchMode):
-    """Makes on the CPU what was to be made on another device."""
+    """Within it, tensors are made on the CPU whatever device is given."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

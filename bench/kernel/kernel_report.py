@@ -1,4 +1,4 @@
-"""The tables of kernels printed at the end of a benchmark run."""
+"""The tables of kernels that are printed at the end of a benchmark run."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bench.interleaved import Timing
-from bench.kernel_measure import KernelMeasurement
-from bench.kernel_workloads import FASTDAT, PARAMETRIZATION, PerturbClip, SpectralNorm
+from bench.kernel.case import FASTDAT, PARAMETRIZATION
+from bench.kernel.kernel_measure import KernelMeasurement
+from bench.kernel.perturb_clip import PerturbClip
+from bench.kernel.spectral_norm import SpectralNorm
+from bench.timing.interleaved import Timing
 
 KERNELS = pytest.StashKey[list[KernelMeasurement]]()
-"""Where a session keeps what it measured."""
+"""Where a session keeps its measurements."""
 
-PERCENT_OF_COPY = 90.0
-"""Goal of perturb_clip alone, from this size on:"""
 LARGE = 256 << 20
+"""Bytes from which on ``perturb_clip`` has a goal."""
+PERCENT_OF_COPY = 90.0
+"""Goal of ``perturb_clip``, forward: at least this share of the copy's rate."""
 TIMES_FASTER = 10.0
-"""Goal of spectral norm: torch's parametrization over fastdat,"""
+"""Goal of ``spectral_norm``: at least this many times as fast as torch's parametrization."""
 TIMES_FLOOR = 2.0
-"""and fastdat over the time of moving ``Case.bytes`` at the copy's rate."""
+"""Goal of ``spectral_norm``: at most this many times the time of moving ``Case.bytes`` at the copy's rate."""
 
 
 def tables(measurements: Sequence[KernelMeasurement]) -> Iterator[str]:
-    """The lines of all cases."""
+    """The lines about all cases."""
     yield (
         f"{'provider':28}{'median us':>11}{'q20':>10}{'q80':>10}{'n':>4}{'graph us':>10}{'GB/s':>8}{'of copy':>9}"
         f"{'launches':>10}{'first call':>12}{'error':>9}"
@@ -54,7 +57,7 @@ def _row(provider: str, measurement: KernelMeasurement) -> str:
 
 
 def goals(measurement: KernelMeasurement) -> Iterator[str]:
-    """Each goal that a case has, and whether it was reached; none where fastdat was not timed."""
+    """A line for each goal of a case, reached or missed; no line where fastdat was not timed."""
     case = measurement.case
     of_attack = isinstance(case, PerturbClip) and case.what == "forward"
     if not of_attack and not isinstance(case, SpectralNorm):
@@ -74,7 +77,7 @@ def goals(measurement: KernelMeasurement) -> Iterator[str]:
 
 
 def _against_torch(measurement: KernelMeasurement) -> Iterator[str]:
-    """By one clock for both: as replayed graphs, and as called."""
+    """The goal against torch's parametrization, by each clock that both have: graphs, and calls."""
     torch_own, ours = measurement.results[PARAMETRIZATION], measurement.results[FASTDAT]
     clocks: dict[str, tuple[Timing | None, Timing | None]] = {
         "graphs": (torch_own.graph_timing, ours.graph_timing),

@@ -1,9 +1,9 @@
-"""What a run of pytest did, written down the moment it is known: a plugin that writes, and `read`.
+"""A pytest plugin that records each event of a run at once, and `read`, which reads the records.
 
-    FASTDAT_GPU_RECORDS=FILE python -m pytest -p bench.gpu_records ...
+    FASTDAT_GPU_RECORDS=FILE python -m pytest -p bench.gpu_check.records ...
 
-Whatever ends the run, what it had finished stays known; pytest's own reports are written at the very end. A line of
-FILE is one JSON object: the tests that were collected, or one phase of a test, a benchmark, a warning, an error.
+The records survive whatever ends the run, while pytest writes its own reports at the very end. Each line of FILE is one
+JSON object: the collected tests, one phase of a test, a benchmark, a warning, or an error.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import pytest
 
 VARIABLE = "FASTDAT_GPU_RECORDS"
 LONGEST = 400
-"""Characters of a message that are kept; the log has all of it."""
+"""Characters of a message that are kept; the log has the whole message."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get(VARIABLE)
-    # Of pytest-xdist's processes the first hears all the others.
+    # Under pytest-xdist the first process gets the reports of all the others.
     if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Writer(Path(path)))
 
 
 class Writer:
-    """The plugin."""
+    """The plugin: each method appends a record."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,9 +52,9 @@ class Writer:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         benchmark: Any = getattr(item, "funcargs", {}).get("benchmark")
-        if call.when == "call" and getattr(benchmark, "stats", None):  # false until a round is over
+        if call.when == "call" and getattr(benchmark, "stats", None):  # empty until the first round is over
             record = benchmark.stats.as_dict(include_data=True)
-            record.pop("params", None)  # objects of ours, which the names and extra_info describe
+            record.pop("params", None)  # Python objects; the names and extra_info describe them
             self._write(benchmark=record)
         return report
 
@@ -76,7 +76,7 @@ class Writer:
 
 
 def note(**record: Any) -> None:
-    """A record by a benchmark itself, where this plugin is at work: ``interim=...`` of what it knows before its end."""
+    """Append a record from inside a benchmark, if the plugin is active: ``interim=...`` is what it knows so far."""
     path = os.environ.get(VARIABLE)
     if path:
         _append(Path(path), record)
@@ -88,47 +88,47 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """What a report says at the place that failed, or why it was skipped."""
-    told = report.longrepr
-    if isinstance(told, tuple):  # file, line, reason of a skip
-        text = str(told[2]).removeprefix("Skipped: ")
+    """The message of a failure, or the reason of a skip."""
+    report_text = report.longrepr
+    if isinstance(report_text, tuple):  # file, line, reason of a skip
+        text = str(report_text[2]).removeprefix("Skipped: ")
     else:
-        crash = getattr(told, "reprcrash", None)
-        text = str(told if crash is None else crash.message)
+        crash = getattr(report_text, "reprcrash", None)
+        text = str(report_text if crash is None else crash.message)
     return text.strip()[:LONGEST]
 
 
 @dataclass
 class Records:
-    """What is known of a run that ended, however it did."""
+    """Everything known about a run, however it ended."""
 
     outcomes: dict[str, str] = field(default_factory=dict)
     """Test -> "passed", "failed", "error" or "skipped"."""
     seconds: dict[str, float] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
-    """Of tests that did not pass, and of errors outside of them."""
+    """Messages of tests that did not pass, and of errors outside of tests."""
     errors: list[str] = field(default_factory=list)
-    """Files that could not be collected; pytest itself."""
+    """Files that could not be collected, and "pytest" for an internal error."""
     not_reached: list[str] = field(default_factory=list)
-    """Collected, and neither passed, failed nor skipped."""
+    """Tests that were collected and have no outcome."""
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
-    """Where one did not come to its end, what it had noted: ``"interim": True``."""
+    """pytest-benchmark's records; of a benchmark that did not end, its last note with ``"interim": True``."""
     warnings: list[dict[str, Any]] = field(default_factory=list)
-    """Each once: category, message, where it came first, and how often."""
+    """Each different warning once: category, message, place of the first one, and count."""
 
     def counts(self) -> dict[str, int]:
-        of = list(self.outcomes.values())
-        failed = of.count("failed") + of.count("error") + len(self.errors)
+        outcomes = list(self.outcomes.values())
+        failed = outcomes.count("failed") + outcomes.count("error") + len(self.errors)
         return {
-            "passed": of.count("passed"),
+            "passed": outcomes.count("passed"),
             "failed": failed,
-            "skipped": of.count("skipped"),
+            "skipped": outcomes.count("skipped"),
             "not_reached": len(self.not_reached),
         }
 
 
 def read(path: Path) -> Records:
-    """What the plugin wrote to ``path``; nothing where it wrote nothing."""
+    """The records that the plugin wrote to ``path``; empty ones if there is no such file."""
     records, collected, warned = Records(), dict[str, None](), dict[tuple[str, str], dict[str, Any]]()
     interim: dict[Any, dict[str, Any]] = {}
     for record in _lines(path):
@@ -136,7 +136,7 @@ def read(path: Path) -> Records:
             case {"collected": ids}:
                 collected |= dict.fromkeys(ids)
             case {"test": name, "outcome": outcome}:
-                # A good teardown does not mend what failed before.
+                # A passed teardown does not hide an earlier failure of the test.
                 if records.outcomes.get(name) not in ("failed", "error"):
                     records.outcomes[name] = outcome
                     records.messages[name] = record["message"]
@@ -146,8 +146,8 @@ def read(path: Path) -> Records:
             case {"interim": benchmark}:
                 interim[_subject(benchmark)] = {**benchmark, "interim": True}
             case {"warning": category, "message": message, "where": where}:
-                of_kind = {"category": category, "message": message, "first": where, "count": 0}
-                warned.setdefault((category, message), of_kind)["count"] += 1
+                first = {"category": category, "message": message, "first": where, "count": 0}
+                warned.setdefault((category, message), first)["count"] += 1
             case {"error": name, "message": message}:
                 records.errors.append(name)
                 records.messages[name] = message
@@ -168,5 +168,5 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text().splitlines():
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:  # cut off by the end of the process
+        except json.JSONDecodeError:  # the end of the process cut it off
             return

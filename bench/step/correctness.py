@@ -1,4 +1,4 @@
-"""Whether a variant computes the right gradients. Only what passes is timed."""
+"""Checks that a variant computes the right gradients. Only a variant that passes is timed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from bench.workloads import Batch, LossOf, Step, Workload, gradient_step
+from bench.step.workloads import Batch, LossOf, Step, Workload, gradient_step
 from fastdat import reference
 
 SLACK = 1e-5
-"""Relative error that is never held against a variant."""
+"""Relative error that is always allowed."""
 
 
 def check(step: Step, batch: Batch) -> tuple[float, float]:
-    """The relative error of the variant's gradients, and the most it may be.
+    """The relative error of the variant's gradients, and its limit.
 
-    The truth is `fastdat.reference.dat_step` in float64 (in float32, without TF32, for a bf16 workload). The limit is
-    twice the error that the reference itself makes in the precision that is measured.
+    The error is against `fastdat.reference.dat_step` in float64 (in float32 without TF32 for a bf16 workload). The
+    limit is twice the error of that reference in the precision that is measured.
     """
     config, workload = step.variant.config, step.workload
 
@@ -35,7 +35,7 @@ def check(step: Step, batch: Batch) -> tuple[float, float]:
 
 
 def gradients(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> list[Tensor]:
-    """The gradients of one step from D's present state, which is put back afterwards."""
+    """The gradients of one step of D, in float64. D's state is restored afterwards."""
     state = copy.deepcopy(D.state_dict())
     gradient_step(loss_of, D, batch, workload)
     found = [torch.zeros_like(p) if p.grad is None else p.grad.detach().double() for p in D.parameters()]
@@ -45,7 +45,7 @@ def gradients(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -
 
 
 def true_gradients(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> list[Tensor]:
-    """The gradients of one step in a precision far above the workload's."""
+    """The gradients of one step in float64, or in float32 for a workload in bf16."""
     exact, dtype = (
         dataclasses.replace(workload, amp=None),
         torch.float64 if workload.amp is None else torch.float32,

@@ -1,8 +1,8 @@
-"""What a GPU is given, launch by launch, and a model of the time that it takes.
+"""A list of launches, and a model of the time that a GPU takes for them.
 
-The model: a launch moves its bytes and computes its FLOPs, the slower of the two counts, and each costs at least the
-time between two launches. A tensor read twice is moved twice, whatever the L2 cache holds; a convolution runs at the
-rate of a large one. So it tells where work grows or shrinks. It does not tell what a step takes.
+In the model the time of a launch is that of moving its bytes or of computing its FLOPs, whichever is longer, plus the
+gap between two launches. A tensor that is read twice is moved twice, whatever the L2 cache holds, and every convolution
+runs at the rate of a large one. So the model shows where work grows or shrinks; it does not predict the time of a step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ BYTES_PER_SECOND = 4.3e12
 FLOPS_PER_SECOND = 790e12
 """About 80% of an H200's dense bf16 rate, 989 TFLOP/s."""
 GAP_US = 1.5
-"""Between a launch and the next."""
+"""Time between a launch and the next."""
 LEAST_US = 2.5
-"""A launch of next to nothing, with its gap."""
+"""Time of a launch with almost no work, with its gap."""
 
 MODEL = {
     "bytes_per_second": BYTES_PER_SECOND,
@@ -33,9 +33,9 @@ COPY = re.compile(r"fused_(clone|permute|transpose|convolution|_)+\d+$")
 
 
 def kind_of_kernel(name: str) -> str:
-    """Kind of a Triton kernel that inductor wrote, which names it triton_KIND_fused_OPERATIONS_NUMBER.
+    """Kind of a Triton kernel of inductor, from its name triton_KIND_fused_OPERATIONS_NUMBER.
 
-    A layout copy is a pointwise one whose operations compute nothing.
+    A layout copy is a pointwise kernel whose operations compute nothing.
     """
     kind = KINDS.get(name.split("_")[1], "other of Triton")
     return "layout copy" if kind == "pointwise" and COPY.search(name) else kind
@@ -48,19 +48,19 @@ class Launch:
     kind: str
     name: str
     bytes: int
-    """Of the tensors that it reads and writes."""
+    """Bytes of the tensors that it reads and writes."""
     flops: int = 0
-    """Of convolutions and matrix products, by torch's formulas."""
+    """FLOPs of a convolution or matrix product, by torch's formulas; otherwise 0."""
 
     @property
     def us(self) -> float:
-        """By the model above."""
+        """Microseconds by the model above."""
         return max(LEAST_US, GAP_US + 1e6 * max(self.bytes / BYTES_PER_SECOND, self.flops / FLOPS_PER_SECOND))
 
 
 @dataclass
 class Total:
-    """Launches taken together."""
+    """Sums over several launches."""
 
     launches: int = 0
     bytes: int = 0
@@ -86,7 +86,7 @@ def total(launches: Iterable[Launch]) -> Total:
 
 
 def by_kind(launches: Iterable[Launch]) -> dict[str, Total]:
-    """Totals of each kind, the one of most time first."""
+    """Kind -> its total, the kind with the most time first."""
     kinds: dict[str, Total] = {}
     for launch in launches:
         kinds.setdefault(launch.kind, Total()).add(launch)
@@ -94,7 +94,7 @@ def by_kind(launches: Iterable[Launch]) -> dict[str, Total]:
 
 
 def table(launches: list[Launch]) -> Iterator[str]:
-    """Lines: kind, launches, MB, GFLOP, us by the model."""
+    """The lines of a table: kind, launches, MB, GFLOP, model us."""
     yield f"  {'kind':<40}{'launches':>9}{'MB':>10}{'GFLOP':>9}{'model us':>10}"
     for kind, of_kind in (*by_kind(launches).items(), ("all", total(launches))):
         yield (
@@ -104,7 +104,7 @@ def table(launches: list[Launch]) -> Iterator[str]:
 
 
 def listing(launches: Iterable[Launch]) -> Iterator[str]:
-    """A line a launch, in order."""
+    """One line for each launch, in order."""
     for launch in launches:
         yield (
             f"{launch.us:8.1f} us {launch.bytes / 1e6:9.2f} MB {launch.flops / 1e9:9.2f} GFLOP  "

@@ -1,6 +1,6 @@
-"""The Triton kernels in a step's code, each compiled in every configuration that inductor would try.
+"""Compiles the Triton kernels in a step's code, each in every configuration that inductor would try.
 
-``pretended_gpu.pretend()`` comes first.
+Call ``pretended_gpu.pretend()`` before importing this.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import torch
 from torch._inductor.codecache import _load_triton_kernel_from_source
 from torch._inductor.utils import fresh_cache
 
-from bench.pretended_gpu import ARCHITECTURE
+from bench.gpu_plan.pretended_gpu import ARCHITECTURE
 from fastdat.kernels.offline import Resources, resources_of
 
 KERNEL = re.compile(
     r"^(triton_\w+) = async_compile\.triton\('\w+', '''(.*?)''', device_str", re.MULTILINE | re.DOTALL
 )
-"""One in the code: name and source."""
+"""A kernel in the code: its name and source."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel in one configuration."""
+    """A kernel in one configuration, compiled or not."""
 
     kernel: str
     configuration: str
     resources: Resources | None
-    """None where it does not compile."""
+    """None if it does not compile."""
     problem: str = ""
 
     def __str__(self) -> str:
@@ -37,8 +37,8 @@ class Compiled:
 
 
 def compile_kernels(code: str) -> Iterator[Compiled]:
-    """All of ``GeneratedStep.code``, for the pretended device."""
-    # Inductor's own launcher loads what is compiled onto the device.
+    """Compile all kernels of ``GeneratedStep.code`` for the pretended device."""
+    # Inductor's static launcher is off, since it would load compiled kernels onto the device.
     with (
         fresh_cache(),
         torch._inductor.config.patch(use_static_triton_launcher=False, force_disable_caches=True),
@@ -48,14 +48,16 @@ def compile_kernels(code: str) -> Iterator[Compiled]:
             for config in tuner.configs:
                 try:
                     resources = resources_of(tuner._precompile_config(config).kernel, ARCHITECTURE)
-                except Exception as error:  # whatever the compiler raises: the others are wanted too
+                except (
+                    Exception
+                ) as error:  # any error of the compiler; the other kernels are compiled all the same
                     yield Compiled(name, str(config), None, f"{type(error).__name__}: {error}")
                 else:
                     yield Compiled(name, str(config), resources)
 
 
 def report(found: list[Compiled]) -> Iterator[str]:
-    """Lines: how many, and which do not compile or spill."""
+    """The lines of a report: counts, and the kernels that do not compile or that spill."""
     kernels = {compiled.kernel for compiled in found}
     yield f"  {len(kernels)} Triton kernels in {len(found)} configurations compiled for sm_{ARCHITECTURE}"
     for what, of_them in (("fail to compile", failed(found)), ("spill registers", spilling(found))):

@@ -1,6 +1,6 @@
-"""Times several variants of one step in turns, so that whatever else the machine does falls on all of them alike.
+"""Times several steps in turns, so that noise of the machine affects all of them alike.
 
-A round runs every variant once, in an order drawn anew. Ratios of two variants are meant to be read within one run.
+A round runs every step once, in a new random order. Compare two steps only within one run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a step took, one number a round."""
+    """Seconds that a step took, one number a round."""
 
     seconds: list[float]
 
@@ -41,20 +41,20 @@ class Timing:
 
 
 Clock = Callable[[Step, int], float]
-"""(step, repeats) -> seconds a step, the mean of ``repeats`` in a row."""
+"""Function (step, repeats) -> seconds a step: the mean over ``repeats`` calls in a row."""
 
 
 def interleave(
     steps: Mapping[str, Step], clock: Clock, *, rounds: int, repeats: int = 1, warmup: int = 2
 ) -> dict[str, Timing]:
-    """Time each step `rounds` times.
+    """Time each step ``rounds`` times.
 
     Args:
-        steps: name -> one step, which brings its own inputs.
-        clock: what reads the time; `as_called` for what a program waits.
-        rounds: timings a step.
-        repeats: steps that one timing spans; the timing is their mean.
-        warmup: untimed rounds before.
+        steps: name -> step, which has its own inputs.
+        clock: how a step is timed, for example `as_called`.
+        rounds: timings of each step.
+        repeats: calls in one timing, which is their mean.
+        warmup: rounds before the timed ones.
     """
     order = list(steps)
     shuffle = random.Random(0).shuffle
@@ -69,7 +69,7 @@ def interleave(
 
 
 def as_called(device: torch.device) -> Clock:
-    """The clock of steps that a program calls one after another: what is slower, the host or the device, decides."""
+    """The clock of a program that calls steps one after another: the slower of host and device decides."""
     return _events if device.type == "cuda" else _host
 
 
@@ -93,7 +93,7 @@ def _events(step: Step, repeats: int) -> float:
 
 
 class MatrixProduct:
-    """A square matrix product on random data, timed in turn with the steps: the ceiling on their rates."""
+    """A square matrix product of random data, timed in turns with the steps: the ceiling for their rates."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         size = 8192 if device.type == "cuda" else 2048
@@ -106,24 +106,24 @@ class MatrixProduct:
 
 
 class ReplayClock:
-    """A clock for pytest-benchmark that stands still except while a recorded timing is played.
+    """A clock for pytest-benchmark that moves only when a recorded timing is played.
 
-    This is how timings taken in turns become the rounds of one pytest-benchmark test each.
+    With it, timings that were taken in turns become the rounds of one pytest-benchmark test a step.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self._left: list[float] = []
-        self.__name__ = "interleaved"  # the name that the JSON gives the timer
+        self.__name__ = "interleaved"  # name of the timer in the JSON
 
     def __call__(self) -> float:
         return self.now
 
     def load(self, timing: Timing) -> int:
-        """Take the timings to play; returns how many there are."""
+        """Set the timings to play; returns their number."""
         self._left = timing.seconds[::-1]
         return len(self._left)
 
     def play(self) -> None:
-        """Advance by the next timing."""
+        """Move the clock by the next timing."""
         self.now += self._left.pop()

@@ -1,15 +1,15 @@
-"""The Python that inductor writes for a step: which kernels it launches, in which order, on which tensors.
+"""The Python code that inductor writes for a step: which kernels it launches, in which order, on which tensors.
 
-``pretended_gpu.pretend()`` comes first. The step is ``fastdat.dat_step`` itself, called with tensors that have a shape
-and no memory; it ends once the code is written.
+Call ``pretended_gpu.pretend()`` before importing this. ``fastdat.dat_step`` itself is called, with fake tensors, which
+have a shape and no memory; it is stopped once the code is written.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -21,7 +21,7 @@ from torch._inductor.virtualized import V
 from torch._subclasses import FakeTensorMode
 
 import fastdat
-from bench.workloads import Workload
+from bench.step.workloads import Workload
 from fastdat import DATConfig
 from fastdat.engine import step
 from fastdat.engine.inspection import Traits, inspect
@@ -30,42 +30,42 @@ from fastdat.nets import SNGANDiscriminator
 
 @dataclass(frozen=True)
 class GeneratedStep:
-    """What was written for one step."""
+    """The code for one step."""
 
     code: str
-    """A module with a function ``call``."""
+    """Source of a module with a function ``call``."""
     cudagraphs_refused: str | None
-    """Why inductor would not replay it as a CUDA graph; None where it would, or was not asked to."""
+    """Why inductor would not replay the step as a CUDA graph; None if it would, or was not asked to."""
 
 
 class _WrittenError(BaseException):
-    """Ends a compilation whose code is written; no handler of Exception may stop it."""
+    """Ends a compilation whose code is written. It is a BaseException, so that no ``except Exception`` catches it."""
 
 
 def generate(workload: Workload, config: DATConfig, mode: str) -> GeneratedStep:
-    """The step of SNGAN's D, whatever this process has compiled before.
+    """The code of a step with SNGAN's D; what this process has compiled before does not matter.
 
     Args:
-        workload: resolution, samples a side, autocast; its device is the pretended one.
-        config: the step.
-        mode: of torch.compile; "max-autotune" would time candidates on the device.
+        workload: resolution, samples a side and autocast, on the pretended device.
+        config: settings of the step.
+        mode: a mode of torch.compile, but not "max-autotune", which times candidates on the device.
     """
     traits = _traits(workload.resolution, config)
     D = SNGANDiscriminator(workload.resolution)
     D.to(memory_format=workload.memory_format)  # type: ignore[call-overload]  # missing from torch's annotations
     written: list[GeneratedStep] = []
 
-    def take(code: str) -> None:
+    def take_code(code: str) -> None:
         written.append(GeneratedStep(code, V.graph.disable_cudagraphs_reason))
         raise _WrittenError
 
     with (
         FakeTensorMode(),
-        _compiled_anew(),
-        patch.object(GraphLowering, "save_output_code", take),
-        patch.object(step, "inspect", lambda *args: traits),
+        _fresh_compilation(),
+        patch.object(GraphLowering, "save_output_code", take_code),
+        _inspection_replaced_by(lambda *args: traits),
     ):
-        _put_on(D, workload.device)
+        _move_to(D, workload.device)
         shape = (workload.batch, 3, workload.resolution, workload.resolution)
         xr, xf = (
             torch.empty(shape, device=workload.device).contiguous(memory_format=workload.memory_format)
@@ -80,21 +80,27 @@ def generate(workload: Workload, config: DATConfig, mode: str) -> GeneratedStep:
 
 
 def _traits(resolution: int, config: DATConfig) -> Traits:
-    """What ``dat_step`` finds out about such a D, by running a narrow one: a fake tensor has no numbers to look at."""
+    """The traits that ``dat_step`` finds when it inspects D. They come from a narrow D on the CPU, since the inspection
+    looks at numbers, which fake tensors do not have."""
     found: list[Traits] = []
 
-    def noting(*args: object) -> Traits:
+    def inspect_and_keep(*args: object) -> Traits:
         found.append(inspect(*args))  # type: ignore[arg-type]
         return found[-1]
 
     x = torch.zeros(2, 3, resolution, resolution)
-    with patch.object(step, "inspect", noting):
+    with _inspection_replaced_by(inspect_and_keep):
         fastdat.dat_step(SNGANDiscriminator(resolution, ndf=16), x, x, config, "hinge", compile=False)
     return found[0]
 
 
-def _put_on(D: nn.Module, device: torch.device) -> None:
-    """In place of ``D.to(device)``, which swaps tensors, and cannot swap those of a parametrization for fake ones."""
+def _inspection_replaced_by(function: Callable[..., Traits]) -> AbstractContextManager[object]:
+    """Within it, ``dat_step`` calls ``function`` in place of ``inspect``. This is the only patch of fastdat here."""
+    return patch.object(step, "inspect", function)
+
+
+def _move_to(D: nn.Module, device: torch.device) -> None:
+    """Replaces ``D.to(device)``, which cannot exchange the tensors of a parametrization for fake ones."""
 
     def fake(t: Tensor) -> Tensor:
         return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
@@ -109,16 +115,19 @@ def _put_on(D: nn.Module, device: torch.device) -> None:
 
 
 @contextmanager
-def _compiled_anew() -> Iterator[None]:
-    """Compilation that neither reads nor leaves what another one, perhaps of this process, has left."""
+def _fresh_compilation() -> Iterator[None]:
+    """Within it, a compilation uses no result of an earlier one and leaves none."""
     torch.compiler.reset()
     with (
         fresh_cache(),
-        # A compilation that is killed can leave half a file in a cache. One process: workers know of no pretence.
+        # No caches: a killed compilation can leave half a file there. One process: workers would not see the pretended
+        # device.
         torch._inductor.config.patch(force_disable_caches=True, compile_threads=1),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", "dynamo_pgo force disabled", UserWarning)  # as asked for
+        warnings.filterwarnings(
+            "ignore", "dynamo_pgo force disabled", UserWarning
+        )  # caches are off on purpose
         logger = logging.getLogger("torch._inductor.select_algorithm")
         logger.addFilter(_is_wanted)
         try:
@@ -128,5 +137,5 @@ def _compiled_anew() -> Iterator[None]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """False for a warning that the second-order step's matrix products could not be timed; none is."""
+    """False for the warning that matrix products of the second-order step could not be timed: none is timed here."""
     return "Constructing input/output tensor meta failed" not in record.getMessage()

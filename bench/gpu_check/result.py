@@ -1,4 +1,4 @@
-"""The result file of `gpu_check`: one JSON a GPU and day, to which each part adds what it found."""
+"""The result of gpu-check: one JSON for each GPU and day, to which every part adds its findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import environment
-from bench.gpu_records import Records
+from bench.gpu_check.records import Records
 from fastdat.util import provenance
 from fastdat.util.files import write_atomically
 
@@ -21,15 +21,15 @@ PYTEST_OK, PYTEST_FAILED, PYTEST_NOTHING_SELECTED = 0, 1, 5
 
 @dataclass
 class Outcome:
-    """How a part went."""
+    """How a part ended."""
 
     records: Records
     status: int
-    """Exit status of pytest; negative, where a signal ended it."""
+    """Exit status of pytest; negative if a signal ended it."""
     ended_by: str | None
-    """"limit" or "interrupt", where the part was stopped before its end."""
+    """"limit" or "interrupt" if the part was stopped early, else None."""
     started: float
-    """Seconds since 1970."""
+    """Start time in seconds since 1970."""
     seconds: float
     limit: float
 
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """One of "passed", "failed", and "stopped" where nothing failed before the part was."""
+        """One of "passed", "failed", and "stopped": nothing failed before the part was stopped."""
         counts = self.records.counts()
         if counts["failed"]:
             return "failed"
@@ -50,25 +50,25 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """Why it did not pass, or what it left out; empty where it did all."""
+        """Why the part did not pass, or what it left out; empty if everything ran."""
         records, counts = self.records, self.records.counts()
-        of_all = sum(counts.values())
-        told = []
+        total = sum(counts.values())
+        reasons = []
         if counts["failed"]:
-            told.append(f"{counts['failed']} of {of_all} failed")
+            reasons.append(f"{counts['failed']} of {total} failed")
         if self.ended_by is not None:
             how = f"stopped after {self.seconds:.0f} s" if self.ended_by == "limit" else "interrupted"
-            told.append(f"{how} with {counts['not_reached']} of {of_all} not reached")
-        elif self.status == PYTEST_NOTHING_SELECTED or (not of_all and not records.errors):
-            told.append("nothing was selected")
+            reasons.append(f"{how} with {counts['not_reached']} of {total} not reached")
+        elif self.status == PYTEST_NOTHING_SELECTED or (not total and not records.errors):
+            reasons.append("nothing was selected")
         elif self.status not in (PYTEST_OK, PYTEST_FAILED):
-            told.append(f"pytest ended with status {self.status}, {counts['not_reached']} not reached")
+            reasons.append(f"pytest ended with status {self.status}, {counts['not_reached']} not reached")
         if counts["skipped"]:
-            told.append(f"{counts['skipped']} of {of_all} skipped")
-        return ", ".join(told)
+            reasons.append(f"{counts['skipped']} of {total} skipped")
+        return ", ".join(reasons)
 
     def summary(self) -> dict[str, Any]:
-        """For the JSON; benchmarks lie beside it."""
+        """The part's entry in the JSON, without its benchmarks."""
         records = self.records
         bad = [name for name, outcome in records.outcomes.items() if outcome in ("failed", "error")]
         skipped = [name for name, outcome in records.outcomes.items() if outcome == "skipped"]
@@ -91,10 +91,10 @@ class Outcome:
 
 
 class Result:
-    """The file, and what is in it.
+    """The JSON file and its content.
 
     Args:
-        path: of the JSON; read where it exists, so that parts add up over several runs.
+        path: the JSON. If it exists it is read, so that parts of several runs add up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,25 +102,25 @@ class Result:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         named = os.environ.get("OUT")
         self._out = Path(named) if named else None
-        """A second folder for all that is written."""
+        """A second folder that gets a copy of everything."""
         if self._out is not None:
             self._out.mkdir(parents=True, exist_ok=True)
-        self._asked: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._content: dict[str, Any] = {"parts": {}, "benchmarks": []}
         if path.exists():
             try:
                 self._content |= json.loads(path.read_text())
             except json.JSONDecodeError as error:
-                sys.exit(f"gpu-check: {path} is no JSON ({error}); move it away and start again")
+                sys.exit(f"gpu-check: {path} is not valid JSON ({error}); move it away and start again")
 
     @classmethod
     def of_today(cls) -> Result:
-        """That of an earlier part, or a new one beside what `make bench` wrote."""
+        """Today's file of earlier parts, or a new one; a result of `make bench` is left alone."""
         return cls(next(path for path in environment.paths() if not path.exists() or _has_parts(path)))
 
     def add(self, name: str, outcome: Outcome) -> None:
-        """Put a part in the place of an earlier one of its name, and write the file."""
-        self._asked[name] = outcome
+        """Add a part, in place of an earlier one of the same name, and write the file."""
+        self._outcomes[name] = outcome
         commit = provenance.commit_info()
         self._content |= {"machine_info": provenance.machine_info(), "commit_info": commit}
         self._content["parts"][name] = {**outcome.summary(), "commit_info": commit}
@@ -128,25 +128,25 @@ class Result:
         mine = [{"part": name, **record} for record in outcome.records.benchmarks]
         self._content["benchmarks"] = [*others, *mine]
         text = json.dumps(self._content, indent=1) + "\n"
-        for place, name in ((Path.cwd(), "."), (Path(sys.prefix), "python"), (Path.home(), "~")):
-            text = text.replace(f"{place}/", f"{name}/")
-        for folder in self._folders():
-            write_atomically(folder / self.path.name, text.encode())
+        for folder, alias in ((Path.cwd(), "."), (Path(sys.prefix), "python"), (Path.home(), "~")):
+            text = text.replace(f"{folder}/", f"{alias}/")
+        for place in self._folders():
+            write_atomically(place / self.path.name, text.encode())
 
     def records_path(self, name: str) -> Path:
-        """Where a part's records lie while it runs: what is left of them should all else be killed."""
+        """The file for a part's records while it runs. It stays there if this process is killed, too."""
         return self._folders()[-1] / self.path.with_suffix(f".{name}.jsonl").name
 
     def logs(self) -> list[Path]:
-        """Where the output goes."""
+        """The files to which the output is appended."""
         return [folder / self.path.with_suffix(".log").name for folder in self._folders()]
 
     def _folders(self) -> list[Path]:
         return [self.path.parent, *([] if self._out is None else [self._out])]
 
     def describe(self, name: str) -> Iterator[str]:
-        """The lines that say how a part went."""
-        outcome = self._asked[name]
+        """The lines that say how a part ended."""
+        outcome = self._outcomes[name]
         reason = f": {outcome.reason}" if outcome.reason else ""
         counts = outcome.records.counts()
         yield f"{name} {outcome.verdict}{reason} ({counts['passed']} passed, {outcome.seconds:.0f} s)"
@@ -160,16 +160,16 @@ class Result:
             )
 
     def passed(self, wanted: Sequence[str]) -> bool:
-        return all(name in self._asked and self._asked[name].verdict == "passed" for name in wanted)
+        return all(name in self._outcomes and self._outcomes[name].verdict == "passed" for name in wanted)
 
     def verdict(self, wanted: Sequence[str]) -> str:
-        """One line on all parts that were asked for: what passed, what failed, what was not reached."""
+        """One line about the wanted parts: which passed, which failed, which were not reached."""
         groups: dict[str, list[str]] = {"passed": [], "failed": [], "not reached": []}
         for name in wanted:
-            if name not in self._asked:
+            if name not in self._outcomes:
                 groups["not reached"].append(name)
                 continue
-            outcome = self._asked[name]
+            outcome = self._outcomes[name]
             group = {"stopped": "not reached"}.get(outcome.verdict, outcome.verdict)
             groups[group].append(f"{name} ({outcome.reason})" if outcome.reason else name)
         return "; ".join(f"{group}: {', '.join(names) or 'nothing'}" for group, names in groups.items())

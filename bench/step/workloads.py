@@ -1,4 +1,4 @@
-"""What bench_dat_step measures: D, its batches, the variants of the step, and what each must compute."""
+"""What bench_dat_step measures: a discriminator, its batches, and the variants of the step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import fastdat
-from bench.eager_baselines import released_dat_loss, sngan_loss
+from bench.step.eager_baselines import released_dat_loss, sngan_loss
 from fastdat import DATConfig
 from fastdat.data import load_cifar10
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
@@ -29,13 +29,13 @@ DAT_SECOND_ORDER = DATConfig(second_order=True)
 
 @dataclass(frozen=True)
 class Workload:
-    """A discriminator and how it is fed."""
+    """A discriminator, its batches, and the precision."""
 
     batch: int
     """Samples a side."""
     device: torch.device
     amp: torch.dtype | None = None
-    """Autocast to this type; None is fp32."""
+    """Type of autocast; None is fp32 without autocast."""
     resolution: int = 32
 
     @property
@@ -55,7 +55,7 @@ class Workload:
         return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
 
     def discriminator(self) -> nn.Module:
-        """The same D at every call: SNGAN's at the paper's width, in train mode, spectral norm settled."""
+        """SNGAN's D at the paper's width, in train mode, after ten power iterations; the same at every call."""
         torch.manual_seed(0)
         D = SNGANDiscriminator(self.resolution).to(self.device)
         D.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # missing from torch's annotations
@@ -65,11 +65,11 @@ class Workload:
         return D
 
     def data(self, cifar10: Path | None) -> str:
-        """What the real images are: CIFAR-10 where its folder is given and its size fits, else noise."""
+        """Name of the real images: CIFAR-10 where its folder is given and its resolution fits, else noise."""
         return "uniform noise" if cifar10 is None or self.resolution != 32 else "cifar10 test"
 
     def batches(self, cifar10: Path | None) -> list[Batch]:
-        """Real and fake batches, different each: together larger than a GPU's L2 cache, so none is found there."""
+        """Batches of (real, fake), all different. On a GPU they are together larger than twice its L2 cache."""
         count = 4
         if self.cuda:
             l2 = torch.cuda.get_device_properties(self.device).L2_cache_size
@@ -87,22 +87,22 @@ class Variant:
 
     name: str
     loss: LossOf
-    """What is timed, with its backward pass."""
+    """What is timed, together with its backward pass."""
     eager: LossOf
-    """The same operations without the compiler, for counting FLOPs."""
+    """The same loss uncompiled, for counting FLOPs."""
     config: DATConfig
-    """What its gradient must be, by `fastdat.reference`."""
+    """Settings with which `fastdat.reference` computes the same gradient."""
     passes: int
-    """The least work that computes it, in forward passes of D (bench/README.md)."""
+    """The least work that computes it, in forward passes of D: the floor of bench/README.md."""
     image_gradient: bool = False
     """Whether the last backward pass has to reach the images."""
     compiled: bool = False
     mode: str = "default"
-    """Of torch.compile."""
+    """Mode of torch.compile."""
 
     @property
     def replays_itself(self) -> bool:
-        """Whether a call replays a CUDA graph, and so cannot become part of another."""
+        """Whether a call replays a CUDA graph, and so cannot be captured in another one."""
         return self.mode == "reduce-overhead"
 
 
@@ -122,29 +122,29 @@ VARIANTS = (
     _fastdat("fastdat DAT", DAT, passes=5),
     _fastdat("fastdat DAT second order", DAT_SECOND_ORDER, passes=7),
 )
-"""What is measured everywhere."""
+"""Variants that are measured on every device."""
 
 REPLAYED = (
     _fastdat("fastdat SNGAN", PLAIN, 3, "reduce-overhead"),
     _fastdat("fastdat DAT", DAT, 5, "reduce-overhead"),
     _fastdat("fastdat DAT second order", DAT_SECOND_ORDER, 7, "reduce-overhead"),
 )
-MOST_REPLAYED = 512
-"""Samples a side up to which these are measured on a GPU: beyond, the device is what is waited for."""
+MAX_REPLAYED_BATCH = 512
+"""Samples a side up to which the replayed variants are measured. For more, the host's time does not matter."""
 
 
 def variants_of(workload: Workload) -> tuple[Variant, ...]:
-    """What is measured on a workload, in the order in which it is compiled: the most wanted first."""
-    if torch.backends.cudnn.benchmark:  # a question of its own, see bench/README.md
+    """The variants that are measured on a workload, the most important first; they are compiled in this order."""
+    if torch.backends.cudnn.benchmark:  # a run of its own, see bench/README.md
         return VARIANTS[1:4]
-    if not workload.cuda or workload.batch > MOST_REPLAYED:
+    if not workload.cuda or workload.batch > MAX_REPLAYED_BATCH:
         return VARIANTS
     return *VARIANTS, *REPLAYED
 
 
 @dataclass
 class Step:
-    """A variant on a D of its own: zero_grad, loss, backward. The optimizer's step is not part of it."""
+    """A variant with its own copy of D: zero_grad, loss and backward, without the optimizer's step."""
 
     variant: Variant
     workload: Workload
@@ -156,7 +156,7 @@ class Step:
 
 
 def gradient_step(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> None:
-    """Fill D's .grad."""
+    """Compute the loss and fill the ``.grad`` of D's parameters."""
     D.zero_grad(set_to_none=True)
     with workload.autocast():
         loss = loss_of(D, *batch)
@@ -164,14 +164,14 @@ def gradient_step(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workloa
 
 
 def steps(workload: Workload, cifar10: Path | None) -> list[Step]:
-    """Every variant, on equal discriminators and the same batches in the same order."""
+    """A step for every variant, on equal discriminators and the same batches in the same order."""
     D, batches = workload.discriminator(), workload.batches(cifar10)
     variants = variants_of(workload)
     return [Step(variant, workload, copy.deepcopy(D), itertools.cycle(batches)) for variant in variants]
 
 
 def real_images(n: int, resolution: int, cifar10: Path | None) -> Tensor:
-    """n images (n, 3, H, W) in [-1, 1]: from the folder of CIFAR-10 or uniform noise, see `Workload.data`."""
+    """n images (n, 3, H, W) in [-1, 1], of CIFAR-10 or uniform noise: `Workload.data` says which."""
     if cifar10 is None or resolution != 32:
         return torch.rand(n, 3, resolution, resolution) * 2 - 1
     images = load_cifar10(cifar10, "test").images
@@ -180,7 +180,7 @@ def real_images(n: int, resolution: int, cifar10: Path | None) -> Tensor:
 
 @torch.no_grad()
 def fake_images(n: int, resolution: int, device: torch.device) -> Tensor:
-    """n images of an untrained generator."""
+    """n images (n, 3, H, W) by an untrained generator."""
     torch.manual_seed(1)
     G = SNGANGenerator(resolution).to(device)
     return torch.cat([G(torch.randn(len(part), G.nz, device=device)) for part in torch.arange(n).split(256)])

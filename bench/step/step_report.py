@@ -1,4 +1,4 @@
-"""The tables printed at the end of a benchmark run."""
+"""The table of a workload's steps that is printed at the end of a benchmark run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.interleaved import Timing
-from bench.measure import Measurement, Result
+from bench.step.step_measure import Measurement, Result
+from bench.timing.interleaved import Timing
 
 MEASUREMENTS = pytest.StashKey[list[Measurement]]()
-"""Where a session keeps what it measured."""
+"""Where a session keeps its measurements."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio of two variants' median times, on a GPU the device's, and the most it should be."""
+    """An upper limit for the ratio of two variants' median times; on a GPU, of the device's times."""
 
     numerator: str
     denominator: str
@@ -39,7 +39,7 @@ GOALS = (
 
 
 def tables(measurement: Measurement) -> Iterator[str]:
-    """The lines of one workload."""
+    """The lines about one workload."""
     workload = measurement.workload
     peak = measurement.peak_flops_per_second / 1e12
     forward = [f"{result.forward_flops / 1e9:.2f} GFLOP" for result in measurement.results.values()]
@@ -47,9 +47,9 @@ def tables(measurement: Measurement) -> Iterator[str]:
         f"{workload.name}: {measurement.data}; matrix product {peak:.3g} TFLOP/s; "
         f"D's forward pass F = {forward[0] if forward else 'unknown'}"
     )
-    apart = f"{'device ms':>11}{'host ms':>9}{'launches':>10}" if workload.cuda else ""
+    separate = f"{'device ms':>11}{'host ms':>9}{'launches':>10}" if workload.cuda else ""
     yield (
-        f"{'step':42}{'median ms':>10}{'q20':>9}{'q80':>9}{'n':>4}{apart}{'FLOPs':>8}{'floor':>8}{'of peak':>9}"
+        f"{'step':42}{'median ms':>10}{'q20':>9}{'q80':>9}{'n':>4}{separate}{'FLOPs':>8}{'floor':>8}{'of peak':>9}"
         f"{'memory':>10}{'compile':>9}{'error':>9}"
     )
     for name, result in measurement.results.items():
@@ -58,10 +58,10 @@ def tables(measurement: Measurement) -> Iterator[str]:
         yield f"{name:42} not measured: no time was left"
     for name, failure in measurement.failed.items():
         yield f"{name:42} failed: {failure}"
-    if measurement.not_apart is not None:
-        yield f"host and device were not timed by themselves: {measurement.not_apart}"
+    if measurement.not_separate is not None:
+        yield f"host and device were not timed separately: {measurement.not_separate}"
     if measurement.not_captured is not None:
-        yield f"no step was captured as a graph after one failed: {measurement.not_captured}"
+        yield f"no step was captured as a CUDA graph after this failure: {measurement.not_captured}"
     yield from _ratios(measurement)
 
 
@@ -75,14 +75,14 @@ def _row(name: str, result: Result, measurement: Measurement) -> str:
     compile_time = "-" if result.compile_seconds is None else f"{result.compile_seconds:.1f} s"
     return (
         f"{name:42}{facts['median_ms']:10.2f}{facts['q20_ms']:9.2f}{facts['q80_ms']:9.2f}{facts['n']:4}"
-        f"{_apart(result) if measurement.workload.cuda else ''}"
+        f"{_device_and_host(result) if measurement.workload.cuda else ''}"
         f"{result.flops_in_forwards:6.2f} F{facts['percent_of_floor']:7.0f}%{facts['percent_of_matmul_peak']:8.0f}%"
         f"{memory:>10}{compile_time:>9}{result.error:9.1g}"
     )
 
 
-def _apart(result: Result) -> str:
-    """Device, host and launches of a row on a GPU; an asterisk where the device was timed call by call."""
+def _device_and_host(result: Result) -> str:
+    """Device ms, host ms and launches on a GPU; an asterisk where the device was timed call by call."""
     device, host = (
         "-" if timing is None else f"{timing.median * 1e3:.2f}"
         for timing in (result.device_timing, result.host_timing)
@@ -93,7 +93,7 @@ def _apart(result: Result) -> str:
 
 
 def _ratios(measurement: Measurement) -> Iterator[str]:
-    """Each goal: by the device's time where there is one, and beside it by the time of calls."""
+    """A line for each goal: the ratio of device times on a GPU, and beside it the ratio of calls."""
     for goal in GOALS:
         pair = [measurement.results.get(name) for name in (goal.numerator, goal.denominator)]
         if any(result is None or result.timing is None for result in pair):

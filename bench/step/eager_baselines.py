@@ -1,7 +1,7 @@
-"""The step as GAN code has it today: plain eager PyTorch, one line after another.
+"""The baselines: the step as GAN code usually writes it, in plain eager PyTorch.
 
-D is called as its authors call it: in train mode, so that every call of a spectrally normalised D does a power
-iteration for each layer.
+D is called in train mode, as such code does, so that every call of a spectrally normalised D does a power iteration
+for each layer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def sngan_loss(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
 
 
 def released_dat_loss(D: nn.Module, xr: Tensor, xf: Tensor, eps: float = 1.0) -> Tensor:
-    """The DAT step in the manner of the released SNGAN code: six calls of D, an attack for each side.
+    """The DAT step as the released SNGAN code does it: six calls of D, with one attack a side.
 
-    Computes what `DATConfig.official()` stands for. The gradient of each attack is asked for the images only,
-    which is the cheapest way to write it: code that calls `.backward()` there pays for weight gradients as well.
+    It computes the loss of `DATConfig.official()`. Each attack computes the gradient for the images only, which is the
+    cheapest way to write it: code that calls `.backward()` there computes gradients of the weights as well.
     """
     with torch.no_grad():
         real_target = D(xr).mean()
@@ -40,7 +40,7 @@ def released_dat_loss(D: nn.Module, xr: Tensor, xf: Tensor, eps: float = 1.0) ->
 
 
 def attack(D: nn.Module, x: Tensor, target: Tensor, eps: float) -> Tensor:
-    """Move x so that the mean of D's logits comes nearer to the target."""
+    """Move x (N, C, H, W) so that the mean of D's logits comes closer to ``target``."""
     x = x.detach().requires_grad_()
     distance = torch.abs(D(x).mean() - target)
     (gradient,) = torch.autograd.grad(distance, x)
