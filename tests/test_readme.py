@@ -266,6 +266,34 @@ def test_numbers_of_the_benchmarks_page() -> None:
         assert f"| {arm} | {' / '.join(here)} | {' / '.join(modes('init-torch')[arm])} |" in text
 
 
+def plan_rows() -> list[str]:
+    """The table of bench/README.md on the plan for a GPU, without the names of the nets."""
+    groups = {
+        "convolutions": ("conv forward", "conv gradient of input", "conv gradient of weight")
+        + ("conv with a filter as large as the image",),
+        "inductor": ("pointwise", "reduction", "foreach", "layout copy", "other of Triton"),
+        "fastdat": ("fastdat",),
+        "libraries": ("matrix product", "other of torch"),
+    }
+    rows = []
+    for variants in results("gpu-plan.json")["plans"].values():
+        for variant, plan in variants.items():
+            kinds = plan["kinds"]
+            assert set(kinds) <= {kind for group in groups.values() for kind in group}
+            counts = [sum(kinds[k]["launches"] for k in group if k in kinds) for group in groups.values()]
+            us = sum(kinds[kind]["us"] for kind in groups["convolutions"] if kind in kinds)
+            cells = [variant, plan["launches"], *counts, f"{plan['bytes'] / 1e9:.2f}"]
+            cells += [f"{plan['flops'] / 1e9:.0f}", f"{plan['model_us']:.0f}", f"{us:.0f}"]
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows
+
+
+def test_table_of_the_plan_for_a_gpu() -> None:
+    lines = (REPOSITORY / "bench" / "README.md").read_text().splitlines()
+    rows = [re.sub(r"^\|[^|]*", "", line) for line in lines if re.match(r"\|( SNGAN-\d+)? \| .*\d \|$", line)]
+    assert rows == plan_rows()
+
+
 def test_nothing_is_claimed_of_a_gpu() -> None:
     """Once a GPU's result is committed, this sentence must go."""
     measured = [path.name for path in RESULTS.glob("*.json") if "nvidia" in path.name]
