@@ -269,8 +269,12 @@ def test_numbers_of_the_benchmarks_page() -> None:
 def plan_rows() -> list[str]:
     """The table of bench/README.md on the plan for a GPU, without the names of the nets."""
     groups = {
-        "convolutions": ("conv forward", "conv gradient of input", "conv gradient of weight")
-        + ("conv with a filter as large as the image",),
+        "convolutions": (
+            "conv forward",
+            "conv gradient of input",
+            "conv gradient of weight",
+            "conv with a filter as large as the image",
+        ),
         "inductor": ("pointwise", "reduction", "foreach", "layout copy", "other of Triton"),
         "fastdat": ("fastdat",),
         "libraries": ("matrix product", "other of torch"),
@@ -291,7 +295,7 @@ def plan_rows() -> list[str]:
 def test_table_of_the_plan_for_a_gpu() -> None:
     lines = (REPOSITORY / "bench" / "README.md").read_text().splitlines()
     rows = [re.sub(r"^\|[^|]*", "", line) for line in lines if re.match(r"\|( SNGAN-\d+)? \| .*\d \|$", line)]
-    assert rows == plan_rows()
+    assert rows == plan_rows(), "the table should be:\n" + "\n".join(plan_rows())
 
 
 def test_nothing_is_claimed_of_a_gpu() -> None:
