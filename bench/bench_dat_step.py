@@ -1,4 +1,4 @@
-"""One discriminator step of SNGAN-32: as GAN code has it today, and through fastdat."""
+"""One discriminator step of SNGAN-32: in plain eager PyTorch, and by fastdat."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import gpu_records
-from bench.interleaved import ReplayClock
-from bench.measure import Measurement, measure
-from bench.report import MEASUREMENTS
-from bench.workloads import Workload, variants_of
+from bench.gpu_check import records
+from bench.step.step_measure import Measurement, measure
+from bench.step.step_report import MEASUREMENTS
+from bench.step.workloads import Workload, variants_of
+from bench.timing.interleaved import ReplayClock
 
 if torch.cuda.is_available():
     WORKLOADS = [Workload(batch, torch.device("cuda"), torch.bfloat16) for batch in (64, 512, 2048)]
@@ -25,12 +25,12 @@ else:
 
 CLOCK = ReplayClock()
 
-# Before the first convolution: cuDNN keeps the algorithm that it chose for a shape, however it was chosen.
+# Set before the first convolution, since cuDNN keeps the algorithm that it has chosen for a shape.
 torch.backends.cudnn.benchmark = os.environ.get("FASTDAT_CUDNN_BENCHMARK") == "1"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test a workload and variant."""
+    """One test for each workload and variant."""
     pairs = [(workload, variant.name) for workload in WORKLOADS for variant in variants_of(workload)]
     ids = [f"{workload.name}-{variant}" for workload, variant in pairs]
     metafunc.parametrize(("measurement", "variant"), pairs, indirect=["measurement"], ids=ids, scope="module")
@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def measurement(request: pytest.FixtureRequest, cifar10_or_none: Path | None) -> Iterator[Measurement]:
-    """All variants of a workload, measured in turns, once."""
+    """All variants of a workload, measured once, in turns."""
     torch.manual_seed(0)
     rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
     seconds = float(os.environ.get("FASTDAT_BENCH_SECONDS", "inf"))
@@ -49,17 +49,17 @@ def measurement(request: pytest.FixtureRequest, cifar10_or_none: Path | None) ->
 
 
 def _note(measured: Measurement) -> None:
-    """Let gpu-check know what is timed so far, should the rest not be reached."""
+    """Record what is timed so far for gpu-check, in case the part is stopped before its end."""
     for name, result in measured.results.items():
         if result.timing is not None:
-            gpu_records.note(interim={"group": measured.workload.name, "extra_info": measured.summary(name)})
+            records.note(interim={"group": measured.workload.name, "extra_info": measured.summary(name)})
 
 
 @pytest.mark.benchmark(timer=CLOCK)
 def bench_step(benchmark: BenchmarkFixture, measurement: Measurement, variant: str) -> None:
-    """Report one variant's rounds, or fail where it did not compute the right gradients."""
+    """Report one variant's rounds; fail where its gradients are wrong."""
     if variant in measurement.left_out:
-        pytest.skip("FASTDAT_BENCH_SECONDS were over")
+        pytest.skip("the time of FASTDAT_BENCH_SECONDS was up")
     if variant in measurement.failed:
         pytest.fail(measurement.failed[variant])
     result = measurement.results[variant]

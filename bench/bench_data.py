@@ -1,8 +1,8 @@
-"""From a packed store to training batches: what feeds the nets, images a second.
+"""Training batches from a packed store, in images a second.
 
-The floor is memory traffic. An image of 64 x 64 is 12,288 bytes: read from the map, gathered into a batch (write,
-read), widened to float32 (write 49,152) and scaled in place (read and write 49,152), 0.18 MB in all: 50,000 images a
-second are 9.2 GB/s.
+Memory traffic sets the limit. An image of 64 x 64 has 12,288 bytes. It is read from the memory map, gathered into a
+batch (written and read), converted to float32 (49,152 bytes written) and scaled in place (49,152 bytes read and
+written): 0.18 MB in all. 50,000 images a second are 9.2 GB/s.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 16,384 images (200 MB: more than any cache holds), each of random pixels."""
+    """A store of 16,384 images of random pixels: 200 MB, more than the processor's caches hold."""
     source, dest = (tmp_path_factory.mktemp("stores") / name for name in ("noise", "store"))
     source.mkdir()
     images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("resident", [True, False], ids=["direct", "thread"])
 @pytest.mark.parametrize("batch", [64, 256])
 def bench_batches(benchmark: BenchmarkFixture, store: Path, batch: int, resident: bool) -> None:
-    """Batches in the order of training, one after the other."""
+    """Batches in the order of training."""
     sampler = TrainSampler(
         load_split("folder", store, "train", SIZE), batch, device=DEVICE, resident=resident
     )

@@ -1,4 +1,4 @@
-"""The kernels against the plain formula, against the same compiled, and against a copy of memory."""
+"""Each kernel beside its plain formula, the same formula compiled, and a copy of memory."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.convolution_cases import convolution_cases
-from bench.failures import told
-from bench.interleaved import ReplayClock
-from bench.kernel_measure import KernelMeasurement, count_all_launches, measure
-from bench.kernel_report import KERNELS
-from bench.kernel_workloads import FASTDAT, MOST_WANTED, Case, cases
+from bench.failures import one_line
+from bench.kernel.case import FASTDAT, Case
+from bench.kernel.kernel_measure import KernelMeasurement, count_all_launches, measure
+from bench.kernel.kernel_report import KERNELS
+from bench.kernel.selection import all_cases
+from bench.timing.interleaved import ReplayClock
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CASES = cases(DEVICE)
-if DEVICE.type == "cuda":
-    CASES[MOST_WANTED:MOST_WANTED] = convolution_cases(DEVICE)
+CASES = all_cases(DEVICE)
 ROUNDS, REPEATS = (20, 10) if DEVICE.type == "cuda" else (15, 3)
 CLOCK = ReplayClock()
 LAUNCH_SECONDS = 15
-"""For counting launches; the cases that come later have none."""
+"""Time for counting launches; the cases that are not reached get no count."""
 LAST_START = time.monotonic() + float(os.environ.get("FASTDAT_BENCH_SECONDS", "inf"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test a case and provider, in the order of the cases."""
+    """One test for each case and provider, in the order of the cases."""
     if "case" not in metafunc.fixturenames:
         return
     pairs = [(case, provider) for case in CASES for provider in case.provider_names()]
@@ -40,18 +38,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def measurement(request: pytest.FixtureRequest, case: Case) -> KernelMeasurement:
-    """All providers of a case, measured in turns, once."""
+    """All providers of a case, measured once, in turns."""
     measured, kernels = measure_once(case), request.config.stash[KERNELS]
     if not kernels or kernels[-1] is not measured:
         kernels.append(measured)
     return measured
 
 
-@functools.lru_cache(maxsize=1)  # the tests of a case come one after another
+@functools.lru_cache(maxsize=1)  # the tests of one case follow each other
 def measure_once(case: Case) -> KernelMeasurement:
-    """Measure a case, with nothing left of the one before."""
+    """Measure a case, after freeing the memory of the one before."""
     if time.monotonic() > LAST_START:
-        pytest.skip("FASTDAT_BENCH_SECONDS are over")
+        pytest.skip("the time of FASTDAT_BENCH_SECONDS is up")
     torch.compiler.reset()
     gc.collect()
     if DEVICE.type == "cuda":
@@ -63,7 +61,7 @@ def measure_once(case: Case) -> KernelMeasurement:
 
 @pytest.mark.benchmark(timer=CLOCK)
 def bench_kernel(benchmark: BenchmarkFixture, measurement: KernelMeasurement, provider: str) -> None:
-    """Report one provider's rounds; fail where fastdat's result is not right, skip where another's is not."""
+    """Report one provider's rounds; fail where fastdat's results are wrong, skip where another provider's are."""
     result = measurement.results[provider]
     if result.problem is not None and (result.absent or provider != FASTDAT):
         pytest.skip(f"{provider}: {result.problem}")
@@ -74,9 +72,9 @@ def bench_kernel(benchmark: BenchmarkFixture, measurement: KernelMeasurement, pr
 
 
 def bench_launches(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
-    """Count the launches of each provider; last, since the profiler that counts them may slow what follows."""
+    """Count the launches of each provider. This comes last, since the profiler may slow what follows."""
     if DEVICE.type != "cuda":
-        pytest.skip("launches are those on a GPU")
+        pytest.skip("launches are counted on a GPU only")
     benchmark.group = "launches"
 
     def count() -> None:
@@ -85,8 +83,8 @@ def bench_launches(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) 
             if time.monotonic() < last_start:
                 try:
                     found: object = count_all_launches(measurement)
-                except Exception as failure:  # those of the other cases are wanted all the same
-                    found = told(failure)
+                except Exception as failure:  # the other cases are counted all the same
+                    found = one_line(failure)
                 benchmark.extra_info[measurement.case.name] = found
 
     benchmark.pedantic(count, rounds=1)

@@ -1,4 +1,4 @@
-"""What the training loop costs beside its steps, and whether a long run stays as small as it began."""
+"""The cost of the training loop beside its steps, and the growth of the process during a long run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench.interleaved import ReplayClock, Timing, as_called, interleave
+from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat.data import ImageSet, load_cifar10
 from fastdat.training import Trainer, build_trainer, preset
 from fastdat.training.display import Lines
 
 CLOCK = ReplayClock()
 CUDA = torch.cuda.is_available()
-#: Steps a timing, of which the last one logs: as often as the default, so that the loop's share is the real one.
+#: Steps in a timing, of which the last one logs; on a GPU that is as often as by default.
 BLOCK = 50 if CUDA else 10
 ROUNDS = 10 if CUDA else 8
 GOAL = 1.03
-GROWTH_GOAL = 8.0  # MiB over 2,000 steps: the noise of a process's size
+GROWTH_GOAL = 8.0  # MiB between step 500 and 2,000, within the noise of a process's size
 
 
 def trainer_of(data: ImageSet, outdir: Path, **changes: Any) -> Trainer:
@@ -37,7 +37,7 @@ def trainer_of(data: ImageSet, outdir: Path, **changes: Any) -> Trainer:
 
 @pytest.fixture(scope="module")
 def images(cifar10_or_none: Path | None) -> ImageSet:
-    """Real CIFAR-10, or noise of its size."""
+    """Real CIFAR-10, or noise of the same shape."""
     if cifar10_or_none is not None:
         return load_cifar10(cifar10_or_none)
     noise = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
@@ -46,7 +46,7 @@ def images(cifar10_or_none: Path | None) -> ImageSet:
 
 @pytest.fixture(scope="module")
 def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
-    """Blocks of iterations by the trainer and of the bare steps, on the same nets, in turns."""
+    """Blocks of iterations by the trainer and of the bare steps, on the same nets, timed in turns."""
     width = {"precision": "bf16", "channels_last": True} if CUDA else {"ngf": 64, "ndf": 64, "batch_size": 16}
     rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
@@ -76,14 +76,17 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
 @pytest.mark.benchmark(timer=CLOCK, group=f"{BLOCK} training iterations")
 @pytest.mark.parametrize("kind", ["bare steps", "trainer"])
 def bench_loop(benchmark: BenchmarkFixture, timings: dict[str, Timing], kind: str) -> None:
-    """SNGAN-32 with DAT, one D and one G step an iteration; the trainer also draws, decays, measures and logs."""
+    """SNGAN-32 with DAT, one D and one G step an iteration.
+
+    The trainer also draws batches and noise, decays the learning rate, measures and logs.
+    """
     ratio = timings["trainer"].median / timings["bare steps"].median
     benchmark.extra_info.update(timings[kind].summary(), iterations=BLOCK, trainer_over_bare=ratio, goal=GOAL)
     benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(timings[kind]))
 
 
 def bench_memory(benchmark: BenchmarkFixture, images: ImageSet, tmp_path: Path) -> None:
-    """2,000 iterations of a tiny GAN: the process after 500 and after all."""
+    """Size of the process after 500 and after 2,000 iterations of a tiny GAN."""
     tiny = {"ngf": 4, "ndf": 4, "batch_size": 4, "n_dis": 1, "compile": False, "log_every": 50}
     trainer = trainer_of(images, tmp_path / "run", steps=2000, sample_every=250, checkpoint_every=250, **tiny)
     run_step, seen = trainer._step, dict[int, float]()
@@ -101,7 +104,7 @@ def bench_memory(benchmark: BenchmarkFixture, images: ImageSet, tmp_path: Path) 
 
 
 def _mebibytes() -> float:
-    """Of this process in memory; on a GPU, of its tensors there."""
+    """Memory of this process in MiB; on a GPU, of its tensors there."""
     if CUDA:
         return torch.cuda.memory_allocated() / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,4 +1,4 @@
-"""pytest-benchmark, told what a result of this project must say and must not."""
+"""Set-up of the benchmarks: an empty compile cache, what a result contains, and the tables at the end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bench import kernel_report, report
-from bench.kernel_report import KERNELS
-from bench.report import MEASUREMENTS
+from bench.kernel import kernel_report
+from bench.kernel.kernel_report import KERNELS
+from bench.step import step_report
+from bench.step.step_report import MEASUREMENTS
 from fastdat.util import provenance
 from tests.data_fixtures import cifar10_root  # noqa: F401  # a fixture
 from tests.environment import use_cache_folder
 
-_COMPILED = tempfile.TemporaryDirectory(
-    prefix="fastdat-bench-"
-)  # empty, so that compile times are those of a first run
+# An empty folder, so that compile times are those of a first run.
+_COMPILED = tempfile.TemporaryDirectory(prefix="fastdat-bench-")
 use_cache_folder(Path(_COMPILED.name))
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def cifar10_or_none(request: pytest.FixtureRequest) -> Path | None:
-    """The folder of real CIFAR-10, where the tests find it too."""
+    """The folder of real CIFAR-10 that the tests use, or None."""
     try:
         root: Path = request.getfixturevalue("cifar10_root")
     except pytest.skip.Exception:
@@ -58,14 +58,14 @@ def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     for benchmark in output_json["benchmarks"]:
-        benchmark.pop("params", None)  # objects of ours, which the names and extra_info describe
+        benchmark.pop("params", None)  # Python objects; the names and extra_info describe them
 
 
 @pytest.hookimpl(trylast=True)  # below the tables of pytest-benchmark
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for measurement in config.stash[MEASUREMENTS]:
         terminalreporter.write_sep("=", "one step of the discriminator")
-        for line in report.tables(measurement):
+        for line in step_report.tables(measurement):
             terminalreporter.write_line(line)
     kernels = config.stash[KERNELS]
     if kernels:

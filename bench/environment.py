@@ -1,4 +1,4 @@
-"""Where results of this machine go; `python -m bench.environment` prints it."""
+"""The file for a result of this machine; `python -m bench.environment` prints its path."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def results_path() -> Path:
 
 
 def paths() -> Iterator[Path]:
-    """`results_path()`, and then the same with -2, -3 ... in its name."""
+    """`results_path()`, then the same path with -2, -3, ... at the end of the name."""
     path = results_path()
     yield path
     yield from (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
 
 
 def unused_path() -> Path:
-    """The first of `paths()` that no earlier result of the day has."""
+    """The first of `paths()` that does not exist yet."""
     return next(path for path in paths() if not path.exists())
 
 

@@ -15,6 +15,6 @@ def test_cublas_is_deterministic_where_tests_ask_for_it() -> None:
 
 
 def test_set_up_comes_before_torch() -> None:
-    code = "import sys, tests.environment, bench.gpu_records; print('torch' in sys.modules)"
+    code = "import sys, tests.environment, bench.gpu_check.records; print('torch' in sys.modules)"
     outcome = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert outcome.stdout == "False\n", outcome.stderr

@@ -1,4 +1,4 @@
-"""What makes the source tree installable and runnable in place."""
+"""The source tree can be installed and run in place, and its lists agree with each other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Package -> version, of a constraints file."""
+    """Package -> pinned version of a constraints file."""
     text = (REPOSITORY / name).read_text()
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", text, re.MULTILINE))
 
@@ -46,7 +46,7 @@ def test_kernels_link_is_relative_and_resolves() -> None:
     assert link.resolve() == REPOSITORY / "kernels"
 
 
-def test_kernels_refuse_another_name() -> None:
+def test_kernels_cannot_be_imported_under_another_name() -> None:
     outcome = run("-c", "import kernels")
     assert outcome.returncode != 0
     assert "ImportError" in outcome.stderr
@@ -58,14 +58,14 @@ def test_kernels_import_under_their_own_name() -> None:
 
 
 def test_every_package_is_listed() -> None:
-    """The explicit list in pyproject.toml, held against the folders."""
+    """The explicit list in pyproject.toml agrees with the folders."""
     folders = {path.parent for path in (REPOSITORY / "fastdat").rglob("__init__.py")}
     names = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders} | {"fastdat.kernels"}
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == names
 
 
 def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
-    """With the kernels as fastdat.kernels and nowhere else, link or no link."""
+    """The kernels are in it as fastdat.kernels only, although a link shows them in a second place."""
     setuptools = pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"
     source.mkdir()
@@ -98,13 +98,13 @@ def test_constraints_pin_every_dependency() -> None:
     project = PYPROJECT["project"]
     wanted = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     names = {re.split(r"[<>=!; ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
-    names.discard("fastdat[lite]")  # an extra that takes in another
+    names.discard("fastdat[lite]")  # an extra that includes another one
     pinned = {name.lower().replace("_", "-") for name in pins("constraints.txt")}
     assert names <= pinned
 
 
-def test_compat_replaces_pins_that_exist() -> None:
-    """`make compat` drops these names from constraints.txt; each must be there to be dropped."""
+def test_compat_pins_replace_existing_pins() -> None:
+    """`make compat` replaces these lines of constraints.txt, so each must exist there."""
     compat = pins("constraints-compat.txt")
     assert {"torch", "torchvision", "triton"} <= set(compat)
     assert set(compat) <= set(pins("constraints.txt"))
@@ -112,22 +112,22 @@ def test_compat_replaces_pins_that_exist() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_gpu_check_without_a_gpu_says_so_and_fails() -> None:
+def test_gpu_check_fails_without_a_gpu() -> None:
     outcome = run("-m", "bench.gpu_check")
     assert outcome.returncode == 1
     assert "no GPU" in outcome.stderr
     assert outcome.stdout == ""
 
 
-def test_benchmarks_do_not_run_with_the_tests(tmp_path: Path) -> None:
+def test_benchmarks_are_skipped_unless_asked_for(tmp_path: Path) -> None:
     outcome = run("-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", CUDA_VISIBLE_DEVICES="")
     assert outcome.returncode == 0, outcome.stdout
     assert "skipped" in outcome.stdout
     assert "passed" not in outcome.stdout
 
 
-def test_results_name_no_host() -> None:
-    """What the JSON says of the machine holds neither its name nor a path."""
+def test_results_name_no_host_and_no_path() -> None:
+    """The JSON of a result contains no host name and no path."""
     from bench.environment import results_path
     from fastdat.util.provenance import commit_info, machine_info
 
@@ -135,3 +135,24 @@ def test_results_name_no_host() -> None:
     assert os.uname().nodename not in text
     assert str(Path.home()) not in text
     assert str(REPOSITORY) not in text
+
+
+def test_ci_workflow_runs_what_ci_run_runs() -> None:
+    """The same make targets, on every Python version of the classifiers."""
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
+    (command,) = (step["run"] for step in job["steps"] if "run" in step)
+    script = re.findall(r"^make (\S+)$", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE)
+    assert command.split() == ["make", *script]
+    classifiers = " ".join(PYPROJECT["project"]["classifiers"])
+    assert job["strategy"]["matrix"]["python"] == re.findall(r"Python :: (3\.\d+)", classifiers)
+
+
+def test_folders_of_the_suite_exist() -> None:
+    """`tests/run_suite.sh` runs some folders in a process of their own."""
+    script = (REPOSITORY / "tests" / "run_suite.sh").read_text()
+    beside = re.search(r"^BESIDE=\((.*)\)$", script, re.MULTILINE)
+    assert beside is not None
+    assert all((REPOSITORY / folder).is_dir() for folder in beside[1].split())
+    assert "tests/kernels" not in beside[1].split()
+    assert os.access(REPOSITORY / "tests" / "run_suite.sh", os.X_OK)

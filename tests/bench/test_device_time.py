@@ -1,4 +1,4 @@
-"""The clocks of bench/ for a GPU, read on one that is calculated: launches queue, and the host may run ahead."""
+"""The clocks for a GPU, on a simulated one: launches are queued, and the host may run ahead of the device."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import Any
 import pytest
 import torch
 
-from bench import device_time, measure
-from bench.device_time import CaptureError, captured, of_device, of_host
-from bench.interleaved import as_called
-from bench.measure import Measurement, Result
-from bench.workloads import REPLAYED, VARIANTS, Workload
+from bench.step import step_measure
+from bench.step.step_measure import Measurement, Result
+from bench.step.workloads import REPLAYED, VARIANTS, Workload
+from bench.timing import device_time
+from bench.timing.device_time import CaptureError, captured, of_device, of_host
+from bench.timing.interleaved import as_called
 
 MICRO = 1e-6
 WORKLOAD = Workload(64, torch.device("cuda"), torch.bfloat16)
 
 
 class Machine:
-    """A host and a GPU with a stream, in seconds."""
+    """A host and a GPU with one stream; times are in seconds."""
 
     def __init__(self) -> None:
         self.host = 0.0
         self.device = 0.0
-        """When the device will be done with all that it was given."""
+        """Time at which the device will have finished everything in its queue."""
         self.log: list[str] = []
         self.capturing: list[float] | None = None
         self.stream: Stream | None = None
-        """The current one."""
+        """The current stream."""
 
     def launch(self, seconds: float, host: float = 0.0) -> None:
         self.host += host
@@ -73,7 +74,7 @@ class Stream:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """In the place of torch.cuda."""
+    """A simulated machine in place of torch.cuda."""
     machine = Machine()
 
     class Graph:
@@ -116,30 +117,32 @@ def step_of(machine: Machine, launches: int, host: float, device: float) -> Call
 
 
 @pytest.mark.parametrize(("host", "device", "called"), [(10.0, 2.0, 1002.0), (1.0, 20.0, 2001.0)])
-def test_host_and_device_are_told_apart(machine: Machine, host: float, device: float, called: float) -> None:
-    """100 launches: called once, the slower of the two decides; the clocks give each by itself."""
+def test_host_and_device_are_timed_separately(
+    machine: Machine, host: float, device: float, called: float
+) -> None:
+    """100 launches: in a call the slower of host and device decides; the two clocks give each alone."""
     step = step_of(machine, 100, host, device)
     assert as_called(torch.device("cuda"))(step, 1) == pytest.approx(called * MICRO)
     assert of_host(step, 3) == pytest.approx(100 * host * MICRO)
     assert of_device(step, 3) == pytest.approx(100 * device * MICRO)
 
 
-def test_a_captured_step_is_the_device_s_alone(machine: Machine) -> None:
+def test_a_captured_step_takes_the_time_of_the_device_alone(machine: Machine) -> None:
     step = step_of(
         machine, 2000, host=50.0, device=2.0
-    )  # of 100 ms, for which the device is not kept waiting
+    )  # 100 ms of the host, longer than the device is kept busy
     assert of_device(step, 1) > 40_000 * MICRO
     replay = captured(step, 3)
     assert of_device(replay, 1) == pytest.approx(3 * 4000 * MICRO)
 
 
-def test_before_a_capture_what_is_dead_is_collected(machine: Machine) -> None:
+def test_garbage_is_collected_before_a_capture(machine: Machine) -> None:
     captured(step_of(machine, 1, 1.0, 1.0), 1)
     assert machine.log == ["collect", "capture thread_local"]
 
 
-def test_after_a_capture_that_failed_there_is_no_other(machine: Machine) -> None:
-    """The stream is the one before; allocator and generator are not known to be."""
+def test_no_step_is_captured_after_a_failed_capture(machine: Machine) -> None:
+    """The stream is restored, but the allocator and the random number generator may not be."""
 
     def step() -> None:
         if machine.capturing is not None:
@@ -158,7 +161,7 @@ def test_after_a_capture_that_failed_there_is_no_other(machine: Machine) -> None
 
 
 def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that replay graphs themselves, and large ones, are timed call by call; the others as graphs."""
+    """Steps that replay graphs themselves, and large ones, are timed call by call; the others are timed as graphs."""
     variants = {"plain": VARIANTS[3], "large": VARIANTS[4], "replayed": REPLAYED[1]}
     steps: dict[str, Any] = {}
     for name, variant in variants.items():
@@ -174,11 +177,11 @@ def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: p
         machine.log.append("count")
         return 10
 
-    monkeypatch.setattr(measure, "count_launches", count)
+    monkeypatch.setattr(step_measure, "count_launches", count)
     product: Any = step_of(machine, 1, 3.0, 500.0)
     product.flops = 10**9
     measured = Measurement(WORKLOAD, "noise", 1.0, results)
-    measure._apart(measured, steps, product, rounds=4, repeats=5)
+    step_measure._time_separately(measured, steps, product, rounds=4, repeats=5)
     assert measured.peak_flops_per_second == pytest.approx(1e9 / (500 * MICRO))
     assert measured.not_captured is None
     assert {name: result.device_clock for name, result in results.items()} == {
@@ -193,11 +196,11 @@ def test_launches_are_counted_after_all_timings(machine: Machine, monkeypatch: p
     assert machine.log == ["collect", "capture thread_local", *["count"] * 3]
 
 
-def test_steps_are_called_where_they_cannot_be_captured(
+def test_steps_that_cannot_be_captured_are_timed_call_by_call(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_time, "_FAILED", ["no graphs today"])
-    monkeypatch.setattr(measure, "count_launches", lambda step: None)
+    monkeypatch.setattr(step_measure, "count_launches", lambda step: None)
     step: Any = type(
         "Step", (), {"variant": VARIANTS[3], "__call__": staticmethod(step_of(machine, 10, 30.0, 2.0))}
     )()
@@ -207,7 +210,7 @@ def test_steps_are_called_where_they_cannot_be_captured(
         step_of(machine, 1, 3.0, 500.0),
     )
     product.flops = 1  # type: ignore[attr-defined]
-    measure._apart(measured, {"plain": step}, product, rounds=2, repeats=5)  # type: ignore[arg-type]
+    step_measure._time_separately(measured, {"plain": step}, product, rounds=2, repeats=5)  # type: ignore[arg-type]
     assert (result.device_clock, measured.not_captured) == ("calls", "no graphs today")
     assert result.device_timing is not None
     assert result.device_timing.median == pytest.approx(20 * MICRO)

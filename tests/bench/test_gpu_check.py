@@ -1,4 +1,4 @@
-"""`make gpu-check` on a GPU that is pretended: parts that end in every way, and what is then known of them."""
+"""`make gpu-check` without a GPU: parts that end in every way, and what the result says about them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench import environment, gpu_check, gpu_records
-from bench.gpu_check import Part
-from bench.gpu_result import Outcome, Result
+from bench import environment
+from bench.gpu_check import __main__ as gpu_check
+from bench.gpu_check import parts as gpu_parts
+from bench.gpu_check import process, records
+from bench.gpu_check.parts import Part
+from bench.gpu_check.result import Outcome, Result
 from fastdat.util import provenance
 from tests.environment import REPOSITORY
 
@@ -65,12 +68,12 @@ LIMITS = {"deaf": 8.0}
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A GPU by the name of "NVIDIA H300", whose result it returns; parts by the names of ``TESTS``."""
+    """Pretend a GPU named "NVIDIA H300", with parts by the names of ``TESTS``; returns the path of its result."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(environment, "device_name", lambda: "NVIDIA H300")
     monkeypatch.setattr(environment, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(provenance, "machine_info", lambda: {"device": "NVIDIA H300"})
-    monkeypatch.setattr(gpu_check, "GRACE", 1.5)
+    monkeypatch.setattr(process, "GRACE", 1.5)
     monkeypatch.delenv("OUT", raising=False)
     monkeypatch.chdir(REPOSITORY)
     parts = {}
@@ -78,7 +81,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         path = tmp_path / f"test_{name}.py"
         path.write_text("\n".join(line[8:] for line in text.splitlines()) + "\n")
         parts[name] = Part((str(path),), LIMITS.get(name, 60.0), workers=None if name == "benchmark" else 1)
-    monkeypatch.setattr(gpu_check, "parts", lambda: parts)
+    monkeypatch.setattr(gpu_check, "all_parts", lambda: parts)
     return environment.results_path()
 
 
@@ -87,7 +90,7 @@ def part(result: Path, name: str) -> Any:
 
 
 def test_parts_add_up(gpu: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are reported and fail nothing; a later run keeps the parts that it leaves out."""
+    """Warnings are reported and fail nothing; a later run keeps the parts that it does not repeat."""
     monkeypatch.setenv("OUT", str(gpu.parent.parent / "out"))
     assert gpu_check.main(["good"]) == 0
     assert (
@@ -119,8 +122,8 @@ def test_parts_add_up(gpu: Path, capfd: pytest.CaptureFixture[str], monkeypatch:
         assert "one is not two" in log.read_text()
 
 
-def test_limits_end_parts(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What was finished is known where pytest does not hear that it should end and is killed, and where it dies."""
+def test_a_part_ends_at_its_limit(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The finished tests are known if pytest ignores SIGINT and is killed, and if it dies."""
     start = time.monotonic()
     assert gpu_check.main(["deaf", "crash"]) == 1
     assert time.monotonic() - start < 30
@@ -138,7 +141,7 @@ def test_limits_end_parts(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_benchmarks_are_in_the_file(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One that raises is told of, and takes no other with it."""
+    """A benchmark that raises is reported, and the others are kept."""
     assert gpu_check.main(["benchmark"]) == 1
     found = json.loads(gpu.read_text())
     assert list(found["parts"]["benchmark"]["failures"].values()) == ["ZeroDivisionError: division by zero"]
@@ -147,16 +150,16 @@ def test_benchmarks_are_in_the_file(gpu: Path, capfd: pytest.CaptureFixture[str]
     assert record["extra_info"] == {"variant": "first"}
 
 
-def test_an_end_from_outside_ends_the_part_and_the_run(
+def test_sigterm_ends_the_part_and_the_run(
     gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGTERM, as a scheduler sends it, is SIGINT: the part is written down, and those after it are not begun."""
+    """SIGTERM, as a scheduler sends it, counts as SIGINT: the part is recorded, and later parts do not begin."""
     slow, began = tmp_path / "test_slow.py", tmp_path / "began"
     slow.write_text(
         f"import pathlib, time\ndef test_slow():\n    pathlib.Path({str(began)!r}).touch()\n    time.sleep(60)\n"
     )
     monkeypatch.setattr(
-        gpu_check, "parts", lambda: dict.fromkeys(["first", "second"], Part((str(slow),), 30.0))
+        gpu_check, "all_parts", lambda: dict.fromkeys(["first", "second"], Part((str(slow),), 30.0))
     )
 
     def end() -> None:
@@ -164,7 +167,7 @@ def test_an_end_from_outside_ends_the_part_and_the_run(
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # in case that nobody hears it
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # in case gpu-check does not handle it
     try:
         threading.Thread(target=end, daemon=True).start()
         assert gpu_check.main([]) == 1
@@ -177,10 +180,10 @@ def test_an_end_from_outside_ends_the_part_and_the_run(
     assert list(json.loads(gpu.read_text())["parts"]) == ["first"]
 
 
-def test_what_a_part_found_before_is_replaced(gpu: Path) -> None:
+def test_a_repeated_part_replaces_its_earlier_findings(gpu: Path) -> None:
     def outcome(name: str) -> Outcome:
-        records = gpu_records.Records(outcomes={name: "passed"}, benchmarks=[{"name": name}])
-        return Outcome(records, status=0, ended_by=None, started=0.0, seconds=1.0, limit=2.0)
+        found = records.Records(outcomes={name: "passed"}, benchmarks=[{"name": name}])
+        return Outcome(found, status=0, ended_by=None, started=0.0, seconds=1.0, limit=2.0)
 
     for name, found in (("a", "old"), ("b", "other"), ("a", "new")):
         Result(gpu).add(name, outcome(found))
@@ -193,37 +196,39 @@ def test_what_a_part_found_before_is_replaced(gpu: Path) -> None:
 def test_a_damaged_result_is_not_overwritten(gpu: Path) -> None:
     gpu.parent.mkdir(parents=True)
     gpu.write_text('{"parts": {')
-    with pytest.raises(SystemExit, match=r"is no JSON .*; move it away and start again"):
+    with pytest.raises(SystemExit, match=r"is not valid JSON .*; move it away and start again"):
         gpu_check.main(["good"])
     assert gpu.read_text() == '{"parts": {'
 
 
-def test_results_hold_no_place_of_this_machine(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_contain_no_path_of_this_machine(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/opt/venv")
     message = f"in {REPOSITORY}/tests/a.py and /opt/venv/lib/b.py and {Path.home()}/c"
-    records = gpu_records.Records(outcomes={"t": "failed"}, messages={"t": message})
-    Result(gpu).add("a", Outcome(records, status=1, ended_by=None, started=0.0, seconds=1.0, limit=2.0))
+    found = records.Records(outcomes={"t": "failed"}, messages={"t": message})
+    Result(gpu).add("a", Outcome(found, status=1, ended_by=None, started=0.0, seconds=1.0, limit=2.0))
     assert part(gpu, "a")["failures"] == {"t": "in ./tests/a.py and python/lib/b.py and ~/c"}
 
 
-def test_an_unknown_part_names_those_there_are(gpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_part_is_an_error_that_lists_the_parts(
+    gpu: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         gpu_check.main(["good", "step65"])
     assert end.value.code == 2
     assert "there is no part 'step65'; the parts are good, bad, benchmark" in capsys.readouterr().err
 
 
-def test_what_a_benchmark_noted_counts_where_it_did_not_end(
+def test_the_last_note_of_a_benchmark_counts_if_it_did_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "records"
-    gpu_records.note(interim={"group": "nowhere"})  # no run of gpu-check
-    monkeypatch.setenv(gpu_records.VARIABLE, str(path))
+    records.note(interim={"group": "nowhere"})  # ignored outside of gpu-check
+    monkeypatch.setenv(records.VARIABLE, str(path))
     for name, ms in (("a", 1.0), ("b", 2.0)):
-        gpu_records.note(interim={"group": "g", "extra_info": {"variant": name, "median_ms": ms}})
+        records.note(interim={"group": "g", "extra_info": {"variant": name, "median_ms": ms}})
     with path.open("a") as file:
         file.write('{"benchmark": {"group": "g", "extra_info": {"variant": "a", "median_ms": 1.5}}}\n')
-    assert gpu_records.read(path).benchmarks == [
+    assert records.read(path).benchmarks == [
         {"group": "g", "extra_info": {"variant": "a", "median_ms": 1.5}},
         {"group": "g", "extra_info": {"variant": "b", "median_ms": 2.0}, "interim": True},
     ]
@@ -238,24 +243,24 @@ def test_a_result_of_make_bench_is_left_alone(gpu: Path) -> None:
     assert Result.of_today().path == result.path
 
 
-def test_half_a_line_is_no_record(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "records"
     path.write_text(
         '{"collected": ["a", "b"]}\n{"test": "a", "outcome": "passed", "seconds": 1, "message": ""}\n{"te'
     )
-    records = gpu_records.read(path)
-    assert (records.outcomes, records.not_reached) == ({"a": "passed"}, ["b"])
-    assert gpu_records.read(tmp_path / "none").counts() == dict.fromkeys(
+    found = records.read(path)
+    assert (found.outcomes, found.not_reached) == ({"a": "passed"}, ["b"])
+    assert records.read(tmp_path / "none").counts() == dict.fromkeys(
         ("passed", "failed", "skipped", "not_reached"), 0
     )
 
 
-# --- the parts there are ------------------------------------------------------------------------------------------
+# --- the list of parts --------------------------------------------------------------------------------------------
 
 
-def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    parts = gpu_check.parts()
+    parts = gpu_parts.all_parts()
     assert list(parts) == ["smoke", "step64", "kernels", "tests", "cudnn", "step512", "step2048", "loop"]
     assert parts["cudnn"].environment == {"FASTDAT_CUDNN_BENCHMARK": "1"}
     assert all(part.limit <= 300 for part in parts.values())  # two of them fit into ten minutes
@@ -279,7 +284,7 @@ def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def is_smoke(function: Any) -> bool:
-    """Whether a test function, or one of its parameters, carries the mark."""
+    """Whether a test function, or one of its parameters, has the mark ``smoke``."""
     marks = getattr(function, "pytestmark", [])
     values = [value for mark in marks if mark.name == "parametrize" for value in mark.args[1]]
     return any(
@@ -287,12 +292,12 @@ def is_smoke(function: Any) -> bool:
     )
 
 
-def test_smoke_is_a_test_a_kernel_and_a_step_a_mode_and_order() -> None:
+def test_smoke_covers_each_kernel_and_each_mode_and_order_of_the_step() -> None:
     names = (
         "kernels.test_perturb_clip",
         "kernels.test_attack_coefficients",
         "kernels.test_spectral_norm",
-        "test_gpu",
+        "engine.test_gpu",
     )
     modules = {name: importlib.import_module(f"tests.{name}") for name in names}
     found = {
@@ -303,16 +308,16 @@ def test_smoke_is_a_test_a_kernel_and_a_step_a_mode_and_order() -> None:
         "kernels.test_perturb_clip": {"test_sizes", "test_gradients_match_the_plain_formula"},
         "kernels.test_attack_coefficients": {"test_targets_of_the_first_step"},
         "kernels.test_spectral_norm": {"test_as_accurate_as_the_plain_formula", "test_gradients"},
-        "test_gpu": {"test_as_exact_as_on_the_cpu"},
+        "engine.test_gpu": {"test_as_exact_as_on_the_cpu"},
     }
 
 
-def test_pytest_xdist_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_check.os, "cpu_count", lambda: 16)
-    there: Callable[..., Any] = lambda name: object()  # noqa: E731
+def test_pytest_xdist_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.os, "cpu_count", lambda: 16)
+    installed: Callable[..., Any] = lambda name: object()  # noqa: E731
     tests, benchmarks = Part((), 1.0, workers=12), Part((), 1.0)
-    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", there)
-    assert gpu_check._in_parallel(tests) == ["-p", "no:benchmark", "-n", "12"]
-    assert gpu_check._in_parallel(benchmarks) == []
-    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
-    assert gpu_check._in_parallel(tests) == ["-p", "no:benchmark"]
+    monkeypatch.setattr(process.importlib.util, "find_spec", installed)
+    assert process.parallel_options(tests) == ["-p", "no:benchmark", "-n", "12"]
+    assert process.parallel_options(benchmarks) == []
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    assert process.parallel_options(tests) == ["-p", "no:benchmark"]

@@ -1,4 +1,4 @@
-"""What a GPU would be given for a step: counted, modelled, and held to the committed file."""
+"""The plan for a GPU: counts, model and JSON, and today's code compared with the committed file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import generated_kernels, gpu_plan, pretended_gpu
-from bench.generated_kernels import Compiled
-from bench.launches import Launch, by_kind, kind_of_kernel, listing, table, total
-from bench.workloads import Workload
+from bench.gpu_plan import __main__ as gpu_plan
+from bench.gpu_plan import generated_kernels, plan, pretended_gpu
+from bench.gpu_plan.generated_kernels import Compiled
+from bench.gpu_plan.launches import Launch, by_kind, kind_of_kernel, listing, table, total
+from bench.step.workloads import Workload
 from fastdat.kernels.offline import Resources
 from tests.environment import REPOSITORY
 
@@ -28,7 +29,7 @@ LAUNCHES = [
 
 
 def committed() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((REPOSITORY / gpu_plan.COMMITTED).read_text())
+    found: dict[str, Any] = json.loads((REPOSITORY / plan.COMMITTED).read_text())
     return found
 
 
@@ -41,14 +42,14 @@ def changed(document: dict[str, Any], what: str, factor: float) -> dict[str, Any
 # --- pure parts ----------------------------------------------------------------------------------------------------
 
 
-def test_time_is_that_of_the_slower_of_bytes_and_flops() -> None:
-    """10 us of bytes; 100 us of FLOPs; next to nothing. Each has the gap to the next launch."""
+def test_time_of_a_launch_is_that_of_its_bytes_or_its_flops() -> None:
+    """10 us of bytes, 100 us of FLOPs, and almost no work; each with the gap to the next launch."""
     assert [launch.us for launch in LAUNCHES] == pytest.approx([11.5, 101.5, 2.5])
 
 
 def test_launches_are_grouped_by_kind() -> None:
     kinds = by_kind(LAUNCHES)
-    assert list(kinds) == ["conv forward", "pointwise"]  # the one of most time first
+    assert list(kinds) == ["conv forward", "pointwise"]  # the kind with the most time first
     assert kinds["pointwise"].summary() == {"launches": 2, "bytes": 43_000_016, "flops": 0, "us": 14.0}
     assert total(LAUNCHES).summary() == {
         "launches": 3,
@@ -74,7 +75,7 @@ def test_kinds_of_kernels(name: str, kind: str) -> None:
     assert kind_of_kernel(name) == kind
 
 
-def test_table_ends_with_the_sum() -> None:
+def test_table_ends_with_the_total() -> None:
     header, *rows, last = table(LAUNCHES)
     assert header.split() == ["kind", "launches", "MB", "GFLOP", "model", "us"]
     assert len(rows) == 2
@@ -82,66 +83,68 @@ def test_table_ends_with_the_sum() -> None:
     assert len(list(listing(LAUNCHES))) == 3
 
 
-def test_json_has_the_shape_of_the_committed_file() -> None:
+def test_json_has_the_keys_of_the_committed_file() -> None:
     workload = Workload(64, torch.device("cuda", 0), torch.bfloat16)
-    plan = gpu_plan.summary(workload, "default", LAUNCHES)
-    document = json.loads(json.dumps(gpu_plan.document({"SNGAN-32": {"DAT": plan}})))
+    summary = plan.summary(workload, "default", LAUNCHES)
+    document = json.loads(json.dumps(plan.document({"SNGAN-32": {"DAT": summary}})))
     before = committed()
     assert document.keys() == before.keys()
     assert document["versions"].keys() == before["versions"].keys()
     assert document["model"] == before["model"]
     plans = before["plans"]
-    assert plan.keys() == plans["SNGAN-32"]["DAT"].keys()
-    assert list(plans) == [name for name, _ in gpu_plan.NETS.values()]
+    assert summary.keys() == plans["SNGAN-32"]["DAT"].keys()
+    assert list(plans) == [name for name, _ in plan.NETS.values()]
     for variants in plans.values():
-        assert list(variants) == [name for name, _ in gpu_plan.VARIANTS.values()]
+        assert list(variants) == [name for name, _ in plan.VARIANTS.values()]
 
 
 def test_committed_file_adds_up() -> None:
     for variants in committed()["plans"].values():
-        for plan in variants.values():
+        for found in variants.values():
             for what in ("launches", "bytes", "flops"):
-                assert sum(kind[what] for kind in plan["kinds"].values()) == plan[what]
-            us = sum(kind["us"] for kind in plan["kinds"].values())
-            assert us == pytest.approx(plan["model_us"], abs=0.06 * (len(plan["kinds"]) + 1))
+                assert sum(kind[what] for kind in found["kinds"].values()) == found[what]
+            us = sum(kind["us"] for kind in found["kinds"].values())
+            assert us == pytest.approx(found["model_us"], abs=0.06 * (len(found["kinds"]) + 1))
 
 
 @pytest.mark.parametrize("what", ["launches", "model_us"])
-@pytest.mark.parametrize(("factor", "told"), [(1.03, "+3.0%"), (0.97, "-3.0%"), (1.01, None), (0.99, None)])
-def test_a_change_either_way_is_told(what: str, factor: float, told: str | None) -> None:
+@pytest.mark.parametrize(
+    ("factor", "reported"), [(1.03, "+3.0%"), (0.97, "-3.0%"), (1.01, None), (0.99, None)]
+)
+def test_increases_and_decreases_are_reported(what: str, factor: float, reported: str | None) -> None:
     before = committed()
-    differences = gpu_plan.differences(changed(before, what, factor), before)
-    if told is None:
+    differences = plan.differences(changed(before, what, factor), before)
+    if reported is None:
         assert differences == []
     else:
         [difference] = differences
         assert f"SNGAN-32, DAT: {what}" in difference
-        assert told in difference
+        assert reported in difference
 
 
-def test_what_was_not_planned_is_not_compared() -> None:
+def test_only_planned_variants_are_compared() -> None:
     before = committed()
     some = {"plans": {"SNGAN-32": {"DAT": before["plans"]["SNGAN-32"]["DAT"]}}}
-    assert gpu_plan.differences(some, before) == []
-    [difference] = gpu_plan.differences(before, some)[:1]
+    assert plan.differences(some, before) == []
+    [difference] = plan.differences(before, some)[:1]
     assert "not in the committed file" in difference
 
 
-# --- where there can be none ---------------------------------------------------------------------------------------
+# --- machines without a plan ----------------------------------------------------------------------------------------
 
 
-def test_build_without_cuda_is_refused(
+def test_build_without_cuda_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert gpu_plan.main([]) == 1
     out, error = capsys.readouterr()
     assert out == ""
-    assert f"error: torch {torch.__version__} is here, a build without CUDA" in error
+    assert f"error: torch {torch.__version__} is a build without CUDA" in error
     assert "make gpu-plan" in error
 
 
-def test_other_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_obstacles_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
@@ -160,7 +163,7 @@ def test_other_obstacles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pretended_gpu.obstacle() is None
 
 
-def test_bad_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for argv, says in (
         (["--nets", "sngan33"], "sngan33"),
         (["--mode", "max-autotune"], "max-autotune"),
@@ -172,7 +175,7 @@ def test_bad_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("compiles", [True, False])
-def test_status_tells_of_kernels_that_do_not_compile(
+def test_exit_status_is_1_where_a_kernel_does_not_compile(
     compiles: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(gpu_plan, "pretend", lambda: None)
@@ -180,7 +183,7 @@ def test_status_tells_of_kernels_that_do_not_compile(
     path = tmp_path / "results" / "plan.json"
     assert gpu_plan.main(["--nets", "sngan64", "--compile", "--json", str(path)]) == int(not compiles)
     plans = json.loads(path.read_text())["plans"]
-    assert {name: plan["of"] for name, plan in plans["SNGAN-64"].items()} == {
+    assert {name: found["of"] for name, found in plans["SNGAN-64"].items()} == {
         "SNGAN": "plain",
         "DAT": "dat",
         "DAT second order": "dat2",
@@ -208,15 +211,15 @@ def test_kernels_that_fail_or_spill_are_named() -> None:
 
 
 @pytest.mark.slow
-def test_gpus_work_is_that_of_the_committed_file(tmp_path: Path) -> None:
+def test_todays_code_gives_the_gpu_the_committed_work(tmp_path: Path) -> None:
     obstacle = pretended_gpu.obstacle()
     if obstacle is not None:
         pytest.skip(obstacle)
-    before, here = committed(), gpu_plan.plan_versions()
+    before, here = committed(), plan.plan_versions()
     for name in ("torch", "triton"):
         if here[name] != before["versions"][name]:
             pytest.skip(
-                f"{gpu_plan.COMMITTED} was made with {name} {before['versions'][name]}, and this is {here[name]}"
+                f"{plan.COMMITTED} was made with {name} {before['versions'][name]}, but {here[name]} is installed"
             )
     path = tmp_path / "plan.json"
     flags = ["--nets", "sngan32", "--variants", "plain", "dat", "dat2", "--json", str(path)]
@@ -230,6 +233,6 @@ def test_gpus_work_is_that_of_the_committed_file(tmp_path: Path) -> None:
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     found = json.loads(path.read_text())
     assert len(found["plans"]["SNGAN-32"]) == 3
-    differences = gpu_plan.differences(found, before)
-    advice = "A GPU would be given other work than before. If that is meant, run `make gpu-plan` and commit its file:"
+    differences = plan.differences(found, before)
+    advice = "The GPU's work has changed. If that is intended, run `make gpu-plan` and commit its file:"
     assert not differences, "\n".join([advice, *differences])

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import flop_registry
 
 import fastdat
-from bench.flops import CountFlops, of_forward
+from bench.step.flops import CountFlops, of_forward
 from fastdat import DATConfig, zero_flow
 from fastdat.nets import SNGANDiscriminator
 from tests.compare import assert_step_matches, gradients, relative_error

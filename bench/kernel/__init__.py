@@ -1,0 +1,1 @@
+"""The kernels: benchmark cases, their measurement and tables."""

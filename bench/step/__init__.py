@@ -1,0 +1,1 @@
+"""One step of the discriminator: variants, their correctness, FLOPs, speed and table."""

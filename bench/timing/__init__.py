@@ -1,0 +1,1 @@
+"""Clocks: timings in turns, and of host and device alone."""

@@ -1,0 +1,305 @@
+"""The documents: their Python runs, their links lead somewhere, their commands exist, their numbers are measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer.main
+from typer.testing import CliRunner
+
+import fastdat
+from fastdat import cli
+from tests.environment import REPOSITORY
+
+GUIDES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+"""What a user reads."""
+LINKED = [
+    *GUIDES,
+    *(REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY / "fastdat" / "data" / "docs").glob("*.md")),
+    *(REPOSITORY / folder / "README.md" for folder in ("kernels", "bench", "fastdat/engine")),
+]
+"""What is checked for links, commands and make targets."""
+RESULTS = REPOSITORY / "bench" / "results"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    """A test a page, of those that exist."""
+    return pytest.mark.parametrize("path", [path for path in paths if path.exists()], ids=name_of)
+
+
+# --- Python --------------------------------------------------------------------------------------------------------
+
+
+def python_blocks(path: Path) -> Iterator[str]:
+    """The Python blocks of a page; blank lines in front keep the line numbers of tracebacks."""
+    text = path.read_text()
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield "\n" * text.count("\n", 0, block.start(1)) + block[1]
+
+
+def run_blocks(path: Path) -> dict[str, Any]:
+    """Run the Python blocks of a page one after another in one namespace, and return it."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in python_blocks(path):
+        exec(compile(block, str(path), "exec"), names)
+    return names
+
+
+@each([path for path in GUIDES[1:] if "```python" in path.read_text()])
+def test_python_of_the_docs_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncompiled, since each compilation takes many seconds."""
+    compiled_step = fastdat.dat_step
+    monkeypatch.setattr(
+        fastdat, "dat_step", lambda *args, **kwargs: compiled_step(*args, **{**kwargs, "compile": False})
+    )
+    monkeypatch.chdir(tmp_path)
+    run_blocks(path)
+
+
+def test_python_of_the_readme_runs_and_explains_the_step() -> None:
+    """The loop runs as pasted, with one compilation; the explanation computes the loss and gradients of dat_step."""
+    names = run_blocks(GUIDES[0])
+    D, xr, xf = names["D"], names["xr"], names["xf"]
+    for scale in (1.0, 1000.0):  # the second one reaches the limits of delta and of the image
+        with torch.no_grad():
+            D[3].weight.mul_(scale)
+        explained = names["dat_loss"](D, xr, xf)
+        expected, info = fastdat.reference.dat_step(D, xr, xf, with_info=True)
+        gradients = [torch.autograd.grad(loss, list(D.parameters())) for loss in (explained, expected)]
+        torch.testing.assert_close(explained, expected)
+        torch.testing.assert_close(*gradients)
+    assert info.delta_rms_real > 0.1
+    assert info.clipped_real > 0.1
+
+
+# --- links ---------------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each(LINKED)
+def test_links_resolve(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if target.startswith(("https://", "http://")):
+            continue
+        place, _, anchor = target.partition("#")
+        found = path.parent / place if place else path
+        assert found.exists(), f"{name_of(path)} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(found), (
+            f"{name_of(path)} links to {target}, a heading not there"
+        )
+
+
+@each(GUIDES)
+def test_every_guide_is_linked_from_the_readme(path: Path) -> None:
+    assert path == GUIDES[0] or f"({name_of(path)})" in GUIDES[0].read_text()
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+def command_lines(path: Path) -> Iterator[list[str]]:
+    """The arguments of every `fastdat ...` command, in blocks and in running text."""
+    text = path.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^ {4}(fastdat [a-z].*)$", text, re.MULTILINE)
+    for line in [*lines, *re.findall(r"`(fastdat [a-z][^`]*)`", text)]:
+        if "..." not in line:
+            yield shlex.split(line, comments=True)[1:]
+
+
+@each(LINKED)
+def test_commands_parse(path: Path) -> None:
+    """Command, arguments and options exist; presets and settings of `fastdat train` do too."""
+    for arguments in command_lines(path):
+        command: Any = typer.main.get_command(cli.app)
+        rest = list(arguments)
+        while hasattr(command, "commands") and rest:
+            assert rest[0] in command.commands, f"{name_of(path)}: there is no command in {arguments}"
+            command = command.commands[rest.pop(0)]
+        if not rest:  # the name of a command alone
+            continue
+        command.make_context(command.name, list(rest))
+        if command.name == "train":
+            outcome = CliRunner().invoke(cli.app, [*arguments, "--dry-run"])
+            assert outcome.exit_code == 0, f"{name_of(path)}: {arguments}: {outcome.output}"
+
+
+@each(LINKED)
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):(?!=)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    text = path.read_text()
+    named = re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)", text, re.MULTILINE)
+    assert set(named) <= targets
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def results(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text: not those of links, nor of names such as SNGAN-32."""
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.findall(r"(?<![\w-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)
+
+
+def claims() -> list[str]:
+    """The bullets of the README's section on what is measured, each in one line."""
+    section = GUIDES[0].read_text().split("## Measured so far\n")[1].split("\n## ")[0]
+    bullets = section.split("\n\nNothing has been measured on a GPU yet.")[0]
+    return [" ".join(bullet.split()) for bullet in bullets.strip().removeprefix("- ").split("\n- ")]
+
+
+def modes(name: str) -> dict[str, tuple[str, str]]:
+    """Arm -> modes found in the balanced and in the imbalanced mixture, at the end."""
+    arms = results(f"fig3/{name}.json")["arms"]
+    last = {arm: found["measurements"][-1] for arm, found in arms.items()}
+    return {
+        arm: (f"{m['balanced']['modes']['mean']:.1f}", f"{m['imbalanced']['modes']['mean']:.1f}")
+        for arm, m in last.items()
+    }
+
+
+def steps() -> dict[str, dict[str, Any]]:
+    """Variant of the step -> its measurements."""
+    found = results("amd-epyc-2-cores-2026-11-22.json")["benchmarks"]
+    records = (benchmark["extra_info"] for benchmark in found)
+    return {record["variant"]: record for record in records if "workload" in record}
+
+
+def step_rows() -> list[str]:
+    """The table of steps, as its numbers must be."""
+    titles = {
+        "eager released DAT": "released-style DAT, eager PyTorch",
+        "eager SNGAN": "SNGAN without attack, eager PyTorch",
+        "fastdat SNGAN": "fastdat, no attack",
+        "fastdat DAT": "**fastdat DAT**",
+        "fastdat DAT second order": "fastdat DAT, second order",
+    }
+    return [
+        f"| {titles[name]} | {s['median_ms']:.0f} ({s['q20_ms']:.0f} to {s['q80_ms']:.0f}) "
+        f"| {s['flops_in_forwards']:.2f} | {s['percent_of_floor']:.0f}% |"
+        for name, s in steps().items()
+    ]
+
+
+def ratio(one: str, other: str, what: str = "median_ms") -> str:
+    return f"{steps()[one][what] / steps()[other][what]:.2f}"
+
+
+def loop() -> dict[str, Any]:
+    """Benchmark of data and loop -> what it noted."""
+    return {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-24.json")["benchmarks"]}
+
+
+def test_claim_about_modes() -> None:
+    config = results("fig3/fig3.json")["config"]
+    assert (config["iterations"], config["seeds"], config["init"]) == (10_000, 6, "kaiming")
+    other = results("fig3/init-torch.json")["config"]
+    assert (other["iterations"], other["seeds"], other["init"]) == (10_000, 6, "torch")
+    plain, dat, second = modes("fig3").values()
+    expected = ["10,000", plain[0], "9", plain[1], *dat, *second, "6"]
+    expected += [number for pair in modes("init-torch").values() for number in pair]
+    assert numbers(claims()[0]) == expected
+
+
+def test_claim_about_the_step() -> None:
+    error = steps()["fastdat DAT"]["gradient_error"]
+    assert numbers(claims()[1]) == [ratio("fastdat DAT", "eager released DAT"), "2", f"{error:.1e}"]
+    machine = results("amd-epyc-2-cores-2026-11-22.json")["machine_info"]
+    assert machine["device"] == "AMD EPYC, 2 cores"
+
+
+def test_claim_about_the_loop() -> None:
+    assert numbers(claims()[2]) == [f"{loop()['bench_loop[trainer]']['trainer_over_bare']:.3f}", "2"]
+    assert len(claims()) == 3
+
+
+@each([GUIDES[0], REPOSITORY / "docs" / "benchmarks.md"])
+def test_table_of_steps(path: Path) -> None:
+    rows = [line for line in path.read_text().splitlines() if re.match(r"\| .* \| \d+ \(\d", line)]
+    assert rows == step_rows()
+
+
+def test_numbers_of_the_benchmarks_page() -> None:
+    text = " ".join((REPOSITORY / "docs" / "benchmarks.md").read_text().split())
+    dat, plain, second = "fastdat DAT", "fastdat SNGAN", "fastdat DAT second order"
+    flops = "flops_in_forwards"
+    peaks = [f"{steps()[name]['percent_of_matmul_peak']:.0f}%" for name in (dat, plain)]
+    for sentence in (
+        f"takes {ratio(dat, 'eager released DAT')} of the time of the released-style step, and "
+        f"{ratio(dat, plain)} times",
+        f"second order takes {ratio(second, plain)} times",
+        f"two ratios are {ratio(dat, plain, flops)} and {ratio(second, plain, flops)}.",
+        f"ran at {peaks[0]} of the rate of a large matrix product, the step without attack at {peaks[1]}.",
+    ):
+        assert sentence in text
+    seconds = [s["compile_s"] for s in steps().values() if s["compile_s"] is not None]
+    assert 20 <= min(seconds) <= max(seconds) <= 30
+    rows = [
+        *(loop()[f"bench_batches[{kind}]"]["images_per_second"] for kind in ("64-direct", "256-direct")),
+        *(loop()[f"bench_batches[{kind}]"]["images_per_second"] for kind in ("64-thread", "256-thread")),
+    ]
+    growth = loop()["bench_memory"]["growth_mebibytes"]
+    over = loop()["bench_loop[trainer]"]["trainer_over_bare"]
+    for value in (*(f"{rate:,}" for rate in rows), f"{over:.3f}", f"{growth:.2f} MiB"):
+        assert f"| {value} |" in text
+    for arm, here in modes("fig3").items():
+        assert f"| {arm} | {' / '.join(here)} | {' / '.join(modes('init-torch')[arm])} |" in text
+
+
+def plan_rows() -> list[str]:
+    """The table of bench/README.md on the plan for a GPU, without the names of the nets."""
+    groups = {
+        "convolutions": (
+            "conv forward",
+            "conv gradient of input",
+            "conv gradient of weight",
+            "conv with a filter as large as the image",
+        ),
+        "inductor": ("pointwise", "reduction", "foreach", "layout copy", "other of Triton"),
+        "fastdat": ("fastdat",),
+        "libraries": ("matrix product", "other of torch"),
+    }
+    rows = []
+    for variants in results("gpu-plan.json")["plans"].values():
+        for variant, plan in variants.items():
+            kinds = plan["kinds"]
+            assert set(kinds) <= {kind for group in groups.values() for kind in group}
+            counts = [sum(kinds[k]["launches"] for k in group if k in kinds) for group in groups.values()]
+            us = sum(kinds[kind]["us"] for kind in groups["convolutions"] if kind in kinds)
+            cells = [variant, plan["launches"], *counts, f"{plan['bytes'] / 1e9:.2f}"]
+            cells += [f"{plan['flops'] / 1e9:.0f}", f"{plan['model_us']:.0f}", f"{us:.0f}"]
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows
+
+
+def test_table_of_the_plan_for_a_gpu() -> None:
+    lines = (REPOSITORY / "bench" / "README.md").read_text().splitlines()
+    rows = [re.sub(r"^\|[^|]*", "", line) for line in lines if re.match(r"\|( SNGAN-\d+)? \| .*\d \|$", line)]
+    assert rows == plan_rows(), "the table should be:\n" + "\n".join(plan_rows())
+
+
+def test_nothing_is_claimed_of_a_gpu() -> None:
+    """Once a GPU's result is committed, this sentence must go."""
+    measured = [path.name for path in RESULTS.glob("*.json") if "nvidia" in path.name]
+    for page in (GUIDES[0], REPOSITORY / "docs" / "benchmarks.md"):
+        assert ("Nothing has been measured on a GPU yet" in page.read_text()) == (not measured)
