@@ -23,7 +23,7 @@ from torch._subclasses import FakeTensorMode
 import fastdat
 from bench.step.workloads import Workload
 from fastdat import DATConfig
-from fastdat.engine import step
+from fastdat.engine import compile
 from fastdat.engine.inspection import Traits, inspect
 from fastdat.nets import SNGANDiscriminator
 
@@ -96,7 +96,7 @@ def _traits(resolution: int, config: DATConfig) -> Traits:
 
 def _inspection_replaced_by(function: Callable[..., Traits]) -> AbstractContextManager[object]:
     """Within it, ``dat_step`` calls ``function`` in place of ``inspect``. This is the only patch of fastdat here."""
-    return patch.object(step, "inspect", function)
+    return patch.object(compile, "inspect", function)
 
 
 def _move_to(D: nn.Module, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.kernel.case import Case, Provider
 from fastdat.kernels import formulas
+from fastdat.kernels.logit_functions import IDENTITY
 
 
 @dataclass(frozen=True)
@@ -53,4 +54,4 @@ class AttackCoefficients(Case):
 
     def _call(self, function: Callable[..., Any], inputs: tuple[Tensor, Tensor]) -> list[Tensor]:
         """Coefficients, signs and targets."""
-        return list(function(*inputs, None, "identity", "identity", "batch", 1.0))
+        return list(function(*inputs, None, (IDENTITY, IDENTITY), "batch", 1.0))

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from bench.kernel.case import Case, Provider, Shape, short_name
 from fastdat.kernels import formulas
+from fastdat.kernels.formulas import Limits
 
 DELTA_CLIP, BOUNDS = 1.0, (-1.0, 1.0)
+LIMITS = Limits(DELTA_CLIP, BOUNDS)
 MARGIN = 1e-5
 """Distance that every element keeps from each limit, so that rounding never decides on which side it lies."""
 
@@ -119,7 +121,7 @@ class PerturbClip(Case):
     def _call(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         """x_hat, then its statistics or, backward, the gradients of x, grad and the coefficient."""
         x, grad, coefficient, *upstream = inputs
-        found = function(x, grad, coefficient, DELTA_CLIP, BOUNDS)  # the signature is used here only
+        found = function(x, grad, coefficient, LIMITS)  # the signature is used here only
         if self.what == "stats":
             return list(found)
         if self.what == "forward":
