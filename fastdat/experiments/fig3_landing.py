@@ -112,7 +112,7 @@ def draw_landing(record: Mapping[str, Any], picture: Image) -> Figure:
         _draw_curves(figure, top, mixture, found, iterations)
     caption = (
         f"Points: seed 0 after {iterations:,} iterations. Quality: share of points inside a circle "
-        f"({NEAR:g} standard deviations). Curves: mean ± standard deviation of {seeds} seeds."
+        f"({NEAR:g} standard deviations). Curves: mean ± standard deviation of {seeds} seed{'s' * (seeds > 1)}."
     )
     _write(figure, _PANEL_LEFTS[0], _CAPTION_Y, caption, size=_SMALL, ha="left")
     return figure
