@@ -80,9 +80,11 @@ def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     folders = [*(REPOSITORY / "fastdat").rglob("*.py"), *(REPOSITORY / "fastdat" / "kernels").rglob("*.py")]
     modules = {str(path.relative_to(REPOSITORY)) for path in folders}
-    pages = {
-        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "fastdat" / "data" / "docs").glob("*.md")
-    }
+    others = [
+        *(REPOSITORY / "fastdat" / "data" / "docs").glob("*.md"),
+        *(REPOSITORY / "fastdat" / "report" / "templates").iterdir(),
+    ]
+    pages = {str(path.relative_to(REPOSITORY)) for path in others}
     assert sorted(names) == sorted(modules | pages | {"fastdat/py.typed"})
 
 

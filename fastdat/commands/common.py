@@ -46,7 +46,9 @@ def user_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in (
             "PIL",
+            "jinja2",
             "lmdb",
+            "markupsafe",
             "matplotlib",
             "rich",
             "tensorboard",

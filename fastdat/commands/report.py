@@ -1,4 +1,4 @@
-"""``fastdat report``: a page about runs."""
+"""``fastdat report RUN...``: an HTML page about training runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastdat.commands.common import user_errors
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, as `fastdat train` makes them.")
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders that `fastdat train` has made.")
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:

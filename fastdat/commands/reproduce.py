@@ -1,4 +1,4 @@
-"""``fastdat reproduce``: the paper's experiments."""
+"""``fastdat reproduce NAME``: the paper's experiments, one command each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,23 @@ def run_fig3(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
     init: Annotated[str, typer.Option(help="Initial weights: kaiming or torch.")] = "kaiming",
+    landing: Annotated[
+        bool,
+        typer.Option(
+            "--landing", help="Train nothing: draw landing.png from fig3.json and fig3.png in the folder."
+        ),
+    ] = False,
 ) -> None:
-    """Nine Gaussians without attack, with DAT and with second-order DAT: Fig. 3, and a table of modes found."""
+    """Fig. 3: nine Gaussians without attack, with DAT and with second-order DAT, and a table of modes found."""
     with user_errors():
+        if landing:
+            from fastdat.experiments.fig3_landing import write_landing
+
+            if full or iterations is not None:
+                raise typer.BadParameter("leave --iterations and --full out", param_hint="--landing")
+            typer.echo(write_landing(outdir))
+            return
+
         from fastdat.experiments import fig3
 
         if full and iterations is not None:

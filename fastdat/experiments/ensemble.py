@@ -1,17 +1,23 @@
-"""Many small GANs trained at once: parameters stacked along a first axis, the pure DAT step mapped over it.
+"""Many small GANs trained at once: their parameters are stacked, and the pure DAT step is mapped over the stack.
 
-A two-dimensional GAN alone spends most of its time in Python and in dispatch; as one vmapped graph, many pay that
-once. Adam, being elementwise, does the same to stacked parameters as to each.
+A single two-dimensional GAN spends most of its time in Python and in the dispatch of small operations. One vmapped
+graph pays that price once for all GANs. Adam works element by element, so it treats stacked parameters like separate
+ones.
+
+The random numbers of a member depend only on its seed, not on the other members. All mixtures and all attacks share
+them, so that a comparison of two attacks is paired. They are drawn on the CPU and then moved, so that every device
+gets the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -19,16 +25,31 @@ from torch.func import functional_call
 from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
 from fastdat.engine.functional import dat_grads
-from fastdat.experiments import draws
 from fastdat.losses import generator_loss
 from fastdat.nets.mlp import Init, MLPDiscriminator, MLPGenerator
 
 Tensors = dict[str, Tensor]
 
+#: Each seed has an independent stream of random numbers for each purpose.
+WEIGHTS, TRAINING, EVALUATION = 0, 1, 2
+#: How many iterations' random numbers are drawn at once. Another value changes the results: it deals the same numbers
+#: out in another order.
+CHUNK = 100
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Nets and training of one member; the default is Fig. 3's (Sec. IV-A and Sec. IV-B, one D step a G step)."""
+    """Nets and training of one GAN. The defaults are those of Fig. 3 (Sec. IV-A, Sec. IV-B; one D step per G step).
+
+    Args:
+        nz: size of z.
+        hidden: width of a hidden layer.
+        layers: hidden layers of each net.
+        init: distribution of the initial weights, see :class:`fastdat.nets.mlp.MLP`.
+        loss: name of the loss, see :mod:`fastdat.losses`.
+        batch_size: real points, and as many fakes, in one D step.
+        lr, betas: of Adam.
+    """
 
     nz: int = 16
     hidden: int = 64
@@ -41,17 +62,20 @@ class Recipe:
 
 
 class Ensemble:
-    """One GAN for every mixture and seed, trained in step with each other.
+    """One GAN for each pair of a mixture and a seed. All of them are trained together, iteration by iteration.
+
+    Members are numbered mixture by mixture, and within a mixture seed by seed.
 
     Args:
-        mixtures, seeds: members are numbered mixture by mixture, seed by seed within one.
-        attack: D's step.
+        mixtures: the real data.
+        seeds: each decides a member's initial weights and all its random numbers.
+        attack: configuration of the D step.
         recipe: nets and training.
         device, dtype: of weights and samples.
-        compile: compile the two gradient computations.
+        compile: whether to compile the two gradient computations.
 
     Raises:
-        ValueError: no mixture or no seed.
+        ValueError: there is no mixture or no seed.
     """
 
     def __init__(
@@ -66,7 +90,9 @@ class Ensemble:
         compile: bool = False,
     ) -> None:
         if not mixtures or not seeds:
-            raise ValueError(f"an ensemble needs a mixture and a seed; got {len(mixtures)} and {len(seeds)}")
+            raise ValueError(
+                f"an ensemble needs at least one mixture and one seed; got {len(mixtures)} and {len(seeds)}"
+            )
         self.mixtures, self.seeds, self.recipe = tuple(mixtures), tuple(seeds), recipe or Recipe()
         pairs = [build_nets(seed, self.recipe) for seed in self.seeds]
         self.g_params = _stack([g for g, _ in pairs] * len(self.mixtures), device, dtype)
@@ -75,22 +101,22 @@ class Ensemble:
         self._g_grads, self._d_grads = g_grads(self.recipe, compile), d_grads(self.recipe, attack, compile)
         self._like = next(iter(self.g_params.values())).detach()
         size, nz = self.recipe.batch_size, self.recipe.nz
-        self._batches = draws.batches(self.mixtures, self.seeds, size, nz, self._like)
+        self._batches = batches(self.mixtures, self.seeds, size, nz, self._like)
 
     def __len__(self) -> int:
         return len(self.mixtures) * len(self.seeds)
 
     @torch.no_grad()
     def train(self, iterations: int) -> None:
-        """So many times: a D step, then a G step against the new D."""
+        """Train for ``iterations`` iterations: each is a D step, then a G step against the new D."""
         for xr, z_d, z_g in islice(self._batches, iterations):
-            _step(self._d_adam, self.d_params, self._d_grads(self.d_params, self.g_params, xr, z_d))
-            _step(self._g_adam, self.g_params, self._g_grads(self.g_params, self.d_params, z_g))
+            _adam_step(self._d_adam, self.d_params, self._d_grads(self.d_params, self.g_params, xr, z_d))
+            _adam_step(self._g_adam, self.g_params, self._g_grads(self.g_params, self.d_params, z_g))
 
     @torch.no_grad()
     def sample(self, count: int) -> Tensor:
-        """Points (mixtures, seeds, count, 2) from the same z at every call."""
-        z = draws.latents(self.mixtures, self.seeds, count, self.recipe.nz, self._like)
+        """Generated points (mixtures, seeds, count, 2), from the same z at every call."""
+        z = latents(self.mixtures, self.seeds, count, self.recipe.nz, self._like)
         points = generate(self.recipe)(self.g_params, z)
         return points.view(len(self.mixtures), len(self.seeds), count, -1)
 
@@ -98,13 +124,14 @@ class Ensemble:
         return torch.optim.Adam(params.values(), lr=self.recipe.lr, betas=self.recipe.betas, fused=True)
 
 
-# --- one member's functions, mapped over all: pure, and so compiled once for all ensembles of a recipe --------------
+# --- one member's functions, mapped over all members. They are pure and cached: all ensembles of a recipe share one
+# --- compilation.
 
 
 @cache
 def d_grads(recipe: Recipe, attack: DATConfig, compile: bool) -> Callable[..., Tensors]:
-    """The D step: (d, g, xr, z) -> gradient of each of d, stacked."""
-    G, D = build_nets(0, recipe)  # their weights are not used
+    """The gradients of the D step: a function (d, g, xr, z) -> gradients of d, all stacked over members."""
+    G, D = build_nets(0, recipe)  # only their structure is used
 
     def grads(d: Tensors, g: Tensors, xr: Tensor, z: Tensor) -> Tensors:
         return dat_grads(D, d, xr, functional_call(G, g, (z,)), config=attack, loss=recipe.loss)[0]
@@ -114,7 +141,7 @@ def d_grads(recipe: Recipe, attack: DATConfig, compile: bool) -> Callable[..., T
 
 @cache
 def g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
-    """The G step: (g, d, z) -> gradient of each of g, stacked."""
+    """The gradients of the G step: a function (g, d, z) -> gradients of g, all stacked over members."""
     G, D = build_nets(0, recipe)
 
     def loss(g: Tensors, d: Tensors, z: Tensor) -> Tensor:
@@ -125,21 +152,21 @@ def g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
 
 @cache
 def generate(recipe: Recipe) -> Callable[..., Tensor]:
-    """(g, z) -> points, stacked."""
+    """A function (g, z) -> points, all stacked over members."""
     G, _ = build_nets(0, recipe)
     return torch.vmap(lambda g, z: functional_call(G, g, (z,)))
 
 
 def build_nets(seed: int, recipe: Recipe) -> tuple[MLPGenerator, MLPDiscriminator]:
-    """G and D of one member as ``seed`` draws them, float32 on the CPU."""
-    of_seed = draws.generator(seed, draws.WEIGHTS)
+    """G and D with the initial weights of ``seed``, in float32 on the CPU."""
+    generator = random_stream(seed, WEIGHTS)
     settings: dict[str, Any] = {"hidden": recipe.hidden, "layers": recipe.layers, "init": recipe.init}
-    G = MLPGenerator(recipe.nz, **settings, generator=of_seed)
-    return G, MLPDiscriminator(**settings, generator=of_seed)
+    G = MLPGenerator(recipe.nz, **settings, generator=generator)
+    return G, MLPDiscriminator(**settings, generator=generator)
 
 
 def _stack(nets: Sequence[nn.Module], device: torch.device | str, dtype: torch.dtype) -> Tensors:
-    """Parameters of all nets by name, (members, ...)."""
+    """The parameters of all nets by name, each (members, ...)."""
     params = [dict(net.named_parameters()) for net in nets]
     return {
         name: torch.stack([p[name].detach() for p in params]).to(device, dtype).requires_grad_()
@@ -152,7 +179,61 @@ def _mapped(function: Callable[..., Tensors], compile: bool) -> Callable[..., Te
     return torch.compile(mapped, fullgraph=True, dynamic=False) if compile else mapped
 
 
-def _step(adam: torch.optim.Adam, params: Tensors, grads: Tensors) -> None:
+def _adam_step(adam: torch.optim.Adam, params: Tensors, grads: Tensors) -> None:
     for name, param in params.items():
         param.grad = grads[name]
     adam.step()
+
+
+# --- random numbers --------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """The data of one iteration."""
+
+    xr: Tensor
+    """Real points (members, m, 2)."""
+    z_d: Tensor
+    """z of the fakes in the D step (members, m, nz)."""
+    z_g: Tensor
+    """z of the G step (members, m, nz), independent of ``z_d`` (Algorithm 1, line 12)."""
+
+
+def random_stream(seed: int, purpose: int) -> torch.Generator:
+    """A generator on the CPU for one purpose of one seed."""
+    key = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(key[0]))
+
+
+def batches(
+    mixtures: Sequence[Mixture], seeds: Sequence[int], size: int, nz: int, like: Tensor
+) -> Iterator[Batch]:
+    """Endless batches of ``size`` points, with the dtype and device of ``like``."""
+    generators = [random_stream(seed, TRAINING) for seed in seeds]
+    while True:
+        chunks = [_chunk(mixtures, size, nz, g) for g in generators]
+        # Of each seed (mixtures, CHUNK, m, ...) -> of all (CHUNK, mixtures * seeds, m, ...)
+        parts = [
+            torch.stack(part, dim=1).flatten(0, 1).to(like).transpose(0, 1)
+            for part in zip(*chunks, strict=True)
+        ]
+        for i in range(CHUNK):
+            yield Batch(*(part[i].contiguous() for part in parts))
+
+
+def latents(mixtures: Sequence[Mixture], seeds: Sequence[int], count: int, nz: int, like: Tensor) -> Tensor:
+    """z for evaluation (members, count, nz), the same at every call."""
+    z = torch.stack([torch.randn(count, nz, generator=random_stream(seed, EVALUATION)) for seed in seeds])
+    return torch.cat([z] * len(mixtures)).to(like)
+
+
+def _chunk(
+    mixtures: Sequence[Mixture], size: int, nz: int, g: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """xr, z_d and z_g of one seed for CHUNK iterations, each (mixtures, CHUNK, m, ...)."""
+    u = torch.rand(CHUNK, size, generator=g)
+    noise = torch.randn(CHUNK, size, 2, generator=g)
+    z = torch.randn(2, CHUNK, size, nz, generator=g)
+    xr = torch.stack([mixture.place(u, noise) for mixture in mixtures])
+    z_d, z_g = z.unsqueeze(1).expand(-1, len(mixtures), -1, -1, -1)
+    return xr, z_d, z_g

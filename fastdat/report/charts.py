@@ -1,41 +1,56 @@
-"""Curves of several runs as inline SVG that takes its colours from the page, and so is dark where the page is."""
+"""Charts as inline SVG. Their colours are CSS variables of the page, so that they follow its light or dark theme."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastdat.report.curves import Line, wants_log
-from fastdat.report.markup import Markup, text
+from markupsafe import Markup
+
+from fastdat.report.curves import Line, wants_log_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INCHES = (5.4, 3.4)  # 389 x 245 units of the page: legible on a phone, three in a row on a wide screen
-# Stand-ins, put into the drawing as colours and replaced by the page's variables.
+_INCHES = (5.4, 3.4)  # 389 x 245 CSS pixels: legible on a phone, three in a row on a wide screen
+# matplotlib knows no CSS variables: it draws in these colours, and each is replaced by a variable afterwards.
 _INK, _FAINT = "#010203", "#010204"
 _RUN = "#0103{:02x}"
-_MOST = 256
+_MOST_RUNS = 256
 
 
-def draw(key: str, label: str, y_label: str, lines: Sequence[Line]) -> Markup:
-    """A chart of ``lines`` over G steps.
-
-    Nothing in it comes from a run but numbers, so that legend and titles can be text of the page.
+@dataclass(frozen=True)
+class Drawing:
+    """The parts of an ``<svg>`` element.
 
     Args:
-        key: unique in the page; begins every id in the drawing.
-        label: what it shows, in words, for those who do not see it; may hold anything.
-        y_label: quantity and unit.
-        lines: at most 256 runs'.
+        view_box: the value of its attribute ``viewBox``.
+        content: the elements inside it. They are inserted into the page unescaped, and may be: their only text is
+            numbers and the axis label.
+    """
+
+    view_box: str
+    content: Markup
+
+
+def draw(key: str, y_label: str, lines: Sequence[Line]) -> Drawing:
+    """Draw ``lines`` over G steps.
+
+    Legend and title are left to the page, because the names in them come from users and must be escaped.
+
+    Args:
+        key: unique on the page; every id in the drawing starts with it.
+        y_label: quantity and unit. A constant of this package, never text from a run.
+        lines: of at most 256 runs; beyond that, colours repeat.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever matplotlibrc the user has
+        matplotlib.rcdefaults()  # ignore the user's matplotlibrc
         matplotlib.rcParams.update(
             {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 11, "axes.unicode_minus": True}
         )
@@ -43,24 +58,24 @@ def draw(key: str, label: str, y_label: str, lines: Sequence[Line]) -> Markup:
         axes = figure.subplots()
         _style(axes, y_label)
         for number, line in enumerate(lines):
-            _plot(axes, line, f"run{line.run % _MOST}-{number}")
-        if wants_log(lines):
-            _log(axes)
+            _plot(axes, line, f"run{line.run % _MOST_RUNS}-{number}")
+        if wants_log_scale(lines):
+            _use_log_scale(axes)
         content = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(content, format="svg", transparent=True, metadata=nothing)
-    return _inline(content.getvalue(), key, label)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(content, format="svg", transparent=True, metadata=no_metadata)
+    return _inline(content.getvalue(), key)
 
 
 def _plot(axes: Axes, line: Line, name: str) -> None:
-    colour, style = _RUN.format(line.run % _MOST), (0, (4, 2)) if line.dashed else "solid"
+    colour, style = _RUN.format(line.run % _MOST_RUNS), (0, (4, 2)) if line.dashed else "solid"
     if line.smoothed:
-        axes.plot(*line.raw(), color=colour, alpha=0.25, linewidth=0.8, gid=f"{name}-raw")
-        axes.plot(*line.mean(), color=colour, linewidth=1.8, linestyle=style, gid=f"{name}-mean")
+        axes.plot(*line.points(), color=colour, alpha=0.25, linewidth=0.8, gid=f"{name}-raw")
+        axes.plot(*line.running_mean(), color=colour, linewidth=1.8, linestyle=style, gid=f"{name}-mean")
     else:
         marker = "o" if len(line.values) < 60 else ""
         axes.plot(
-            *line.raw(),
+            *line.points(),
             color=colour,
             linewidth=1.5,
             linestyle=style,
@@ -83,7 +98,7 @@ def _style(axes: Axes, y_label: str) -> None:
         side.set(visible=name in ("left", "bottom"), color=_FAINT)
 
 
-def _log(axes: Axes) -> None:
+def _use_log_scale(axes: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -94,9 +109,8 @@ def _log(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _inline(svg: str, key: str, label: str) -> Markup:
-    """What matplotlib wrote, as part of a page that holds others like it."""
-    svg = svg[svg.index("<svg") :].strip()
+def _inline(svg: str, key: str) -> Drawing:
+    """Turn matplotlib's file into a part of a page that holds other drawings: unique ids, CSS variables, no styles."""
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="(run\d+)-(\d+-\w+)"', rf'<g class="\1" id="{key}-\1-\2"', svg)
     svg = re.sub(rf'\bid="(?!{key}-)', f'id="{key}-', svg)
@@ -105,6 +119,7 @@ def _inline(svg: str, key: str, label: str) -> Markup:
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--font)", svg)
     svg = svg.replace(_INK, "var(--ink)").replace(_FAINT, "var(--rule)")
     svg = re.sub("#0103([0-9a-f]{2})", lambda match: f"var(--run{int(match[1], 16)})", svg)
-    head = f'<svg role="img" aria-label="{text(label)}"'
-    svg = re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', lambda match: f"{head} {match[1]}>", svg, count=1)
-    return Markup(re.sub(r"\n\s*", "\n", svg))
+    svg = re.sub(r"\n\s*", "\n", svg)
+    whole = re.search(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', svg, re.DOTALL)
+    assert whole, "matplotlib wrote no <svg> with a viewBox"
+    return Drawing(whole[1], Markup(whole[2].strip()))

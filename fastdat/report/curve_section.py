@@ -1,21 +1,56 @@
-"""The statistics of all runs over their steps, a chart a quantity."""
+"""The section "Curves": scores and statistics of all runs over their steps, one chart per quantity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fastdat.report.charts import draw
-from fastdat.report.curves import Line, wants_log, window
-from fastdat.report.markup import Markup, element, join
+from fastdat.report.charts import Drawing, draw
+from fastdat.report.curves import Line, wants_log_scale, window
 from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, Series, kinds_of
-from fastdat.report.tables import run_name
+from fastdat.report.score_table import Kind, Series, sorted_kinds
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and its texts.
+
+    Args:
+        title: what is drawn.
+        caption: how to read it; may be empty.
+        description: the chart in words, for readers who do not see it.
+        drawing: the curves and axes.
+    """
+
+    title: str
+    caption: str
+    description: str
+    drawing: Drawing
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What ``templates/curves.html`` shows.
+
+    Args:
+        groups: heading -> charts; no group is empty.
+        smoothing: the width of each run's running mean, in words; empty if none is drawn.
+    """
+
+    groups: Mapping[str, Sequence[Chart]]
+    smoothing: str
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A chart: a key of stats.jsonl, and the key of the same of the fakes, drawn dashed; both times ``scale``."""
+    """What one chart shows.
+
+    Args:
+        title, unit: in words.
+        key: the key in stats.jsonl.
+        fakes: the key of the same quantity for fakes, drawn dashed; None if there is none.
+        scale: factor from the recorded value to ``unit``.
+    """
 
     title: str
     unit: str
@@ -28,7 +63,6 @@ class _Quantity:
         return (self.key, self.fakes) if self.fakes else (self.key,)
 
 
-_SIDES = "solid: reals, dashed: fakes"
 _GROUPS = {
     "Losses and logits": (
         _Quantity("Loss of D", "loss", "loss_d"),
@@ -47,72 +81,53 @@ _GROUPS = {
         _Quantity("Learning rate", "learning rate", "lr"),
     ),
 }
-_KNOWN = {"step", "seconds"} | {key for group in _GROUPS.values() for chart in group for key in chart.keys}
+_KNOWN_KEYS = {"step", "seconds"} | {
+    key for group in _GROUPS.values() for chart in group for key in chart.keys
+}
 
 
-def curves(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Markup:
-    """Charts in groups, under a legend whose buttons show and hide runs."""
+def curves(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Curves:
+    """Charts of the scores ``all_series`` and of all statistics of ``runs``."""
     groups = {"Scores": list(_score_charts(runs, all_series))}
     for name, quantities in _GROUPS.items():
-        groups[name] = [
-            chart for i, q in enumerate(quantities) if (chart := _chart(runs, q, f"{name[:2].lower()}{i}"))
-        ]
-    groups["Further statistics"] = [
-        chart for i, q in enumerate(_further(runs)) if (chart := _chart(runs, q, f"further{i}"))
-    ]
-    if not any(groups.values()):
-        return element("p", "Nothing to draw yet: no run has statistics or scores.")
-    parts = [
-        join([element("h4", name), element("div", *charts, class_="charts")])
-        for name, charts in groups.items()
-        if charts
-    ]
-    return join([_legend(runs), _smoothing(runs), *parts])
+        groups[name] = list(_statistic_charts(runs, quantities, key=name[:2].lower()))
+    groups["Further statistics"] = list(_statistic_charts(runs, _further_quantities(runs), key="further"))
+    return Curves({name: charts for name, charts in groups.items() if charts}, _smoothing(runs))
 
 
-def _legend(runs: Sequence[RunRecord]) -> Markup:
-    buttons = (
-        element("button", run_name(runs, i), type="button", data_run=i, aria_pressed="true", disabled=True)
-        for i in range(len(runs))
-    )
-    return element(
-        "div", *buttons, class_="legend", role="group", aria_label="Runs in the charts: show or hide"
-    )
-
-
-def _smoothing(runs: Sequence[RunRecord]) -> Markup:
-    words = []
+def _smoothing(runs: Sequence[RunRecord]) -> str:
+    """For each run the width of its running mean, in values and in G steps."""
+    widths = []
     for run in runs:
         count = len(run.stats)
         if count >= 20:
             steps = (run.stats[-1]["step"] - run.stats[0]["step"]) / (count - 1)
-            words.append(f"{run.label}: {window(count)} values, {window(count) * steps:,.0f} G steps")
-    if not words:
-        return Markup("")
-    spans = "; ".join(dict.fromkeys(words))
-    intro = "Faint: every line of stats.jsonl. Strong: their running mean, centred (over fewer values at both ends): "
-    return element(
-        "p",
-        f"{intro}{spans}. Scores, and runs with fewer than 20 lines, are drawn as they are.",
-        class_="quiet",
-    )
+            widths.append(f"{run.label}: {window(count)} values, {window(count) * steps:,.0f} G steps")
+    return "; ".join(dict.fromkeys(widths))
 
 
-def _chart(runs: Sequence[RunRecord], quantity: _Quantity, key: str) -> Markup | None:
-    lines = []
-    for number, run in enumerate(runs):
-        for i, name in enumerate(quantity.keys):
-            steps, values = run.values(name)
-            if values:
-                lines.append(Line(number, steps, [v * quantity.scale for v in values], dashed=i == 1))
-    note = _SIDES if quantity.fakes else ""
-    return _card(runs, quantity.title, quantity.unit, note, lines, key) if lines else None
+def _statistic_charts(
+    runs: Sequence[RunRecord], quantities: Sequence[_Quantity], key: str
+) -> Iterator[Chart]:
+    """A chart for each quantity that some run has recorded."""
+    for number, quantity in enumerate(quantities):
+        lines = []
+        for run_number, run in enumerate(runs):
+            for i, name in enumerate(quantity.keys):
+                steps, values = run.values(name)
+                if values:
+                    scaled = [value * quantity.scale for value in values]
+                    lines.append(Line(run_number, steps, scaled, dashed=i == 1))
+        note = "solid: reals, dashed: fakes" if quantity.fakes else ""
+        if lines:
+            yield _chart(runs, quantity.title, quantity.unit, note, lines, f"{key}{number}")
 
 
-def _score_charts(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Iterator[Markup]:
-    for number, kind in enumerate(kinds_of(all_series)):
+def _score_charts(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Iterator[Chart]:
+    """A chart for each kind of score. A score of a single step is only in the tables: it makes no curve."""
+    for number, kind in enumerate(sorted_kinds(all_series)):
         if all(len(series[kind].steps) < 2 for series in all_series if kind in series):
-            continue  # no curve: the tables have it
+            continue
         lines = [
             Line(i, series[kind].steps, series[kind].values, smooth=False)
             for i, series in enumerate(all_series)
@@ -120,24 +135,26 @@ def _score_charts(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, 
         ]
         better = {1: "more is better", -1: "less is better"}.get(kind.better, "")
         note = "; ".join(part for part in (kind.details, better) if part)
-        yield _card(runs, kind.title, "score", note, lines, f"score{number}")
+        yield _chart(runs, kind.title, "score", note, lines, f"score{number}")
 
 
-def _card(
+def _chart(
     runs: Sequence[RunRecord], title: str, unit: str, note: str, lines: Sequence[Line], key: str
-) -> Markup:
-    log = "log scale" if wants_log(lines) else ""
-    caption = "; ".join(part for part in (note, log) if part)
-    described = "; ".join(
-        f"{runs[line.run].label}{' (dashed)' * line.dashed} {line.in_words()}" for line in lines
+) -> Chart:
+    """``unit`` becomes part of the drawing, so it must be a constant; ``title`` and ``note`` may hold any text."""
+    log = wants_log_scale(lines)
+    values = "; ".join(
+        f"{runs[line.run].label}{' (dashed)' * line.dashed} {line.description()}" for line in lines
     )
-    drawing = draw(
-        key, f"{title} ({unit}) over G steps. {described}.", f"{unit} (log)" if log else unit, lines
+    return Chart(
+        title=title,
+        caption="; ".join(part for part in (note, "log scale" if log else "") if part),
+        description=f"{title} ({unit}) over G steps. {values}.",
+        drawing=draw(key, f"{unit} (log)" if log else unit, lines),
     )
-    return element("figure", element("h3", title), element("figcaption", caption), drawing, class_="card")
 
 
-def _further(runs: Sequence[RunRecord]) -> list[_Quantity]:
-    """Keys of stats.jsonl that this page does not know, as they are."""
+def _further_quantities(runs: Sequence[RunRecord]) -> list[_Quantity]:
+    """The keys of stats.jsonl that no group names, such as the statistics of a user's own loss."""
     keys = dict.fromkeys(key for run in runs for key in (run.stats[-1] if run.stats else {}))
-    return [_Quantity(key, "value", key) for key in keys if key not in _KNOWN]
+    return [_Quantity(key, "value", key) for key in keys if key not in _KNOWN_KEYS]

@@ -1,38 +1,41 @@
-"""The whole page, put together."""
+"""The report page: read the run folders, fill in the templates, write the file.
+
+Every text from a run is escaped by Jinja. What is inserted unescaped are constants of this package (style and script)
+and the drawings of :mod:`fastdat.report.charts`.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
-from fastdat.report import style
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fastdat.report.cells import run_names
+from fastdat.report.colours import run_colours
+from fastdat.report.configuration_section import configuration
 from fastdat.report.curve_section import curves
-from fastdat.report.embedded import PAGE_BYTES, Grids, read_grids
-from fastdat.report.markup import Markup, element, join
+from fastdat.report.grids import MOST_BYTES, MOST_GRIDS, Grids, read_grids
 from fastdat.report.runs import RunRecord, read_runs
-from fastdat.report.sample_section import samples
 from fastdat.report.score_section import scores
-from fastdat.report.score_table import series_of
-from fastdat.report.tables import configuration, summary
+from fastdat.report.score_table import score_series
+from fastdat.report.summary_section import summary
+from fastdat.report.table2 import CAVEAT
 from fastdat.util.errors import ReportError
 from fastdat.util.files import write_atomically
 
-_SECTIONS = {
-    "summary": "Summary",
-    "curves": "Curves",
-    "samples": "Samples",
-    "paper": "Scores beside the paper's",
-    "configuration": "Configuration",
-}
-
 
 def write_report(paths: Sequence[Path], out: Path) -> int:
-    """Write one HTML page about the runs in ``paths``; it needs nothing beside itself. Returns its size in bytes.
+    """Write one HTML page about the runs in the folders ``paths``, and return its size in bytes.
 
-    The same runs give the same bytes, whenever and wherever.
+    The page needs no other file and no network. The same runs give the same bytes, whenever and wherever.
 
     Raises:
-        ReportError: a path is no run folder or holds damaged files, or ``out`` cannot be written.
+        ReportError: a path is not a run folder or holds damaged files, or ``out`` cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"the report is an HTML page: give a name that ends in .html, not {out}")
@@ -47,62 +50,62 @@ def write_report(paths: Sequence[Path], out: Path) -> int:
     return len(content)
 
 
-def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int = 1) -> Markup:
-    """The page as text.
+def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int = 1) -> str:
+    """The page as HTML.
 
     Args:
         runs: in the order of their columns and colours.
         grids: of each run.
-        divisor: by what the grids were made smaller.
+        divisor: the number by which the width and height of the grids were divided.
     """
-    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
-    all_series = [series_of(run) for run in runs]
-    notes = [_smaller(divisor)] if divisor > 1 else []
-    parts = (
-        summary(runs, all_series),
-        curves(runs, all_series),
-        join([*notes, samples(runs, grids)]),
-        scores(runs, all_series),
-        configuration(runs),
+    names = run_names(runs)
+    all_series = [score_series(run) for run in runs]
+    script = _constant("script.js")
+    return (
+        template_environment()
+        .get_template("page.html")
+        .render(
+            title=names[0].label if len(names) == 1 else f"{len(names)} runs",
+            runs=names,
+            colours=run_colours(len(names)),
+            style=_constant("style.css"),
+            script=script,
+            policy=_policy(script),
+            summary=summary(runs, all_series),
+            curves=curves(runs, all_series),
+            grids=list(zip(names, grids, strict=True)),
+            has_grids=any(shown.pictures or shown.reals for shown in grids),
+            divisor=divisor,
+            most_grids=MOST_GRIDS,
+            most_megabytes=MOST_BYTES // 10**6,
+            scores=scores(runs, all_series),
+            caveat=CAVEAT,
+            configuration=configuration(runs),
+        )
     )
-    body = [_section(key, part) for key, part in zip(_SECTIONS, parts, strict=True)]
-    names = ", ".join(run.label for run in runs)
-    header = element(
-        "header",
-        element("h1", f"Training report: {title}"),
-        element("p", names, class_="quiet") if len(runs) > 1 else Markup(""),
-        element("nav", element("ul", *map(_link, _SECTIONS)), aria_label="Sections"),
+
+
+def template_environment() -> Environment:
+    """Jinja with the templates of this package: all text is escaped, and an unknown name is an error."""
+    return Environment(
+        loader=PackageLoader("fastdat.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    made = "Written by fastdat report from the run folders; the page holds all that it shows."
-    footer = element("footer", element("p", made, class_="quiet"))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{style.policy()}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"fastdat report: {title}"),
-        element("link", rel="icon", href="data:,"),
-        element("style", Markup(style.css(len(runs)))),
-    )
-    script = element("script", Markup(style.SCRIPT))
-    content = element("body", header, element("main", *body), footer, script)
-    return Markup(f"<!DOCTYPE html>\n{element('html', head, content, lang='en')}\n")
 
 
-def _section(key: str, content: Markup) -> Markup:
-    heading = element("h2", _SECTIONS[key], id=f"{key}-heading")
-    return element("section", heading, content, id=key, aria_labelledby=f"{key}-heading")
+def _constant(name: str) -> Markup:
+    """A file beside the templates that goes into the page as it is."""
+    return Markup((files("fastdat.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
-def _link(key: str) -> Markup:
-    return element("li", element("a", _SECTIONS[key], href=f"#{key}"))
-
-
-def _smaller(divisor: int) -> Markup:
-    return element(
-        "p",
-        f"To keep the pictures of this page below {PAGE_BYTES // 10**6} MB, grids are shown at 1/{divisor} of their "
-        "width and height; the run folders have them in full.",
-        class_="quiet",
+def _policy(script: str) -> str:
+    """The page's Content-Security-Policy: no network, pictures only from data URIs, no script but this one."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
     )

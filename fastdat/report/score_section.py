@@ -1,66 +1,75 @@
-"""Scores of the runs beside the paper's."""
+"""The section "Scores beside the paper's": one table per run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fastdat.report import table2
-from fastdat.report.markup import Child, Markup, element, join, table
+from fastdat.report.cells import Cell, Row, RunName, Table, run_names
 from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, Series, kinds_of
-from fastdat.report.tables import run_name
+from fastdat.report.score_table import Kind, Series, sorted_kinds
 
 
-def scores(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Markup:
-    """A table a run: its scores, the paper's Table II, and whether the two may be compared."""
-    if not any(all_series):
-        return element("p", "No scores: no run has a metrics.jsonl with scores in it.")
-    tables = [_run(runs, number, series) for number, series in enumerate(all_series)]
-    return join([element("p", table2.CAVEAT), *tables])
+@dataclass(frozen=True)
+class RunScores:
+    """The scores of one run.
+
+    Args:
+        run: the run's name.
+        table: one row per kind of score; None if the run has no scores.
+        note: how the run's settings differ from the paper's; empty where the paper has no such run.
+    """
+
+    run: RunName
+    table: Table | None = None
+    note: str = ""
 
 
-def _run(runs: Sequence[RunRecord], number: int, series: Mapping[Kind, Series]) -> Markup:
-    run, name = runs[number], run_name(runs, number)
-    if not series:
-        return element("p", name, ": no scores.")
-    column = table2.column(run)
-    dataset = table2.dataset_name(run)
-    head: list[Child] = ["Score", "Last", "Best of the run"]
-    if column is None:
-        caption = join([name, f": {table2.model_name(run)} on {dataset}, not in the paper's Table II"])
-        rows = [(_heading(kind), _own(kind, series), False) for kind in kinds_of([series])]
-        return table(caption, head, rows)
-    head += [join([f"Paper: {column}", element("small", f"{dataset}, Table II")]), "Comparable"]
-    rows = [
-        (_heading(kind), [*_own(kind, series), *_beside(run, kind)], False) for kind in kinds_of([series])
+def scores(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> list[RunScores]:
+    """For each run its scores, the numbers of the paper's Table II, and whether the two are comparable."""
+    return [
+        _run_scores(run, name, series)
+        for run, name, series in zip(runs, run_names(runs), all_series, strict=True)
     ]
-    differing = table2.differences(run)
+
+
+def _run_scores(run: RunRecord, name: RunName, series: Mapping[Kind, Series]) -> RunScores:
+    if not series:
+        return RunScores(name)
+    column, dataset = table2.column(run), table2.dataset_name(run)
+    kinds = sorted_kinds([series])
+    head = [Cell("Score"), Cell("Last"), Cell("Best of the run")]
+    if column is None:
+        caption = Cell(f": {table2.model_name(run)} on {dataset}, not in the paper's Table II", run=name)
+        return RunScores(name, Table(caption, head, [Row(_heading(k), _own_cells(k, series)) for k in kinds]))
+    head += [Cell(f"Paper: {column}", (f"{dataset}, Table II",)), Cell("Comparable")]
+    rows = [Row(_heading(k), [*_own_cells(k, series), *_paper_cells(run, k)]) for k in kinds]
+    differences = table2.differences(run)
     note = (
-        f"Apart from scores: {'; '.join(differing)}."
-        if differing
+        f"Apart from scores: {'; '.join(differences)}."
+        if differences
         else "Settings and steps are those of Table I."
     )
-    return join([table(join([name, " and the paper"]), head, rows), element("p", note, class_="quiet")])
+    return RunScores(name, Table(Cell(" and the paper", run=name), head, rows), note)
 
 
-def _heading(kind: Kind) -> Markup:
-    return join([kind.title, element("small", kind.details)])
+def _heading(kind: Kind) -> Cell:
+    return Cell(kind.title, (kind.details,))
 
 
-def _own(kind: Kind, series: Mapping[Kind, Series]) -> list[Child]:
+def _own_cells(kind: Kind, series: Mapping[Kind, Series]) -> list[Cell]:
     """The last value and the best one."""
     own = series[kind]
     chosen = (len(own.steps) - 1, own.best(kind))
-    return [
-        "-" if i is None else join([own.form(kind, i), element("small", f"step {own.steps[i]:,}")])
-        for i in chosen
-    ]
+    return [Cell("-") if i is None else Cell(own.text(kind, i), (f"step {own.steps[i]:,}",)) for i in chosen]
 
 
-def _beside(run: RunRecord, kind: Kind) -> list[Child]:
-    """The paper's number, and why it is or is not comparable."""
+def _paper_cells(run: RunRecord, kind: Kind) -> list[Cell]:
+    """The paper's number, and whether the run's score is comparable with it."""
     number = table2.number(run, kind.name, kind.split)
     if number is None:
-        return ["-", "-"]
-    against = table2.objections(kind, str(run.config.get("dataset")))
-    return [kind.form(number), f"No: {'; '.join(against)}" if against else "Yes, by extractor and counts"]
+        return [Cell("-"), Cell("-")]
+    objections = table2.objections(kind, str(run.config.get("dataset")))
+    comparable = f"No: {'; '.join(objections)}" if objections else "Yes, by extractor and counts"
+    return [Cell(kind.text(number)), Cell(comparable)]

@@ -1,4 +1,4 @@
-"""Scores of runs as series, each with all it depends on, under a name that promises no more than it is."""
+"""Scores of runs, sorted into kinds. Two scores are of one kind only if they were measured in the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fastdat.report.runs import RunRecord, is_number
 
 INCEPTION = "inception-v3-compat"
-"""The one extractor whose scores are what FID, KID and IS mean in print."""
+"""The extractor that publications mean by FID, KID and IS without further words."""
 
 BETTER = {
     "fid": -1,
@@ -21,7 +21,7 @@ BETTER = {
     "high_quality": +1,
     "kl": -1,
 }
-"""Whether more (+1) or less (-1) is better."""
+"""Whether a greater (+1) or a smaller (-1) score is better. The order is that of the tables."""
 
 _NAMES = {
     "fid": "FID",
@@ -33,8 +33,9 @@ _NAMES = {
     "high_quality": "High-quality share",
     "kl": "KL of the modes' shares",
 }
-_OF_POINTS = ("modes", "high_quality", "kl")
-_FORMS = {"fid": ".2f", "kid": ".4f", "is": ".2f", "modes": ".2f"}
+_WITHOUT_EXTRACTOR = ("modes", "high_quality", "kl")  # scores of two-dimensional points
+_FORMATS = {"fid": ".2f", "kid": ".4f", "is": ".2f", "modes": ".2f"}
+# Keys of a metrics.jsonl record on which a score depends, beside the fields of Kind.
 _PROTOCOL = (
     "extractor_sha256",
     "resize",
@@ -49,15 +50,15 @@ _PROTOCOL = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What sort of number a score is; only scores of one kind are compared.
+    """How a score was measured. Only scores of one kind are compared with each other.
 
     Args:
-        name: its key, ``"fid"``.
-        split: which reals it compares with; None for IS, which compares with none.
-        extractor: whose features.
-        weights: of which generator: ``"G"`` or its average, ``"ema"``.
-        fakes, reals: how many images; None where the record does not say, or has none.
-        protocol: what else it depends on, key and value.
+        name: the score's key in metrics.jsonl, such as ``"fid"``.
+        split: the split of the real images; None for IS, which uses no real images.
+        extractor: the network that computed the features.
+        weights: the generator's weights: ``"G"``, or ``"ema"`` for their moving average.
+        fakes, reals: numbers of images; None if the record has none.
+        protocol: key and value of everything else that the score depends on.
     """
 
     name: str
@@ -70,15 +71,15 @@ class Kind:
 
     @property
     def short(self) -> str:
-        """``FID``, ``KID [efficientnet-lite0]``: plain only for what the plain name means."""
+        """``FID`` or ``KID [efficientnet-lite0]``: the plain name only where a publication would use it."""
         name = _NAMES.get(self.name, self.name)
         plain = self.extractor == INCEPTION and self.name in ("fid", "kid", "is")
-        without = self.extractor == "none" and self.name in _OF_POINTS
+        without = self.extractor == "none" and self.name in _WITHOUT_EXTRACTOR
         return name if plain or without else f"{name} [{self.extractor}]"
 
     @property
     def title(self) -> str:
-        """The short name and what it was measured against."""
+        """The short name, the split, and the weights if they are not G's own."""
         parts = [self.short, self.split, f"weights of {self.weights}" if self.weights != "G" else None]
         return ", ".join(part for part in parts if part)
 
@@ -92,42 +93,47 @@ class Kind:
 
     @property
     def details(self) -> str:
-        """Counts, and the extractor's weights."""
+        """The counts, and the first digits of the checksum of the extractor's weights."""
         sha = dict(self.protocol).get("extractor_sha256", "")
         return ", ".join(part for part in (self.counts, f"extractor {sha[:8]}" if sha else "") if part)
 
     @property
     def better(self) -> int:
-        """+1 where more is better, -1 where less is, 0 where nobody knows."""
+        """+1 if greater is better, -1 if smaller is, 0 if that is unknown."""
         return BETTER.get(self.name, 0)
 
-    def form(self, value: float) -> str:
-        """``value`` with as many digits as the paper gives."""
-        return f"{value:{_FORMS.get(self.name, '.3g')}}"
+    def text(self, value: float) -> str:
+        """``value`` with as many digits as in the paper."""
+        return f"{value:{_FORMATS.get(self.name, '.3g')}}"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One kind of score of one run over its steps. ``std`` is over subsets (KID) or splits (IS), where recorded."""
+    """The scores of one kind and one run.
+
+    Args:
+        steps, values: of equal length, sorted by step.
+        std: standard deviation of each value over subsets (KID) or splits (IS); None if not recorded.
+    """
 
     steps: Sequence[int]
     values: Sequence[float]
     std: Sequence[float | None]
 
     def best(self, kind: Kind) -> int | None:
-        """The index of the best value, the earliest where several are; None where nobody knows what is better."""
+        """Index of the best value, the earliest of equals; None if it is unknown which direction is better."""
         if not kind.better:
             return None
         return max(range(len(self.steps)), key=lambda i: kind.better * self.values[i])
 
-    def form(self, kind: Kind, i: int) -> str:
-        """``0.0133 ± 0.0004``."""
+    def text(self, kind: Kind, i: int) -> str:
+        """Value ``i`` as ``0.0133 ± 0.0004``, or without the deviation if there is none."""
         std = self.std[i]
-        return kind.form(self.values[i]) + (f" ± {kind.form(std)}" if std is not None else "")
+        return kind.text(self.values[i]) + (f" ± {kind.text(std)}" if std is not None else "")
 
 
-def series_of(run: RunRecord) -> dict[Kind, Series]:
-    """All scores of a run; a step that was scored twice counts with the later record."""
+def score_series(run: RunRecord) -> dict[Kind, Series]:
+    """All scores of a run. If a step was scored twice, the later record counts."""
     found: dict[Kind, dict[int, tuple[float, float | None]]] = {}
     for record in run.metrics:
         scores = record["scores"]
@@ -143,11 +149,11 @@ def series_of(run: RunRecord) -> dict[Kind, Series]:
     }
 
 
-def kinds_of(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:
-    """Every kind that a run has, FID first, train before test."""
+def sorted_kinds(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:
+    """The kinds of all runs: Inception's scores first, FID before KID, train before test."""
     order = list(BETTER)
 
-    def place(kind: Kind) -> tuple[Any, ...]:
+    def sort_key(kind: Kind) -> tuple[Any, ...]:
         first = order.index(kind.name) if kind.name in order else len(order)
         counts = tuple(-1 if n is None else -n for n in (kind.fakes, kind.reals))
         return (
@@ -162,24 +168,24 @@ def kinds_of(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:
             kind.protocol,
         )
 
-    return sorted({kind for series in all_series for kind in series}, key=place)
+    return sorted({kind for series in all_series for kind in series}, key=sort_key)
 
 
 def _kind(name: str, record: Mapping[str, Any]) -> Kind:
-    of_fakes_only = name == "is"
-    skipped = {"kid": ("is_splits",), "is": ("kid_subsets", "kid_subset_size", "data", "data_sha256")}.get(
+    uses_no_reals = name == "is"
+    irrelevant = {"kid": ("is_splits",), "is": ("kid_subsets", "kid_subset_size", "data", "data_sha256")}.get(
         name, ("kid_subsets", "kid_subset_size", "is_splits")
     )
     protocol = tuple(
-        (key, str(record[key])) for key in _PROTOCOL if key not in skipped and record.get(key) is not None
+        (key, str(record[key])) for key in _PROTOCOL if key not in irrelevant and record.get(key) is not None
     )
     return Kind(
         name=name,
-        split=None if of_fakes_only else str(record.get("split", "unknown split")),
+        split=None if uses_no_reals else str(record.get("split", "unknown split")),
         extractor=str(record.get("extractor", "unknown extractor")),
         weights=str(record.get("weights", "G")),
         fakes=_count(record.get("fake_count")),
-        reals=None if of_fakes_only else _count(record.get("real_count")),
+        reals=None if uses_no_reals else _count(record.get("real_count")),
         protocol=protocol,
     )
 

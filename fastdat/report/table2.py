@@ -1,4 +1,4 @@
-"""The paper's Table II and what its numbers were measured on."""
+"""The paper's Table II, and the settings behind its numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DATASETS = {
     "cifar10": "CIFAR-10",
 }
 
-# Table II: (score, split) -> data set -> a number a column.
+# Table II: (score, split) -> data set -> one number per column.
 _SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
     ("fid", "train"): {
         "lsun-bedroom": (27.26, 24.10, 23.54, 20.43, 35.69, 34.21),
@@ -57,7 +57,7 @@ _SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
     },
 }
 
-#: What the paper's runs have in common (Table I; Sec. IV-A), of all that changes what is trained.
+#: The settings that change the result and that all runs of the paper share (Table I; Sec. IV-A).
 SETTINGS: Mapping[str, Any] = {
     "ngf": None,
     "ndf": None,
@@ -71,7 +71,7 @@ SETTINGS: Mapping[str, Any] = {
     "flip": False,
     "precision": "fp32",
 }
-#: And those with DAT (Sec. IV-B; eps of the released code).
+#: The further settings of its runs with DAT (Sec. IV-B; eps is that of the released code).
 ATTACK: Mapping[str, Any] = {
     "dat.seed": "logits",
     "dat.reduction": "batch",
@@ -90,19 +90,19 @@ ATTACK: Mapping[str, Any] = {
 _STEPS = 100_000
 _RESOLUTIONS = {"lsun-bedroom": 64, "tiny-imagenet": 64, "stl10": 48, "cifar100": 32, "cifar10": 32}
 _TEST_REALS = {"stl10": 8_000}  # the others have 10,000
-_MANY = 50_000
+_FULL_COUNT = 50_000  # images
 
 CAVEAT = (
     "The paper's numbers are comparable only with scores by Inception of 50,000 fakes against 50,000 reals (train) or "
-    "the whole test set of 10,000 (8,000 for STL-10). The paper does not say of how many fakes its test scores are."
+    "the whole test set of 10,000 (8,000 for STL-10). The paper does not say how many fakes its test scores use."
 )
 
 PARTS = tuple(_SCORES)
-"""Score and split of each of Table II's parts."""
+"""The parts of Table II, each as (score, split)."""
 
 
 def column(run: RunRecord) -> str | None:
-    """The model of Table II that a run trains, such as ``"SNGAN-DAT"``; None where the table has none."""
+    """The column of Table II that a run belongs to, such as ``"SNGAN-DAT"``; None if the table has no such column."""
     model = _MODELS.get(str(run.config.get("model")))
     if model is None or run.config.get("dataset") not in _DATASETS:
         return None
@@ -110,24 +110,24 @@ def column(run: RunRecord) -> str | None:
 
 
 def model_name(run: RunRecord) -> str:
-    """The model as the configuration calls it."""
+    """The name of the model in the configuration."""
     return str(run.config.get("model", "nets of its own"))
 
 
 def dataset_name(run: RunRecord) -> str:
-    """The data set as the paper writes it; as the configuration does where the paper has none."""
+    """The paper's name of the data set; the configuration's name if the paper does not use the data set."""
     key = str(run.config.get("dataset", "data of its own"))
     return _DATASETS.get(key, key)
 
 
 def number(run: RunRecord, name: str, split: str | None) -> float | None:
-    """The paper's score for a run's model and data set; None where the table has none."""
+    """The paper's score for a run's model and data set; None if the table has no such score."""
     model, row = column(run), _SCORES.get((name, split), {}).get(str(run.config.get("dataset")))
     return None if model is None or row is None else row[_COLUMNS.index(model)]
 
 
 def differences(run: RunRecord) -> list[str]:
-    """Where a run's settings are not those of the paper's run, and whether it has done its steps."""
+    """How a run's settings and number of steps differ from the paper's, one sentence part for each difference."""
     dataset = str(run.config.get("dataset"))
     expected: dict[str, Any] = {
         **SETTINGS,
@@ -135,39 +135,39 @@ def differences(run: RunRecord) -> list[str]:
         "lr_decay": "none" if dataset == "tiny-imagenet" else "linear",
         **(ATTACK if run.attacks else {}),
     }
-    found = [
-        f"{key} is {_shown(run.config[key])}, the paper's is {_shown(value)}"
+    differing = [
+        f"{key} is {_setting_text(run.config[key])}, the paper's is {_setting_text(value)}"
         for key, value in expected.items()
         if key in run.config and run.config[key] != value
     ]
     if run.done < _STEPS:
-        found.append(f"{run.done:,} steps, the paper's are {_STEPS:,}")
-    return found
+        differing.append(f"{run.done:,} steps, the paper's are {_STEPS:,}")
+    return differing
 
 
-def _shown(value: object) -> str:
+def _setting_text(value: object) -> str:
     return "the full width" if value is None else str(value)
 
 
 def objections(kind: Kind, dataset: str) -> list[str]:
-    """Why a score of this kind is not comparable with the paper's; none where it is."""
-    found, known = [], dict(kind.protocol)
+    """The reasons why a score of this kind is not comparable with the paper's; empty if it is comparable."""
+    reasons, known = [], dict(kind.protocol)
     if known.get("data", dataset).partition(" ")[0] != dataset:
-        found.append(f"reals of {known['data']}, not of {dataset}")
+        reasons.append(f"reals of {known['data']}, not of {dataset}")
     size = str(_RESOLUTIONS.get(dataset))
     if known.get("resolution", size) != size:
-        found.append(f"at {known['resolution']} pixels, not {size}")
+        reasons.append(f"at {known['resolution']} pixels, not {size}")
     if kind.extractor != INCEPTION:
-        found.append(f"extractor is {kind.extractor}, not Inception")
-    fakes = (_MANY, 10_000) if kind.split == "test" else (_MANY,)
+        reasons.append(f"extractor is {kind.extractor}, not Inception")
+    fakes = (_FULL_COUNT, 10_000) if kind.split == "test" else (_FULL_COUNT,)
     if kind.fakes not in fakes:
-        found.append(f"{_or_unknown(kind.fakes)} fakes, not {_MANY:,}")
+        reasons.append(f"{_count_text(kind.fakes)} fakes, not {_FULL_COUNT:,}")
     if kind.split is not None:
-        reals = _TEST_REALS.get(dataset, 10_000) if kind.split == "test" else _MANY
+        reals = _TEST_REALS.get(dataset, 10_000) if kind.split == "test" else _FULL_COUNT
         if kind.reals != reals:
-            found.append(f"{_or_unknown(kind.reals)} reals, not {reals:,}")
-    return found
+            reasons.append(f"{_count_text(kind.reals)} reals, not {reals:,}")
+    return reasons
 
 
-def _or_unknown(count: int | None) -> str:
+def _count_text(count: int | None) -> str:
     return "an unknown number of" if count is None else f"{count:,}"

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe with nothing but the standard library."""
+"""Controls a headless Chromium over its debugging pipe, with only the standard library."""
 
 import itertools
 import json
@@ -17,19 +17,19 @@ _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
 )  # fmt: skip
-_SECONDS = 60
+_TIMEOUT = 60  # seconds
 
 
 def find_browser() -> str | None:
-    """Path of an installed Chromium or Chrome."""
+    """The path of an installed Chromium or Chrome; None if there is none."""
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One tab. ``problems`` collects what its console, its log and uncaught exceptions say."""
+    """One tab. ``problems`` collects console messages, log entries, uncaught exceptions and network requests."""
 
     def __init__(self, send: int, receive: int) -> None:
-        self._send, self._receive, self._left = send, receive, b""
+        self._send, self._receive, self._unread = send, receive, b""
         self._numbers = itertools.count(1)
         self._session: str | None = None
         self._loaded = False
@@ -40,14 +40,14 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def open(self, url: str) -> None:
-        """Load a page and wait for it."""
+        """Load a page and wait until it is complete."""
         self._loaded = False
         self.call("Page.navigate", url=url)
         while not self._loaded:
             self._message()
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """The window, in CSS pixels, and what the page is told about the user's theme."""
+        """Set the size of the window in CSS pixels, and whether the user prefers a dark theme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -59,18 +59,18 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
-        """Value of a JavaScript expression in the page."""
+        """The value of a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """A key, where the focus is."""
+        """Press and release a key; the focused element receives it."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """A command of the DevTools protocol, and its result."""
+        """Send a command of the DevTools protocol and return its result."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -83,20 +83,20 @@ class Browser:
                 return dict(answer["result"])
 
     def _message(self) -> dict[str, Any]:
-        """The next message, which is an answer or something that happened."""
-        deadline = time.monotonic() + _SECONDS
-        while b"\0" not in self._left:
+        """Read the next message: the answer to a command, or an event."""
+        deadline = time.monotonic() + _TIMEOUT
+        while b"\0" not in self._unread:
             ready, _, _ = select.select([self._receive], [], [], deadline - time.monotonic())
-            assert ready, f"the browser said nothing for {_SECONDS} s"
+            assert ready, f"the browser sent nothing for {_TIMEOUT} s"
             part = os.read(self._receive, 1 << 16)
-            assert part, "the browser has ended"
-            self._left += part
-        line, _, self._left = self._left.partition(b"\0")
+            assert part, "the browser has exited"
+            self._unread += part
+        line, _, self._unread = self._unread.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
-        self._note(message.get("method", ""), message.get("params", {}))
+        self._handle_event(message.get("method", ""), message.get("params", {}))
         return message
 
-    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+    def _handle_event(self, method: str, parameters: dict[str, Any]) -> None:
         if method == "Page.loadEventFired":
             self._loaded = True
         elif method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
@@ -109,11 +109,11 @@ class Browser:
 
 @contextmanager
 def browser(path: str, profile: Path) -> Iterator[Browser]:
-    """Chromium until the block ends."""
+    """Run Chromium until the block ends."""
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
 
-    # The pipe is looked for at descriptors 3 and 4.
+    # Chromium expects the pipe at file descriptors 3 and 4.
     redirected = f'exec "$@" 3</dev/fd/{theirs_in} 4>/dev/fd/{theirs_out}'
     process = subprocess.Popen(
         ["sh", "-c", redirected, "sh", path, *_FLAGS, f"--user-data-dir={profile}"],

@@ -1,18 +1,20 @@
-"""A written page, taken apart by html.parser: what is in it, for tests to ask about."""
+"""Writes a report page and parses it with html.parser, so that tests can ask what is on it."""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+
+from fastdat.report import write_report
 
 _VOID = {"meta", "link", "img", "input"}
 Attributes = dict[str, str | None]
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, tables as rows of text, and the text outside of styles and scripts.
+    """The page's tags with their attributes, its tables as rows of text, and its text outside of style and script.
 
     Raises:
-        AssertionError: an element is closed that is not the innermost one, or is left open.
+        AssertionError: the elements are not properly nested and closed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,18 +30,18 @@ class Page(HTMLParser):
         assert self._open == []
 
     def find(self, tag: str, **wanted: str) -> Iterator[Attributes]:
-        """Attributes of every ``tag`` that has these."""
+        """Attributes of every ``tag`` whose attributes include ``wanted``."""
         for name, attributes in self.tags:
             if name == tag and all(attributes.get(key.rstrip("_")) == value for key, value in wanted.items()):
                 yield attributes
 
     def table(self, caption: str) -> list[list[str]]:
-        """The rows of the one table whose caption contains this."""
+        """The rows of the only table whose caption contains ``caption``."""
         (found,) = (rows for rows, said in zip(self.tables, self.captions, strict=True) if caption in said)
         return found
 
     def row(self, caption: str, heading: str) -> list[str]:
-        """The cells beside the one row heading that begins like this."""
+        """The cells of the only row whose heading starts with ``heading``."""
         (found,) = (row[1:] for row in self.table(caption) if row[0].startswith(heading))
         return found
 
@@ -62,8 +64,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open, f"</{tag}> without a beginning"
-        assert self._open[-1] == tag, f"</{tag}> within <{self._open[-1]}>"
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open[-1] == tag, f"</{tag}> stands inside <{self._open[-1]}>"
         self._open.pop()
 
     def handle_data(self, data: str) -> None:
@@ -74,3 +76,10 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
         elif "caption" in self._open:
             self.captions[-1] += data
+
+
+def report(folder: Path, *runs: Path) -> Page:
+    """Write the report on ``runs`` as ``folder / "report.html"`` and parse it."""
+    out = folder / "report.html"
+    write_report(runs, out)
+    return Page(out)

@@ -1,4 +1,4 @@
-"""Run folders as `fastdat train` leaves them, with whatever numbers a test wants in them, in no time."""
+"""Makes run folders as `fastdat train` leaves them, with the numbers that a test needs, without training."""
 
 import io
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from fastdat.report.runs import RunRecord, read_runs
 from fastdat.training import preset
 
 EXTRACTOR_SHA = "5eefa9b2" * 8
@@ -22,7 +23,7 @@ def make_run(
     metrics: tuple[dict[str, Any], ...] = (),
     grids: int = 2,
 ) -> Path:
-    """A run of a preset with ``steps`` lines of statistics, one a step, and ``grids`` grids, one every 5 steps."""
+    """A run of a preset with a line of statistics for each of ``steps`` steps and a sample grid for every fifth."""
     settings = preset(name).to_dict() | {"steps": 100} | (config or {})
     (path / "samples").mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -35,7 +36,14 @@ def make_run(
     return path
 
 
+def read_run(folder: Path, *metrics: dict[str, Any], name: str = "sngan-dat-cifar10") -> RunRecord:
+    """Make a run of the preset ``name`` with these lines of metrics.jsonl, and read it."""
+    (run,) = read_runs([make_run(folder / name, name, metrics=metrics, grids=0)])
+    return run
+
+
 def stats(step: int) -> dict[str, float]:
+    """A line of stats.jsonl."""
     return {
         "step": step,
         "seconds": 2.5 * step,
@@ -58,7 +66,7 @@ def stats(step: int) -> dict[str, float]:
 
 
 def scored(step: int, scores: dict[str, float | None], **changes: Any) -> dict[str, Any]:
-    """A line of metrics.jsonl, by Inception at full counts unless changed."""
+    """A line of metrics.jsonl: by Inception, with 50,000 images of each kind, unless ``changes`` say otherwise."""
     return {
         "step": step,
         "weights": "G",

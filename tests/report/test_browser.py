@@ -1,4 +1,4 @@
-"""The page in a real browser: it says nothing on the console, fits the window, and its controls do what they say."""
+"""The page in a real browser: no console messages, no overflow, and controls that work."""
 
 import base64
 import os
@@ -15,7 +15,7 @@ CHROMIUM = find_browser()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH")
 
 SHOWN = "[...document.querySelectorAll('img[data-step]')].filter((i) => !i.hidden).map((i) => Number(i.dataset.step))"
-# Boxes that scroll sideways by themselves may be wider inside.
+# Content of boxes that scroll sideways may be wider than the window.
 TOO_WIDE = """[...document.querySelectorAll('body *')].filter((e) => !e.closest('.scroll') && !e.closest('svg')
     && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map((e) => e.outerHTML.slice(0, 90))"""
@@ -23,7 +23,7 @@ TOO_WIDE = """[...document.querySelectorAll('body *')].filter((e) => !e.closest(
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URL of a report on two runs, of which the second has further grids."""
+    """The URL of a report on two runs; the second has more grids."""
     folder = tmp_path_factory.mktemp("report")
     first = make_run(folder / "dat", metrics=(scored(20, {"fid": 30.0}), scored(40, {"fid": 18.05})))
     second = make_run(folder / "a-baseline-with-a-long-name", "sngan-cifar10", grids=5)
@@ -40,7 +40,7 @@ def shared_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(shared_tab: Browser, page: str) -> Browser:
-    """A fresh tab that shows the page."""
+    """The tab, with the page freshly loaded."""
     shared_tab.problems.clear()
     shared_tab.resize(1280, 900)
     shared_tab.open("about:blank")
@@ -48,13 +48,13 @@ def tab(shared_tab: Browser, page: str) -> Browser:
     return shared_tab
 
 
-def test_it_loads_without_a_word(tab: Browser) -> None:
+def test_page_loads_without_messages(tab: Browser) -> None:
     assert tab.evaluate("document.documentElement.dataset.script") == "ready"
     assert tab.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth === 70)") is True
     assert tab.problems == []
 
 
-def test_a_policy_keeps_other_scripts_out(tab: Browser) -> None:
+def test_policy_blocks_other_scripts(tab: Browser) -> None:
     tab.evaluate(
         "(() => { const s = document.createElement('script'); s.textContent = 'window.intruder = 1';"
         " document.body.append(s); })()"
@@ -64,7 +64,7 @@ def test_a_policy_keeps_other_scripts_out(tab: Browser) -> None:
 
 
 def test_sliders_move_together(tab: Browser) -> None:
-    assert tab.evaluate(SHOWN) == [5, 20]  # the last ones
+    assert tab.evaluate(SHOWN) == [5, 20]  # the last grid of each run
     earlier = "document.querySelectorAll('.grids')[1].querySelectorAll('button')[0].click()"
     tab.evaluate(earlier)
     tab.evaluate(earlier)
@@ -84,7 +84,7 @@ def test_sliders_follow_the_keyboard(tab: Browser) -> None:
     assert tab.evaluate("document.activeElement.getAttribute('aria-valuetext')") == "step 0"
 
 
-def test_a_step_can_be_linked_to(tab: Browser, page: str) -> None:
+def test_link_to_a_step(tab: Browser, page: str) -> None:
     tab.open("about:blank")
     tab.open(f"{page}#step=4")
     assert tab.evaluate(SHOWN) == [5, 5]
@@ -94,7 +94,7 @@ def test_a_step_can_be_linked_to(tab: Browser, page: str) -> None:
     assert tab.problems == []
 
 
-def test_the_legend_hides_runs(tab: Browser) -> None:
+def test_legend_hides_runs(tab: Browser) -> None:
     seen = """[0, 1].map((i) => [...document.querySelectorAll('svg .run' + i)]
         .some((e) => e.getBoundingClientRect().width))"""
     assert tab.evaluate(seen) == [True, True]
@@ -109,14 +109,14 @@ def test_the_legend_hides_runs(tab: Browser) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 768, 1920])
-def test_it_fits_the_window(tab: Browser, width: int) -> None:
+def test_page_fits_the_window(tab: Browser, width: int) -> None:
     tab.resize(width, 900)
     assert tab.evaluate(TOO_WIDE) == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_text_is_legible_in_both_themes(tab: Browser) -> None:
-    """Contrast 4.5:1 at least (WCAG 1.4.3), of text and of the runs' colours."""
+    """Text and the colours of runs have a contrast of at least 4.5:1 (WCAG 1.4.3)."""
     contrast = """((names) => names.map(([ink, paper]) => {
         const box = document.createElement('div'); document.body.append(box);
         const light = (name) => {
@@ -137,8 +137,8 @@ def test_text_is_legible_in_both_themes(tab: Browser) -> None:
         assert min(ratios) >= 4.5, (dark, dict(zip(map(tuple, pairs), ratios, strict=True)))
 
 
-def test_pictures_for_the_eye(tab: Browser, tmp_path: Path) -> None:
-    """Both themes give a picture that is not of one colour; ``FASTDAT_SCREENSHOTS=folder`` keeps them."""
+def test_screenshots(tab: Browser, tmp_path: Path) -> None:
+    """Neither theme gives an empty picture. Set ``FASTDAT_SCREENSHOTS=folder`` to keep the pictures."""
     kept = Path(os.environ.get("FASTDAT_SCREENSHOTS", tmp_path))
     for dark in (False, True):
         tab.resize(1280, 900, dark=dark)

@@ -1,54 +1,23 @@
-"""The page: whole, by itself, the same every time, and nothing that a run folder holds is code in it."""
+"""The page: what its sections show, that it is self-contained, and that text from a run folder never becomes code."""
 
 import base64
-import io
-import itertools
 import re
 import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
+from jinja2 import UndefinedError
 
-from fastdat import cli
-from fastdat.report import ReportError, write_report
-from fastdat.report.embedded import evenly, read_grids
-from fastdat.report.runs import read_runs
-from tests.report.html_page import Page
-from tests.report.runs import make_run, png, scored
+from fastdat.report import write_report
+from fastdat.report.page import template_environment
+from tests.report.html_page import report
+from tests.report.runs import make_run, scored
 
-LITE: dict[str, Any] = {"extractor": "efficientnet-lite0", "fake_count": 1000, "real_count": 2000}
+# --- the sections --------------------------------------------------------------------------------------------------
 
 
-def report(tmp_path: Path, *runs: Path) -> Page:
-    out = tmp_path / "report.html"
-    write_report(runs, out)
-    return Page(out)
-
-
-@pytest.fixture
-def two_runs(tmp_path: Path) -> tuple[Path, Path]:
-    """DAT with the paper's protocol, and a shorter baseline with another."""
-    first = make_run(
-        tmp_path / "dat",
-        metrics=(
-            scored(20, {"fid": 30.0, "is": 7.5}),
-            scored(40, {"fid": 18.05, "is": 7.9}),
-            scored(40, {"fid": 22.5}, split="test", real_count=10_000),
-        ),
-    )
-    second = make_run(
-        tmp_path / "plain", "sngan-cifar10", steps=10, grids=3, metrics=(scored(10, {"kid": 1.25}, **LITE),)
-    )
-    return first, second
-
-
-# --- what is in it -----------------------------------------------------------------------------------------------
-
-
-def test_two_runs_side_by_side(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_summary_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path, *two_runs)
     summary = "The runs side by side"
     assert page.row(summary, "Attack") == ["DAT on real and fake, eps 1.0, 1 step, first order", "none"]
@@ -104,7 +73,7 @@ def test_curves_of_all_statistics(two_runs: tuple[Path, Path], tmp_path: Path) -
         ElementTree.fromstring(drawing.replace("xlink:href", "href"))
 
 
-def test_scores_of_one_step_have_no_curve(tmp_path: Path) -> None:
+def test_scores_of_a_single_step_have_no_curve(tmp_path: Path) -> None:
     page = report(
         tmp_path, make_run(tmp_path / "run", steps=0, grids=0, metrics=(scored(20, {"fid": 30.0}),))
     )
@@ -112,14 +81,14 @@ def test_scores_of_one_step_have_no_curve(tmp_path: Path) -> None:
     assert page.row("The run", "FID, train")[0].startswith("30.00")
 
 
-def test_unknown_statistics_are_drawn_too(tmp_path: Path) -> None:
+def test_statistics_of_unknown_names_are_drawn(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=0, grids=0)
     (path / "stats.jsonl").write_text('{"step": 1, "my_loss": 2}\n{"step": 2, "my_loss": 3}\n')
     (label,) = (str(svg["aria-label"]) for svg in report(tmp_path, path).find("svg", role="img"))
     assert label.startswith("my_loss (value) over G steps. run from 2 to 3")
 
 
-def test_grids_are_the_files(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_grids_are_the_files_of_the_run(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path, *two_runs)
     shown = [image for image in page.find("img") if "data-step" in image]
     assert [image["data-step"] for image in shown] == ["0", "5", "0", "5", "10"]
@@ -129,14 +98,14 @@ def test_grids_are_the_files(two_runs: tuple[Path, Path], tmp_path: Path) -> Non
         True,
         True,
         False,
-    ]  # without a script: the last
+    ]  # without JavaScript, the last grid is visible
     assert shown[4]["alt"] == "Samples of plain at step 10"
     head, _, content = str(shown[4]["src"]).partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(content) == (two_runs[1] / "samples" / "step-000010.png").read_bytes()
 
 
-def test_a_run_with_nothing_yet(tmp_path: Path) -> None:
+def test_run_without_results(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=0, grids=0)
     (path / "stats.jsonl").unlink()
     (path / "reals.png").unlink()
@@ -151,17 +120,17 @@ def test_a_run_with_nothing_yet(tmp_path: Path) -> None:
     assert page.row("The run", "G steps") == ["0 of 100 (0%)"]
 
 
-def test_points_have_modes_and_no_paper(tmp_path: Path) -> None:
+def test_scores_of_points_have_no_counterpart_in_the_paper(tmp_path: Path) -> None:
     record = scored(40, {"modes": 9.0, "high_quality": 0.9, "kl": 0.1}, extractor="none", real_count=None)
     page = report(tmp_path, make_run(tmp_path / "run", "mlp-dat-gaussians", metrics=(record,)))
     caption = "run: mlp on gaussians, not in the paper's Table II"
     assert page.row(caption, "Modes found") == ["9.00 step 40", "9.00 step 40"]
 
 
-# --- what it is --------------------------------------------------------------------------------------------------
+# --- the page as a whole -------------------------------------------------------------------------------------------
 
 
-def test_it_needs_nothing_but_itself(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_page_is_self_contained(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path, *two_runs)
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     for tag, attributes in page.tags:
@@ -197,7 +166,7 @@ def test_same_runs_same_bytes(
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_what_a_run_folder_holds_is_text(tmp_path: Path) -> None:
+def test_text_from_a_run_folder_is_not_code(tmp_path: Path) -> None:
     attack = "<script>alert(1)</script>"
     path = make_run(
         tmp_path / "<img src=x onerror=alert(1)>",
@@ -217,89 +186,47 @@ def test_what_a_run_folder_holds_is_text(tmp_path: Path) -> None:
     assert [cell for row in page.table("All settings") for cell in row if cell == '"><b>']
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A folder's name may hold bytes that are no UTF-8."""
+def test_names_of_runs_are_text_in_every_section(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)> \"'&amp;"
+    metrics = tuple(scored(step, {"fid": 30.0, "mine": 1.0}) for step in (10, 20))
+    page = report(
+        tmp_path,
+        make_run(tmp_path / name, metrics=metrics),
+        make_run(tmp_path / "dcgan", "dcgan-dat-cifar10", metrics=metrics),
+        make_run(tmp_path / "empty" / name, steps=0, grids=0),
+    )
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.find("img"))
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    labels = [str(attributes.get("aria-label") or attributes.get("alt")) for _, attributes in page.tags]
+    for expected in ("Loss of D (loss) over G steps. ", "FID, train", "Earlier grid of ", "Samples of "):
+        assert any(label.startswith(expected) and name in label for label in labels), expected
+    for caption in ("The runs side by side", "All settings"):
+        assert page.table(caption)[0][1].endswith(name)
+    assert page.table(f"{name} and the paper")
+    assert f"empty/{name}: no scores." in page.text
+
+
+def test_templates_escape_all_text() -> None:
+    """No template switches the escaping off, and a misspelt name is an error instead of an empty text."""
+    environment = template_environment()
+    names = environment.list_templates(extensions=["html"])
+    assert {"page.html", "macros.html", "curves.html"} <= set(names)
+    for name in names:
+        source = (files("fastdat.report") / "templates" / name).read_text(encoding="utf-8")
+        assert not re.search(r"\|\s*safe|autoescape|Markup", source), name
+    assert environment.from_string("<p>{{ text }}</p>").render(text="<b>") == "<p>&lt;b&gt;</p>"
+    with pytest.raises(UndefinedError, match="'missing' is undefined"):
+        environment.from_string("{{ missing }}").render()
+
+
+def test_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
     page = report(tmp_path, make_run(tmp_path / "run-\udcff", grids=0))
     assert "Training report: run-?" in page.text
 
 
-def test_more_runs_than_colours_by_hand(tmp_path: Path) -> None:
+def test_more_runs_than_chosen_colours(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"run{i}", steps=2, grids=0) for i in range(14)]
     page = report(tmp_path, *runs)
     assert len(page.table("The runs side by side")[0]) == 15
     for i in range(14):
         assert f"--run{i}:" in page.source
-
-
-# --- pictures ----------------------------------------------------------------------------------------------------
-
-
-def test_many_grids_are_thinned_evenly(tmp_path: Path) -> None:
-    page = report(tmp_path, make_run(tmp_path / "run", grids=101))
-    steps = [int(str(image["data-step"])) for image in page.find("img") if "data-step" in image]
-    assert (len(steps), steps[0], steps[-1]) == (24, 0, 500)
-    assert {b - a for a, b in itertools.pairwise(steps)} <= {20, 25}
-    assert "24 of 101 grids, evenly chosen; 77 left out (at most 24 a run)." in page.text
-
-
-def test_evenly_keeps_both_ends() -> None:
-    files = [(i, Path(str(i))) for i in range(7)]
-    assert [i for i, _ in evenly(files, 2)] == [0, 6]
-    assert evenly(files, 7) == files
-
-
-def test_pages_stay_small_enough_to_open(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "run", grids=1)
-    noise = Image.effect_noise((256, 256), 100)
-    content = io.BytesIO()
-    noise.save(content, "png")
-    (path / "samples" / "step-000000.png").write_bytes(content.getvalue())
-    runs = read_runs([path])
-    (full,), divisor = read_grids(runs)
-    assert (divisor, full.pictures[0].png) == (1, content.getvalue())
-    (small,), divisor = read_grids(runs, limit=len(content.getvalue()) // 2)
-    assert (divisor, small.pictures[0].width, small.pictures[0].height) == (2, 128, 128)
-    with Image.open(io.BytesIO(small.pictures[0].png)) as image:
-        assert (image.mode, image.size) == ("L", (128, 128))
-
-
-@pytest.mark.parametrize("content", [b"", b"GIF89a", png((1, 2, 3))[:60]])
-def test_a_damaged_picture_is_named(tmp_path: Path, content: bytes) -> None:
-    path = make_run(tmp_path / "run")
-    (path / "samples" / "step-000005.png").write_bytes(content)
-    with pytest.raises(ReportError, match=r"step-000005\.png is no PNG that can be read"):
-        write_report([path], tmp_path / "report.html")
-    assert not (tmp_path / "report.html").exists()
-
-
-# --- the command -------------------------------------------------------------------------------------------------
-
-
-def test_command(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
-    out = tmp_path / "pages" / "both.html"
-    result = CliRunner().invoke(cli.app, ["report", *map(str, two_runs), "--out", str(out)])
-    assert result.exit_code == 0
-    assert re.fullmatch(rf"{out}: 2 runs, \d\.\d MB\n", result.stdout)
-    assert "Training report: 2 runs" in Page(out).text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "nowhere is no run folder: it does not exist"),
-        (["dat", "--out", "report.pdf"], "give a name that ends in .html, not report.pdf"),
-        (["dat", "--out", "dat/config.yaml/report.html"], "cannot write dat/config.yaml/report.html"),
-        (["dat", "dat/"], "dat is given twice"),
-    ],
-)
-def test_mistakes(
-    two_runs: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.app, ["report", *arguments])
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in result.stderr

@@ -1,4 +1,4 @@
-"""Run folders are read as they may be found: young, killed in the middle of a line, damaged, or something else."""
+"""Reading run folders: complete, new, interrupted in the middle of a line, damaged, or not a run at all."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from fastdat.report.runs import read_runs
 from tests.report.runs import make_run, scored, stats, write_lines
 
 
-def test_a_run(tmp_path: Path) -> None:
+def test_complete_run(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", metrics=(scored(20, {"fid": 30.0}),))
     (run,) = read_runs([path])
     assert (run.label, run.done, run.total, run.attacks) == ("run", 40, 100, True)
@@ -24,7 +24,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert run.reals is not None
 
 
-def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
+def test_run_that_has_just_begun(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
     (path / "config.yaml").write_text("steps: 100\n")
@@ -32,8 +32,8 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert (run.stats, run.metrics, run.samples, run.reals, run.done) == ([], [], [], None, 0)
 
 
-def test_steps_beyond_a_million_are_in_order(tmp_path: Path) -> None:
-    """Their names are longer, and so come first by name."""
+def test_grids_beyond_a_million_steps_are_sorted_by_step(tmp_path: Path) -> None:
+    """Sorted by file name, step 1,000,000 would come before step 999,999."""
     path = make_run(tmp_path / "run", grids=0)
     for name in ("step-1000000.png", "step-999999.png", "step-x.png", ".step-000001.png.tmp"):
         (path / "samples" / name).write_bytes(b"")
@@ -41,7 +41,7 @@ def test_steps_beyond_a_million_are_in_order(tmp_path: Path) -> None:
     assert [step for step, _ in run.samples] == [999_999, 1_000_000]
 
 
-def test_half_a_last_line_is_left_out(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=3)
     with (path / "stats.jsonl").open("a") as file:
         file.write('{"step": 4, "loss_')
@@ -61,14 +61,14 @@ def test_half_a_last_line_is_left_out(tmp_path: Path) -> None:
         ("\x00\x00", "Expecting value"),
     ],
 )
-def test_a_damaged_line_elsewhere_is_an_error(tmp_path: Path, line: str, problem: str) -> None:
+def test_damaged_line_elsewhere_is_an_error(tmp_path: Path, line: str, problem: str) -> None:
     path = make_run(tmp_path / "run", steps=0)
     (path / "stats.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
     with pytest.raises(ReportError, match=rf"stats\.jsonl, line 2, is damaged: .*{problem}"):
         read_runs([path])
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_numbers_are_ignored(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=0)
     (path / "stats.jsonl").write_text(
         '{"step": 1, "loss_d": NaN}\n{"step": 2, "loss_d": 2}\n{"step": 3, "loss_d": "high"}\n'
@@ -78,8 +78,8 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     assert run.values("loss_d") == ([2], [2.0])
 
 
-def test_lines_are_put_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    """`fastdat eval` adds scores of an earlier checkpoint behind those of a later one."""
+def test_lines_are_sorted_by_step(tmp_path: Path) -> None:
+    """`fastdat eval` of an earlier checkpoint appends its scores after those of later steps."""
     path = make_run(tmp_path / "run", steps=0)
     write_lines(path / "metrics.jsonl", [scored(100, {"fid": 20.0}), scored(50, {"fid": 30.0})])
     write_lines(path / "stats.jsonl", [stats(2), stats(1)])
@@ -88,7 +88,7 @@ def test_lines_are_put_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert [line["step"] for line in run.stats] == [1, 2]
 
 
-def test_labels_tell_runs_of_one_name_apart(tmp_path: Path) -> None:
+def test_labels_distinguish_runs_of_the_same_name(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / name / "run", grids=0) for name in ("a", "b")]
     paths.append(make_run(tmp_path / "c", grids=0))
     assert [run.label for run in read_runs(paths)] == ["a/run", "b/run", "c"]
@@ -103,14 +103,14 @@ def test_labels_tell_runs_of_one_name_apart(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
     ],
 )
-def test_a_damaged_config(tmp_path: Path, content: str, problem: str) -> None:
+def test_damaged_config(tmp_path: Path, content: str, problem: str) -> None:
     path = make_run(tmp_path / "run", grids=0)
     (path / "config.yaml").write_text(content)
     with pytest.raises(ReportError, match=problem):
         read_runs([path])
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
+def test_path_that_is_not_a_run_folder(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "mine", grids=0)
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
@@ -127,7 +127,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
             read_runs([path])
 
 
-def test_the_same_run_twice(tmp_path: Path) -> None:
+def test_same_run_twice_and_no_run(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", grids=0)
     with pytest.raises(ReportError, match="is given twice"):
         read_runs([path, path.parent / "." / "run"])

@@ -1,4 +1,4 @@
-"""Sample grids as parts of a page: which are shown, and in what size."""
+"""The sample grids of the page: which of them are shown, and how large."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from fastdat.report.runs import RunRecord
 from fastdat.util.errors import ReportError
 
-GRIDS = 24
-"""Most grids of a run in a page."""
-PAGE_BYTES = 30_000_000
-"""Most bytes of pictures in a page; beyond it they are made smaller."""
+MOST_GRIDS = 24
+"""How many grids of one run a page shows at most."""
+MOST_BYTES = 30_000_000
+"""How many bytes all pictures of a page may take; if they take more, they are made smaller."""
+
+_ENLARGED_UP_TO = 300  # pixels; narrower pictures are enlarged without smoothing
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,13 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """``data:image/png;base64,...``."""
+        """The picture as ``data:image/png;base64,...``."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the page enlarges the picture."""
+        return self.width <= _ENLARGED_UP_TO
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Grids:
     """The pictures of one run.
 
     Args:
-        steps, pictures: of the grids shown, in the order of their steps.
+        steps, pictures: the sample grids that are shown, sorted by step.
         left_out: how many grids are not shown.
-        reals: the grid of reals.
+        reals: the grid of real images; None if the run has none.
     """
 
     steps: Sequence[int]
@@ -47,14 +54,17 @@ class Grids:
     reals: Picture | None
 
 
-def read_grids(runs: Sequence[RunRecord], limit: int = PAGE_BYTES) -> tuple[list[Grids], int]:
-    """The grids of each run, and what all are divided by in width and height to keep within ``limit`` bytes.
+def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list[Grids], int]:
+    """Read the grids of each run, and make all of them smaller if together they take more than ``limit`` bytes.
+
+    Returns:
+        The grids of each run, and the number by which their width and height were divided.
 
     Raises:
         ReportError: a picture is damaged.
     """
-    shown = [evenly(run.samples, GRIDS) for run in runs]
-    files = [file for pictures in shown for _, file in pictures]
+    shown = [evenly(run.samples, MOST_GRIDS) for run in runs]
+    files = [file for samples in shown for _, file in samples]
     files += [run.reals for run in runs if run.reals]
     pictures = {file: _open(file) for file in files}
     divisor = 1
@@ -74,7 +84,7 @@ def read_grids(runs: Sequence[RunRecord], limit: int = PAGE_BYTES) -> tuple[list
 
 
 def evenly(samples: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """At most ``most`` (2 or more) of them, the first and the last always, evenly apart."""
+    """Choose at most ``most`` (2 or more) samples at even distances, always with the first and the last."""
     if len(samples) <= most:
         return list(samples)
     return [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
@@ -89,7 +99,7 @@ def _open(file: Path) -> Picture:
             width, height = image.size
             image.verify()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ReportError(f"{file} is no PNG that can be read: {error}") from error
+        raise ReportError(f"{file} is not a readable PNG: {error}") from error
     return Picture(png, width, height)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastdat.experiments import fig3
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[fig3.Fig3Config, Path]]:
-    """What the command would run."""
+    """The runs that the command asks for; none is carried out."""
     made: list[tuple[fig3.Fig3Config, Path]] = []
     monkeypatch.setattr(fig3, "run", lambda *args: made.append(args))
     return made
@@ -45,9 +46,12 @@ def test_options(arguments: list[str], expected: dict[str, Any], calls: list[Any
         (["--full", "--iterations", "3"], "--full"),
         (["--iterations", "0"], "iterations must be at least 1"),
         (["--device", "tpu"], "device must be one of"),
+        (["--landing", "--full"], "--landing"),
+        (["--landing", "--iterations", "3"], "--landing"),
+        (["--landing", "--outdir", "nowhere"], "nowhere needs fig3.json and fig3.png"),
     ],
 )
-def test_what_the_user_can_mend(arguments: list[str], message: str, calls: list[Any]) -> None:
+def test_user_errors(arguments: list[str], message: str, calls: list[Any]) -> None:
     result = CliRunner().invoke(app, ["reproduce", "fig3", *arguments])
     assert result.exit_code == 2
     assert message in result.output
@@ -70,3 +74,12 @@ def test_end_to_end(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["reproduce", "fig3", *arguments])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "fig3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_landing_picture(small_run: Path, calls: list[Any], tmp_path: Path) -> None:
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    result = CliRunner().invoke(app, ["reproduce", "fig3", "--landing", "--outdir", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{folder / 'landing.png'}\n"
+    assert (folder / "landing.png").read_bytes().startswith(b"\x89PNG")
+    assert not calls

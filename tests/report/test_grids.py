@@ -1,0 +1,52 @@
+"""Which sample grids the page shows, and how large."""
+
+import io
+import itertools
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastdat.report import ReportError, write_report
+from fastdat.report.grids import evenly, read_grids
+from fastdat.report.runs import read_runs
+from tests.report.html_page import report
+from tests.report.runs import make_run, png
+
+
+def test_many_grids_are_thinned_out_evenly(tmp_path: Path) -> None:
+    page = report(tmp_path, make_run(tmp_path / "run", grids=101))
+    steps = [int(str(image["data-step"])) for image in page.find("img") if "data-step" in image]
+    assert (len(steps), steps[0], steps[-1]) == (24, 0, 500)
+    assert {b - a for a, b in itertools.pairwise(steps)} <= {20, 25}
+    assert "24 of 101 grids, evenly chosen; 77 left out (at most 24 a run)." in page.text
+
+
+def test_evenly_keeps_both_ends() -> None:
+    files = [(i, Path(str(i))) for i in range(7)]
+    assert [i for i, _ in evenly(files, 2)] == [0, 6]
+    assert evenly(files, 7) == files
+
+
+def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", grids=1)
+    noise = Image.effect_noise((256, 256), 100)
+    content = io.BytesIO()
+    noise.save(content, "png")
+    (path / "samples" / "step-000000.png").write_bytes(content.getvalue())
+    runs = read_runs([path])
+    (full,), divisor = read_grids(runs)
+    assert (divisor, full.pictures[0].png) == (1, content.getvalue())
+    (small,), divisor = read_grids(runs, limit=len(content.getvalue()) // 2)
+    assert (divisor, small.pictures[0].width, small.pictures[0].height) == (2, 128, 128)
+    with Image.open(io.BytesIO(small.pictures[0].png)) as image:
+        assert (image.mode, image.size) == ("L", (128, 128))
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", png((1, 2, 3))[:60]])
+def test_damaged_picture_is_named(tmp_path: Path, content: bytes) -> None:
+    path = make_run(tmp_path / "run")
+    (path / "samples" / "step-000005.png").write_bytes(content)
+    with pytest.raises(ReportError, match=r"step-000005\.png is not a readable PNG"):
+        write_report([path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()

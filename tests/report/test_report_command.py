@@ -1,0 +1,53 @@
+"""``fastdat report`` on the command line."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fastdat import cli
+from tests.report.html_page import Page
+
+
+def test_report_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pages" / "both.html"
+    result = CliRunner().invoke(cli.app, ["report", *map(str, two_runs), "--out", str(out)])
+    assert result.exit_code == 0
+    assert re.fullmatch(rf"{out}: 2 runs, \d\.\d MB\n", result.stdout)
+    assert "Training report: 2 runs" in Page(out).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is no run folder: it does not exist"),
+        (["dat", "--out", "report.pdf"], "give a name that ends in .html, not report.pdf"),
+        (["dat", "--out", "dat/config.yaml/report.html"], "cannot write dat/config.yaml/report.html"),
+        (["dat", "dat/"], "dat is given twice"),
+    ],
+)
+def test_user_errors(
+    two_runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, ["report", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("package", ["jinja2", "markupsafe"])
+def test_missing_template_engine(
+    two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("fastdat.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(cli.app, ["report", *map(str, two_runs)])
+    assert result.exit_code == 2
+    assert result.stderr == f'error: this command needs {package}: pip install "fastdat[train]"\n'
