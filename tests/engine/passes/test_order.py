@@ -1,0 +1,40 @@
+"""Graph passes run in the order of their list, and inductor's cache knows each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._inductor.custom_graph_pass import CustomGraphPass
+
+from fastdat.engine import passes
+from fastdat.engine.passes.zero_flow import ZeroFlow
+
+
+class Noting(CustomGraphPass):
+    def __init__(self, name: str, noted: list[str]) -> None:
+        self._name, self._noted = name, noted
+
+    def __call__(self, graph: fx.Graph) -> None:
+        self._noted.append(self._name)
+
+    def uuid(self) -> Any:
+        return self._name
+
+
+def test_passes_run_first_to_last() -> None:
+    noted: list[str] = []
+    one, other = Noting("one", noted), Noting("other", noted)
+    passes.InOrder((one, other))(fx.Graph())
+    assert noted == ["one", "other"]
+    assert passes.InOrder((one, other)).uuid() != passes.InOrder((other, one)).uuid()
+
+
+def test_steps_are_compiled_with_every_pass() -> None:
+    options = passes.options("max-autotune")
+    assert options.pop("post_grad_custom_pre_pass").uuid() == tuple(
+        p.uuid() for p in passes.AFTER_DIFFERENTIATION
+    )
+    assert options == torch._inductor.list_mode_options("max-autotune")
+    assert any(isinstance(rewrite, ZeroFlow) for rewrite in passes.AFTER_DIFFERENTIATION)
