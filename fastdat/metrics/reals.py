@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.data.decode import ImageSet
+from fastdat.data.image_set import ImageSet
 from fastdat.metrics.extractors import Extractor
 from fastdat.metrics.scores import Statistics
 
