@@ -96,7 +96,7 @@ def check(store: Annotated[Path, typer.Argument(help="A packed data set.")]) -> 
             raise DataError(
                 f"{store} is damaged. Remove it and pack the data set again.\n" + "\n".join(damage)
             )
-        typer.echo(f"{store} is as it was packed")
+        typer.echo(f"{store} is undamaged")
 
 
 def download_into(dataset: str, dest: Path) -> None:

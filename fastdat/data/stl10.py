@@ -21,7 +21,7 @@ ARCHIVE = Archive(
     folder=FOLDER,
 )
 _FILES = {"train": "unlabeled_X.bin", "test": "test_X.bin"}
-_COUNTS = {"train": 100_000, "test": 8_000}
+COUNTS = {"train": 100_000, "test": 8_000}
 _SHAPE = (3, 96, 96)  # channels first; the file stores each channel column by column
 
 
@@ -36,7 +36,7 @@ def open_stl10(root: Path, split: str, count: int | None = None) -> ArraySource:
     if folder is None:
         raise missing(root, f"{FOLDER}/{name}", download_advice("stl10", "STL-10 (2.5 GiB)", root, FOLDER))
     path, image_bytes = folder / name, int(np.prod(_SHAPE))
-    expected = _COUNTS[split] if count is None else count
+    expected = COUNTS[split] if count is None else count
     size = path.stat().st_size
     if size != expected * image_bytes:
         raise DataError(

@@ -67,31 +67,38 @@ class Store:
             )
         if split not in index["splits"]:
             raise self._error(f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}")
-        images, labels = self.arrays(split)
         return ImageSet(
             name=f"{dataset} {split}",
-            images=read_only_tensor(images),
-            labels=torch.from_numpy(labels),
+            images=read_only_tensor(self.images(split)),
+            labels=torch.from_numpy(self.labels(split)),
             classes=tuple(index["classes"]),
             digest=index["splits"][split]["fingerprint"],
         )
 
-    def arrays(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images and labels of ``split``; the images are memory-mapped.
+    def images(self, split: str) -> NDArray[np.uint8]:
+        """Images (N, C, H, W) of ``split``, mapped for reading only.
 
         Raises:
-            DataError: a file is missing or truncated, or has another shape than the index says.
+            DataError: the file is missing or truncated, or has another shape than the index says.
         """
-        count = self.index["splits"][split]["count"]
-        shape = (count, self.index["channels"], self.index["resolution"], self.index["resolution"])
-        images = self._load(f"{split}.images.npy", "uint8", shape, mmap_mode="r")
-        labels = self._load(f"{split}.labels.npy", "int64", (count,), mmap_mode=None)
-        return images, labels
+        count, resolution = self.index["splits"][split]["count"], self.index["resolution"]
+        shape = (count, self.index["channels"], resolution, resolution)
+        return self._load(f"{split}.images.npy", "uint8", shape, mmap_mode="r")
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """Labels (N,) of ``split``, in memory.
+
+        Raises:
+            DataError: as for :meth:`images`.
+        """
+        return self._load(
+            f"{split}.labels.npy", "int64", (self.index["splits"][split]["count"],), mmap_mode=None
+        )
 
     def damaged(self) -> Iterator[str]:
         """Read every image and label, and describe each difference from the index in one line."""
         for split, facts in self.index["splits"].items():
-            images, labels = self.arrays(split)
+            images, labels = self.images(split), self.labels(split)
             digests = zip_longest(map(block_digest, blocks(images)), facts["blocks"])
             for i, (found, expected) in enumerate(digests):
                 if found != expected:
