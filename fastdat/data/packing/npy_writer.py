@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastdat.util.errors import DataError
 
-_HEADER_BYTES = 128  # room for any shape
+_HEADER_BYTES = 128  # size of the header that NumPy writes for images and labels, however many
 
 
 class NpyWriter:
@@ -58,11 +58,12 @@ class NpyWriter:
 
     def write_header(self) -> None:
         """Complete the file: write the header for the present number of items."""
-        shape = (self.count, *self._item_shape)
-        header = f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}".encode(
-            "ascii"
-        )
-        magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+        fields = {
+            "descr": self._dtype.str,
+            "fortran_order": False,
+            "shape": (self.count, *self._item_shape),
+        }
         self._file.seek(0)
-        self._file.write(magic + header.ljust(_HEADER_BYTES - 10 - 1) + b"\n")
+        np.lib.format.write_array_header_1_0(self._file, fields)
+        assert self._file.tell() == _HEADER_BYTES, "NumPy pads the header for a growing number of items"
         self.make_durable()
