@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class NpyWriter:
     def __init__(self, path: Path, dtype: DTypeLike, item_shape: tuple[int, ...], count: int) -> None:
         self._dtype, self._item_shape = np.dtype(dtype), item_shape
         self.count = count
-        end = _HEADER_BYTES + count * int(np.prod(item_shape)) * self._dtype.itemsize
+        end = _HEADER_BYTES + count * math.prod(item_shape) * self._dtype.itemsize
         # Filling the gap with zeros would be worse: no checksum computed later could tell them from data.
         if count and (not path.exists() or path.stat().st_size < end):
             raise DataError(f"{path} is shorter than its journal says. Remove {path.parent} and pack again.")

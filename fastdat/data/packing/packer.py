@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastdat.data.packing.split_writer import Progress, write_split
 from fastdat.data.packing.workers import DecodingPool
 from fastdat.data.registry import SPLITS, dataset_spec, open_split, resolution_of
 from fastdat.data.resize import RESIZE
+from fastdat.data.source import Source
 from fastdat.data.store import FORMAT, Store, is_store
 from fastdat.util.errors import DataError
 
@@ -75,17 +77,10 @@ def pack(
         store = _existing_store(dest, {**plan, "identity": identity})
         return Packed(store, _skipped(store), already=True)
     partial = PartialStore(dest)
-    image_bytes = spec.channels * size**2
     try:
         with partial.locked():
-            partial.begin(plan, image_bytes)
-            with DecodingPool(workers, images_per_piece(image_bytes) * image_bytes) as pool:
-                facts = {
-                    split: write_split(
-                        partial.path, split, sources[split], (spec.channels, size, size), pool, progress
-                    )
-                    for split in splits
-                }
+            partial.begin(plan, spec.channels * size**2)
+            facts = _write_splits(partial.path, sources, (spec.channels, size, size), workers, progress)
             classes = list(sources[splits[0]].classes)
             partial.publish({**plan, "identity": identity, "classes": classes, "splits": facts})
     except OSError as error:
@@ -95,6 +90,22 @@ def pack(
         ) from error
     store = Store(dest)
     return Packed(store, _skipped(store))
+
+
+def _write_splits(
+    folder: Path,
+    sources: dict[str, Source],
+    shape: tuple[int, int, int],
+    workers: int | None,
+    progress: Progress | None,
+) -> dict[str, dict[str, Any]]:
+    """Write each split into the partial store ``folder`` and return the splits' entries in the index."""
+    image_bytes = math.prod(shape)
+    with DecodingPool(workers, images_per_piece(image_bytes) * image_bytes) as pool:
+        return {
+            split: write_split(folder, split, source, shape, pool, progress)
+            for split, source in sources.items()
+        }
 
 
 def _existing_store(dest: Path, wanted: dict[str, Any]) -> Store:

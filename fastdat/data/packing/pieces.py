@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -67,7 +68,7 @@ def images_per_piece(image_bytes: int) -> int:
 
 def piece_tasks(source: Source, start: int, shape: tuple[int, int, int]) -> Iterator[PieceTask]:
     """The pieces of ``source`` from image ``start`` on, cut off one by one as they are needed."""
-    size = images_per_piece(int(np.prod(shape)))
+    size = images_per_piece(math.prod(shape))
     for first in range(start, len(source), size):
         stop = min(first + size, len(source))
         yield PieceTask(source.part(first, stop), first, stop, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def write_split(
     journal = Journal(folder, split, source)
     total, skipped = len(source), list(journal.skipped)
     images_path, labels_path = folder / f"{split}.images.npy", folder / f"{split}.labels.npy"
-    several_pieces = total - journal.done > images_per_piece(int(np.prod(shape)))
+    several_pieces = total - journal.done > images_per_piece(math.prod(shape))
     with (
         NpyWriter(images_path, np.uint8, shape, journal.count) as images,
         NpyWriter(labels_path, np.int64, (), journal.count) as labels,
