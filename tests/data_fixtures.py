@@ -1,4 +1,4 @@
-"""Real CIFAR-10 for the tests: ``$FASTDAT_DATA``, else unpacked from ``../shared/data`` once a session, else skip."""
+"""Real CIFAR-10: from ``$FASTDAT_DATA``, or else unpacked from ``../shared/data`` once per session, or else skipped."""
 
 from __future__ import annotations
 

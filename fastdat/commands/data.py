@@ -1,4 +1,4 @@
-"""``fastdat data``: get, pack and check data sets."""
+"""``fastdat data``: download, pack and check data sets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fastdat.commands.common import ProgressLine, new_group, user_errors
 if TYPE_CHECKING:
     from fastdat.data import Store
 
-app = new_group("Get, pack and check data sets.")
+app = new_group("Download, pack and check data sets.")
 
 _NAMES = "cifar10, cifar100, stl10, tiny-imagenet, lsun-bedroom, mnist or folder"
 
 
 @app.command()
 def info(
-    what: Annotated[str | None, typer.Argument(help="A data set, or the folder of a packed one.")] = None,
+    what: Annotated[str | None, typer.Argument(help="Name of a data set, or folder of a packed one.")] = None,
 ) -> None:
-    """List the data sets; tell all about one: where it comes from, how the paper uses it, what to type."""
+    """List the data sets, or show one: where it comes from, how the paper uses it, which commands to type."""
     with user_errors():
         from fastdat.data import DATASETS, Store
         from fastdat.data.registry import dataset_spec
@@ -32,8 +32,8 @@ def info(
             for spec in DATASETS.values():
                 size = "any size" if spec.resolution is None else f"{spec.resolution} pixels"
                 labels = f"{spec.classes} classes" if spec.classes else "no labels"
-                got = "fastdat data download" if spec.origin else "bring it along"
-                typer.echo(f"{spec.name:14} {spec.title}, {size}, {labels}; {got}")
+                how = "fastdat data download" if spec.origin else "get it yourself"
+                typer.echo(f"{spec.name:14} {spec.title}, {size}, {labels}; {how}")
         elif is_store(Path(what)):
             _describe(Store(what))
         else:
@@ -43,7 +43,7 @@ def info(
 @app.command()
 def download(
     dataset: Annotated[str, typer.Argument(help="cifar10, cifar100, stl10, tiny-imagenet or mnist.")],
-    dest: Annotated[Path, typer.Argument(help="Folder to put it in.")],
+    dest: Annotated[Path, typer.Argument(help="Folder to put the data set in.")],
 ) -> None:
     """Download a data set from its publisher and check it against the publisher's checksum."""
     with user_errors():
@@ -54,17 +54,21 @@ def download(
 def pack(
     dataset: Annotated[str, typer.Argument(help=_NAMES)],
     source: Annotated[Path, typer.Argument(help="Folder with the publisher's files, or with images.")],
-    dest: Annotated[Path, typer.Argument(help="Store to make.")],
+    dest: Annotated[Path, typer.Argument(help="Store to create.")],
     resolution: Annotated[int | None, typer.Option(help="Height and width; by default the paper's.")] = None,
-    splits: Annotated[str | None, typer.Option(help="Of train,test; by default those there are.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; one a core.")] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="train,test or one of them; by default all that the source has.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoding processes; by default one per core.")
+    ] = None,
 ) -> None:
-    """Decode and resize a data set once, into a store that training reads by memory map. The same command resumes."""
+    """Decode and resize a data set once, into a store that training memory-maps. The same command resumes."""
     with user_errors():
         from fastdat.data import pack as pack_into
-        from fastdat.data.packing import there
+        from fastdat.data.registry import available_splits
 
-        chosen = tuple(splits.split(",")) if splits else there(dataset, source)
+        chosen = tuple(splits.split(",")) if splits else available_splits(dataset, source)
         packed = pack_into(
             dataset,
             source,
@@ -72,12 +76,10 @@ def pack(
             resolution=resolution,
             splits=chosen,
             workers=workers,
-            progress=_packing(),
+            progress=_packing_progress(),
         )
         if packed.already:
-            typer.echo(
-                f"{dest} holds these images already, by their names and sizes: nothing to do", err=True
-            )
+            typer.echo(f"{dest} already holds these images (same names and sizes): nothing to do", err=True)
         _describe(packed.store)
         for split, name, reason in packed.skipped:
             typer.echo(f"left out of {split}: {name}: {reason}", err=True)
@@ -94,28 +96,28 @@ def check(store: Annotated[Path, typer.Argument(help="A packed data set.")]) -> 
             raise DataError(
                 f"{store} is damaged. Remove it and pack the data set again.\n" + "\n".join(damage)
             )
-        typer.echo(f"{store} is as it was packed")
+        typer.echo(f"{store} is undamaged")
 
 
 def download_into(dataset: str, dest: Path) -> None:
-    """Put ``dataset`` into ``dest``, saying so."""
+    """Download ``dataset`` into ``dest`` and print what happens."""
     from fastdat.data import DataError
     from fastdat.data.download import Archive, fetch
     from fastdat.data.registry import DATASETS
 
     origins = {name: spec.origin for name, spec in DATASETS.items() if spec.origin}
     if dataset not in origins:
-        more = " See: fastdat data info lsun-bedroom" if dataset == "lsun-bedroom" else ""
-        raise DataError(f"no download is known for {dataset!r}; there are: {', '.join(origins)}.{more}")
+        hint = " See: fastdat data info lsun-bedroom" if dataset == "lsun-bedroom" else ""
+        raise DataError(f"no download is known for {dataset!r}; there are: {', '.join(origins)}.{hint}")
     origin = origins[dataset]
     if not (dest / origin.folder).is_dir():
         for url in [origin.url] if isinstance(origin, Archive) else origin.urls:
             typer.echo(f"{url} -> {dest}")
-    folder = fetch(origin, dest, _percent() if sys.stderr.isatty() else None)
+    folder = fetch(origin, dest, _download_progress() if sys.stderr.isatty() else None)
     typer.echo(f"{dataset} is in {folder}")
 
 
-def _percent() -> Any:
+def _download_progress() -> Any:
     """A progress callback that rewrites one line of standard error."""
 
     def show(done: int, total: int | None) -> None:
@@ -126,8 +128,8 @@ def _percent() -> Any:
     return show
 
 
-def _packing() -> Any:
-    """A progress callback for packing."""
+def _packing_progress() -> Any:
+    """A progress callback that shows one line per split."""
     line = ProgressLine()
 
     def show(split: str, done: int, total: int, skipped: int) -> None:
@@ -137,6 +139,7 @@ def _packing() -> Any:
 
 
 def _describe(store: Store) -> None:
+    """Print what ``store`` holds."""
     index = store.index
     typer.echo(
         f"{store.path}: {index['dataset']} at {index['resolution']} pixels, {index['channels']} channel(s)"

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) in the publisher's ``cifar-10-batches-py`` layout, read without running its pickles."""
+"""CIFAR-10 (Krizhevsky 2009) in the publisher's ``cifar-10-batches-py`` layout, read without executing its pickles."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from fastdat.data import inert_pickle
-from fastdat.data.decode import ImageSet
 from fastdat.data.download import Archive
-from fastdat.data.source import ArraySource, how_to_download, not_there
+from fastdat.data.image_set import ImageSet
+from fastdat.data.publisher import download_advice, find_folder, missing
+from fastdat.data.source import ArraySource
 from fastdat.util.errors import DataError
 
 Split = Literal["train", "test"]
@@ -28,13 +29,20 @@ ARCHIVE = Archive(
 
 _FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 _META = "batches.meta"
-_IMAGES_A_FILE = 10_000
-_SHAPE = (3, 32, 32)  # a row of data is CHW
+_IMAGES_PER_FILE = 10_000
+_SHAPE = (3, 32, 32)  # each row of data is one image, CHW
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What CIFAR-10's and CIFAR-100's pickles call things."""
+    """The number of classes, and the keys in the pickles of CIFAR-10 or CIFAR-100.
+
+    Args:
+        classes: number of classes.
+        labels: key of the labels in a batch file.
+        names: key of the class names in the meta file.
+        dataset: the data set's name for ``fastdat data download``.
+    """
 
     classes: int
     labels: str
@@ -49,15 +57,15 @@ def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
     """Read one split of CIFAR-10.
 
     Args:
-        root: the folder ``cifar-10-batches-py``, or the one that holds it.
+        root: the folder ``cifar-10-batches-py``, or its parent.
         split: ``"train"`` (50,000 images) or ``"test"`` (10,000).
 
     Returns:
-        images (N, 3, 32, 32) uint8, labels (N,) int64, the ten class names.
+        Images (N, 3, 32, 32) uint8, labels (N,) int64 and the ten class names.
 
     Raises:
-        DataError: no such folder, or a file that is missing, damaged or not as published.
-        ValueError: another split.
+        DataError: a folder or file is missing, damaged or not as published.
+        ValueError: unknown split.
     """
     if split not in _FILES:
         raise ValueError(f"CIFAR-10 has the splits 'train' and 'test'; got split={split!r}")
@@ -71,37 +79,26 @@ def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
 
 
 def open_cifar10(root: Path, split: str) -> ArraySource:
-    """The same as a source.
+    """One split of CIFAR-10 as a source.
 
     Raises:
-        DataError: as :func:`load_cifar10`.
+        DataError: as for :func:`load_cifar10`.
     """
-    folder = find_folder(root)
+    folder = find_folder(root, FOLDER, lambda f: (f / _META).is_file() or (f / _FILES["train"][0]).is_file())
+    if folder is None:
+        advice = download_advice("cifar10", "CIFAR-10 (163 MiB)", root, FOLDER)
+        raise missing(root, f"{FOLDER} with {_META}", advice)
     classes = read_classes(folder / _META, _LAYOUT)
-    batches = [read_batch(folder / name, _LAYOUT, _IMAGES_A_FILE) for name in _FILES[split]]
+    batches = [read_batch(folder / name, _LAYOUT, _IMAGES_PER_FILE) for name in _FILES[split]]
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return ArraySource(images, labels, classes)
-
-
-def find_folder(root: Path) -> Path:
-    """``root`` or ``root/cifar-10-batches-py``, whichever holds the files.
-
-    Raises:
-        DataError: neither does; the message gives the command that downloads them.
-    """
-    for folder in (root, root / FOLDER):
-        if (folder / _META).is_file() or (folder / _FILES["train"][0]).is_file():
-            return folder
-    raise not_there(
-        root, f"{FOLDER} with {_META}", how_to_download("cifar10", "CIFAR-10 (163 MiB)", root, FOLDER)
-    )
 
 
 def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (count, 3, 32, 32) and labels (count,) of one batch file.
 
     Raises:
-        DataError: it is missing, damaged or not as published.
+        DataError: the file is missing, damaged or not as published.
     """
     content = _read_dict(path, ("data", layout.labels), layout)
     data, labels = inert_pickle.byte_array(content["data"]), content[layout.labels]
@@ -122,7 +119,7 @@ def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8
 
 
 def read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
-    """The class names.
+    """The class names, from the meta file.
 
     Raises:
         DataError: the file is missing, damaged or not as published.
@@ -138,8 +135,9 @@ def read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
 
 
 def _read_dict(path: Path, required: tuple[str, ...], layout: Layout) -> dict[Any, Any]:
+    """The dict pickled in ``path``, whose keys must include those ``required``."""
     if not path.is_file():
-        raise DataError(f"{path} is missing. {_repair(path, layout)}")
+        raise DataError(f"{path} is missing. {_repair_advice(path, layout)}")
     content = inert_pickle.read(path)
     if not isinstance(content, dict):
         raise _unexpected(path, "its content", "a dict", type(content).__name__, layout)
@@ -151,9 +149,9 @@ def _read_dict(path: Path, required: tuple[str, ...], layout: Layout) -> dict[An
 
 
 def _unexpected(path: Path, what: str, expected: str, found: str, layout: Layout) -> DataError:
-    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair(path, layout)}")
+    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair_advice(path, layout)}")
 
 
-def _repair(path: Path, layout: Layout) -> str:
+def _repair_advice(path: Path, layout: Layout) -> str:
     folder = path.parent
     return f"Remove {folder} and run: fastdat data download {layout.dataset} {folder.parent}"

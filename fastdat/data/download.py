@@ -1,6 +1,6 @@
-"""Download a data set from its publisher: to a temporary file, checked, unpacked safely, renamed into place.
+"""Download a data set from its publisher: into a temporary folder, check it, unpack it safely, move it into place.
 
-At every moment the destination either has the complete folder or does not have it at all.
+At every moment the destination holds the complete folder or none of it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ from fastdat.util import files
 from fastdat.util.errors import DataError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes received so far and the total, None where the server does not tell."""
+"""Called with the bytes received so far and the total; the total is None if the server does not send it."""
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
-_SCRATCH = ".download-"
+_SCRATCH_PREFIX = ".download-"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar or zip archive at ``url``, its checksums in hex, and the one top-level ``folder`` wanted from it.
+    """A tar or zip archive.
 
-    ``sha256`` is None where the publisher gives only the md5.
+    Args:
+        url: where to download it.
+        md5: its checksum, in hex.
+        folder: the one top-level folder wanted from it.
+        sha256: a second checksum, in hex; None if only the md5 is known.
     """
 
     url: str
@@ -46,14 +50,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class Files:
-    """Single files, each url with its md5 in hex, and the ``folder`` they go to."""
+    """Single files.
+
+    Args:
+        folder: the folder they go to.
+        urls: the md5 of each URL, in hex.
+    """
 
     folder: str
     urls: Mapping[str, str]
 
 
 def fetch(origin: Archive | Files, dest: str | Path, progress: Progress | None = None) -> Path:
-    """Put ``origin.folder`` into ``dest`` and return its path; nothing is done where it is there already.
+    """Put ``origin.folder`` into ``dest`` and return its path. A folder that exists already is left as it is.
 
     Raises:
         DataError: no connection, an interrupted transfer, a wrong checksum, an archive without the folder, or a
@@ -66,38 +75,59 @@ def fetch(origin: Archive | Files, dest: str | Path, progress: Progress | None =
     progress = progress or (lambda done, total: None)
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with _scratch(dest) as scratch:
+        with _scratch_folder(dest) as scratch:
             if isinstance(origin, Files):
-                folder = scratch / "files"
-                folder.mkdir()
-                for url, md5 in origin.urls.items():
-                    _receive(url, {"md5": md5}, folder / url.rpartition("/")[2], progress)
-                return _put(folder, target)
-            packed = scratch / "archive"
-            known = {"sha256": origin.sha256, "md5": origin.md5}
-            _receive(origin.url, known, packed, progress)
-            return _unpack(origin, packed, target)
+                return _place(_fetch_files(origin, scratch, progress), target)
+            return _place(_fetch_archive(origin, scratch, progress), target)
     except OSError as error:
         raise DataError(f"cannot write to {dest}: {error.strerror or error}") from error
 
 
+def _fetch_files(origin: Files, scratch: Path, progress: Progress) -> Path:
+    """Download the files into a folder in ``scratch``."""
+    folder = scratch / "files"
+    folder.mkdir()
+    for url, md5 in origin.urls.items():
+        _receive(url, {"md5": md5}, folder / url.rpartition("/")[2], progress)
+    return folder
+
+
+def _fetch_archive(origin: Archive, scratch: Path, progress: Progress) -> Path:
+    """Download and unpack the archive in ``scratch``; returns the wanted folder."""
+    packed, unpacked = scratch / "archive", scratch / "unpacked"
+    _receive(origin.url, {"sha256": origin.sha256, "md5": origin.md5}, packed, progress)
+    try:
+        if zipfile.is_zipfile(packed):
+            with zipfile.ZipFile(packed) as archive:
+                archive.extractall(unpacked)  # zipfile itself keeps every member inside the folder
+        else:
+            with tarfile.open(packed) as tar:
+                tar.extractall(unpacked, filter="data")  # refuses members outside of the folder
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{origin.url} cannot be unpacked: {error}") from error
+    folder = unpacked / origin.folder
+    if not folder.is_dir():
+        raise DataError(f"{origin.url} holds no folder {origin.folder}")
+    return folder
+
+
 @contextmanager
-def _scratch(dest: Path) -> Iterator[Path]:
-    """A folder for what is on its way, in ``dest``; what downloads that were killed have left there is removed."""
-    for left in dest.glob(f"{_SCRATCH}*"):
+def _scratch_folder(dest: Path) -> Iterator[Path]:
+    """A temporary folder in ``dest``. Folders left behind by killed downloads are removed first."""
+    for leftover in dest.glob(f"{_SCRATCH_PREFIX}*"):
         with suppress(OSError):
-            # A moment old, it may be one whose download is about to lock it.
-            if time.time() - left.stat().st_mtime > _TIMEOUT:
-                with _lock(left) as ours:
-                    if ours:
-                        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=dest) as folder, _lock(Path(folder)):
+            # A younger one may belong to a download that has not locked it yet.
+            if time.time() - leftover.stat().st_mtime > _TIMEOUT:
+                with _lock(leftover) as locked:
+                    if locked:
+                        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=dest) as folder, _lock(Path(folder)):
         yield Path(folder)
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool | None]:
-    """Within it ``folder`` is locked, if it can be: :func:`fastdat.util.files.lock`."""
+    """Lock ``folder`` for the duration of the block; yields the result of :func:`fastdat.util.files.lock`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield files.lock(descriptor)
@@ -106,7 +136,7 @@ def _lock(folder: Path) -> Iterator[bool | None]:
 
 
 def _receive(url: str, checksums: Mapping[str, str | None], path: Path, progress: Progress) -> None:
-    """Write ``url`` to ``path`` and check it against those of its ``checksums`` that are known."""
+    """Write ``url`` to ``path`` and verify every checksum (algorithm -> hex digest) that is not None."""
     digests = {name: hashlib.new(name, usedforsecurity=False) for name in checksums}
     done, total = 0, None
     with path.open("wb") as file:
@@ -116,24 +146,24 @@ def _receive(url: str, checksums: Mapping[str, str | None], path: Path, progress
                 digest.update(chunk)
             done += len(chunk)
             progress(done, total)
-    # A connection that is cut ends the chunks without an error.
+    # A broken connection ends the chunks without an error.
     if total is not None and done != total:
         raise DataError(f"the download of {url} was interrupted at {done} of {total} bytes. Run again.")
     for name, expected in checksums.items():
         found = digests[name].hexdigest()
         if expected is not None and found != expected:
             raise DataError(
-                f"{url} is not the file expected: its {name} is {found}, not {expected}. "
-                "It was damaged on the way, or replaced; nothing of it was kept."
+                f"{url} is not the expected file: its {name} is {found}, not {expected}. "
+                "It was damaged on the way or replaced; nothing of it was kept."
             )
 
 
 def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
-    """The body of ``url`` in pieces, each with the total length, if known."""
+    """The body of ``url`` in chunks, each with the total length (None if the server does not send it)."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             length = response.headers.get("Content-Length")
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read(_CHUNK_BYTES):
                 yield chunk, int(length) if length else None
     except urllib.error.HTTPError as error:
         error.close()
@@ -143,26 +173,8 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
         raise DataError(f"cannot download {url}: {reason}. Check the connection and run again.") from error
 
 
-def _unpack(archive: Archive, packed: Path, target: Path) -> Path:
-    """Unpack ``packed`` beside itself and move its folder to ``target``."""
-    unpacked = packed.parent / "unpacked"
-    try:
-        if zipfile.is_zipfile(packed):
-            with zipfile.ZipFile(packed) as archived:
-                archived.extractall(unpacked)  # keeps every name inside, whatever it says
-        else:
-            with tarfile.open(packed) as tar:
-                tar.extractall(unpacked, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{archive.url} cannot be unpacked: {error}") from error
-    folder = unpacked / archive.folder
-    if not folder.is_dir():
-        raise DataError(f"{archive.url} holds no folder {archive.folder}")
-    return _put(folder, target)
-
-
-def _put(folder: Path, target: Path) -> Path:
-    """Move what is complete to where it belongs."""
+def _place(folder: Path, target: Path) -> Path:
+    """Move the complete ``folder`` to ``target`` in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(folder, target)

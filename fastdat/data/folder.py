@@ -1,25 +1,31 @@
-"""Any folder of images: with ``train`` and ``test`` inside, or without; subfolders are classes."""
+"""Any folder of images, with or without ``train`` and ``test`` inside. Subfolders are classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastdat.data.source import SUFFIXES, FileSource, list_images, require_folder
+from fastdat.data.image_files import SUFFIXES, list_images
+from fastdat.data.source import FileSource
 from fastdat.util.errors import DataError, NoSuchSplitError
+
+#: Folders that may lie beside ``train`` without being classes: splits for other purposes.
+_OTHER_SPLITS = {"train", "val", "valid", "validation", "dev"}
 
 
 def open_folder(root: Path, split: str) -> FileSource:
-    """One split: ``root/train`` or ``root/test``, or all of ``root`` as train where it has no such folders.
+    """One split: ``root/train`` or ``root/test``. Without such folders all of ``root`` is the train split.
 
     Raises:
-        DataError: no folder, no images in it, a ``train`` that may be meant as a class, or test images without a class
-            of train (where train has classes).
-        NoSuchSplitError: no test split.
+        DataError: the folder is missing or holds no images, ``train`` could be meant as a class, or a test image
+            belongs to no class of the train split.
+        NoSuchSplitError: there is no test split.
     """
-    require_folder(root, "Give a folder of images.")
+    if not root.is_dir():
+        raise DataError(f"{root} does not exist. Give a folder of images.")
     has_splits = (root / "train").is_dir()
     if has_splits and not (root / "test").is_dir():
-        _refuse_classes(root)
+        _require_train_to_be_a_split(root)
     folder = root / split if has_splits else root
     if split != "train" and not (has_splits and folder.is_dir()):
         raise NoSuchSplitError(f"{root} has no test split: put the images into {root}/train and {root}/test")
@@ -29,39 +35,40 @@ def open_folder(root: Path, split: str) -> FileSource:
     unknown = [path for path in paths if classes and path.parts[0] not in index]
     if unknown:
         raise DataError(
-            f"{folder / unknown[0]} lies in none of the classes of train, which are its subfolders: "
-            f"{', '.join(classes[:10])}{' ...' * (len(classes) > 10)}"
+            f"{folder / unknown[0]} belongs to no class of the train split, whose subfolders are: {_some(classes)}"
         )
     labels = tuple(index[path.parts[0]] if classes else 0 for path in paths)
     return FileSource(folder, tuple(map(str, paths)), labels, classes)
 
 
-def _refuse_classes(root: Path) -> None:
-    """Refuse to take only ``root/train`` where other classes seem to lie beside it."""
+def _require_train_to_be_a_split(root: Path) -> None:
+    """Refuse ``root`` if ``train`` looks like one class among others, since only ``root/train`` would be read."""
     visible = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     beside = sorted(
-        folder.name for folder in visible if folder.name not in _NO_CLASSES and list_images(folder)
+        folder.name for folder in visible if folder.name not in _OTHER_SPLITS and list_images(folder)
     )
     if beside:
         raise DataError(
-            f"{root} holds images in train and in {', '.join(beside[:10])}{' ...' * (len(beside) > 10)}. If train is a "
-            f"class, put all of them into one folder, {root}/train; if it is the train split, move the others away, or "
-            f"give {root}/train"
+            f"{root} holds images in train and in {_some(beside)}. If train is a class, move all of these folders into "
+            f"{root}/train. If train is the train split, move the others away or give {root}/train"
         )
 
 
-#: Names of folders beside ``train`` that are splits for something else.
-_NO_CLASSES = {"train", "val", "valid", "validation", "dev"}
+def _some(names: Sequence[str]) -> str:
+    """The first ten names."""
+    return ", ".join(names[:10]) + " ..." * (len(names) > 10)
 
 
 def _images(folder: Path) -> list[Path]:
-    """Image files below ``folder``, relative to it."""
+    """Image files in ``folder``, relative to it."""
     found = [path.relative_to(folder) for path in list_images(folder)]
     if not found:
-        raise DataError(f"{folder} holds no images: looked for {', '.join(sorted(SUFFIXES))}, at any depth")
+        raise DataError(
+            f"{folder} holds no images: files with the suffixes {', '.join(sorted(SUFFIXES))}, at any depth"
+        )
     return found
 
 
 def _classes(paths: list[Path]) -> tuple[str, ...]:
-    """The folders that images lie in; none where one lies in none."""
+    """The subfolders that hold the images; none if an image lies outside of every subfolder."""
     return tuple(sorted({path.parts[0] for path in paths})) if all(len(p.parts) > 1 for p in paths) else ()

@@ -1,8 +1,8 @@
-"""Read a pickle as plain data, executing nothing that is written in it.
+"""Read a pickle as plain data, without executing anything in it.
 
-A pickle is a program: it may import any name and call it. Here every imported name becomes a :class:`Name` that
-does nothing, every call of it a :class:`Call` that only remembers its arguments, and names outside a short list are
-refused. What comes back are dicts, lists, strings, numbers and such calls, for a reader to interpret.
+A pickle is a program: it may import any name and call it. Here every imported name becomes a :class:`Name` that does
+nothing, every call becomes a :class:`Call` that only records its arguments, and names outside a short list are
+refused. The result consists of dicts, lists, strings, numbers and recorded calls, for a reader to interpret.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastdat.util.errors import DataError
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and numpy 2
-#: The only names a pickled array refers to. ``_codecs.encode`` is how Python 3 writes bytes in protocols 0 to 2.
+#: The only names that a pickled array refers to. Python 3 writes bytes as ``_codecs.encode`` in protocols 0 to 2.
 ALLOWED = frozenset(
     [(module, "_reconstruct") for module in _MULTIARRAY]
     + [("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")]
@@ -25,7 +25,7 @@ ALLOWED = frozenset(
 
 
 class Call:
-    """``name(*args)``, not executed, and the state the pickle would then have set."""
+    """The call ``name(*args)``, recorded but not executed, and the state that the pickle sets on its result."""
 
     __slots__ = ("args", "name", "state")
 
@@ -39,7 +39,7 @@ class Call:
 
 
 class Name:
-    """An imported name. Calling it makes a :class:`Call`; nothing can be set on it."""
+    """An imported name. Calling it returns a :class:`Call`. Its attributes cannot be set."""
 
     __slots__ = ("name",)
     name: str
@@ -68,10 +68,10 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> Any:
-    """The content of the pickle at ``path``; text of Python 2 comes back as bytes.
+    """The content of the pickle in ``path``. Strings written by Python 2 come back as bytes.
 
     Raises:
-        DataError: unreadable, truncated or damaged file, or one that would import anything but numpy's arrays.
+        DataError: the file is unreadable, truncated or damaged, or refers to anything but numpy arrays.
     """
     try:
         with path.open("rb") as file:
@@ -79,7 +79,7 @@ def read(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
-        # A damaged pickle can make the machine raise nearly anything: IndexError, MemoryError, UnicodeDecodeError ...
+        # A damaged pickle can raise nearly anything: IndexError, MemoryError, UnicodeDecodeError ...
         reason = str(error) or type(error).__name__
         raise DataError(
             f"{path} is damaged or is not the publisher's file: {reason}. Nothing in it was executed."
@@ -87,14 +87,14 @@ def read(path: Path) -> Any:
 
 
 def text(value: Any) -> Any:
-    """bytes of Python 2 -> str; anything else as it is."""
+    """Decode the bytes of a Python 2 string; return anything else unchanged."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def byte_array(value: Any) -> NDArray[np.uint8] | None:
-    """The uint8 C-order array that ``value``, a :class:`Call` of numpy's ``_reconstruct``, describes, without a copy.
+    """The uint8 array in C order that ``value``, a :class:`Call` of numpy's ``_reconstruct``, describes. Not a copy.
 
-    None for anything else: another dtype, Fortran order, a size that does not fit the shape.
+    Returns None for anything else: another dtype, Fortran order, or a size that does not fit the shape.
     """
     if not (isinstance(value, Call) and value.name == "_reconstruct" and _is_tuple(value.state, 5)):
         return None
@@ -110,7 +110,7 @@ def byte_array(value: Any) -> NDArray[np.uint8] | None:
 
 
 def _raw(value: Any) -> Any:
-    """The bytes of an array, as Python 2 wrote them or as Python 3's ``_codecs.encode(text, "latin1")``."""
+    """The bytes of an array, written by Python 2 as they are or by Python 3 as ``_codecs.encode(text, "latin1")``."""
     if isinstance(value, Call) and value.name == "encode" and _is_tuple(value.args, 2):
         characters, codec = value.args
         if isinstance(characters, str) and text(codec) in ("latin1", "latin-1"):

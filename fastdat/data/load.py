@@ -1,4 +1,4 @@
-"""One split of a data set as an :class:`ImageSet`, from a packed store or from its publisher's files."""
+"""Load one split of a data set as an :class:`ImageSet`, from a packed store or from its publisher's files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastdat.data.decode import ImageSet
+from fastdat.data.image_files import Pixels, UnreadableImage
+from fastdat.data.image_set import ImageSet
 from fastdat.data.registry import dataset_spec, open_split, resolution_of
-from fastdat.data.source import ArraySource, Pixels, Source, UnreadableImage, resized
+from fastdat.data.resize import resized
+from fastdat.data.source import ArraySource, Source
 from fastdat.data.store import Store, is_store
 from fastdat.util.errors import DataError
 
-#: Images that are decoded into memory at once; a larger set is packed first.
-MOST = 200_000
+#: The most images that are decoded into memory at every start. A larger set must be packed first.
+MOST_IMAGES = 200_000
 
 
 def load_split(
@@ -25,22 +27,22 @@ def load_split(
     """One split, ready to train on.
 
     Args:
-        dataset: a name of :data:`fastdat.data.registry.DATASETS`.
+        dataset: a name in :data:`fastdat.data.registry.DATASETS`.
         root: a packed store, which is memory-mapped, or the publisher's files, which are decoded into memory.
         split: ``"train"`` or ``"test"``.
-        resolution: height and width; what the paper trains at where None.
+        resolution: height and width in pixels; None means the paper's.
 
     Raises:
-        DataError: data that is missing, damaged, another than asked for, or too much to decode without packing it.
+        DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start.
     """
     spec, root = dataset_spec(dataset), Path(root)
     size = resolution_of(spec, resolution)
     if is_store(root):
         return Store(root).split(split, dataset, size)
     source = open_split(spec, root, split)
-    if len(source) > MOST:
+    if len(source) > MOST_IMAGES:
         raise DataError(
-            f"{root} has {len(source):,} images, too many to decode each time. Pack them once:\n"
+            f"{root} has {len(source):,} images, too many to decode at every start. Pack them once:\n"
             f"    fastdat data pack {dataset} {root} STORE --resolution {size}\nand give --data STORE"
         )
     return ImageSet(
@@ -52,12 +54,14 @@ def load_split(
 
 
 def _decoded(source: Source, channels: int, size: int) -> Pixels:
-    """All images (N, C, H, W) at ``size``; threads suffice, since decoding lets go of the interpreter."""
+    """All images (N, C, H, W) at ``size``, decoded by threads: Pillow releases the interpreter lock."""
     if isinstance(source, ArraySource) and source.images.shape[-2:] == (size, size):
-        return np.require(source.images, requirements=["C", "W"])  # torch warns of what it could not write to
+        return np.require(
+            source.images, requirements=["C", "W"]
+        )  # torch warns about arrays that are not writable
     out = np.empty((len(source), channels, size, size), np.uint8)
 
-    def put(i: int) -> None:
+    def decode_into_out(i: int) -> None:
         try:
             out[i] = resized(source.read(i)[0], size).transpose(2, 0, 1)
         except UnreadableImage as error:
@@ -67,7 +71,7 @@ def _decoded(source: Source, channels: int, size: int) -> Pixels:
             ) from error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(put, range(len(source)), chunksize=64):
+        for _ in pool.map(decode_into_out, range(len(source)), chunksize=64):
             pass
     return out
 

@@ -1,8 +1,8 @@
-"""LSUN-Bedroom (Yu et al. 2015) as the publisher's lmdb of WebP images.
+"""LSUN-Bedroom (Yu et al. 2015) as the publisher's lmdb database of WebP images.
 
-As in the paper, 10,000 of the 3,033,042 training images are set aside as the test split: here those that a permutation
-with seed 0 puts first, in the order of their keys. The rest is the train split. The publisher's own 300 of ``val`` are
-not used.
+As in the paper, 10,000 of the 3,033,042 training images are held out as the test split. Here a permutation of the
+sorted keys with seed 0 selects them: its first 10,000 are the test split, the rest is the train split. The publisher's
+own ``val`` set of 300 images is not used.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from fastdat.data.source import Pixels, UnreadableImage, decode, digest_of, not_there
+from fastdat.data.image_files import Pixels, UnreadableImage, decode
+from fastdat.data.publisher import find_folder, missing
+from fastdat.data.source import digest_of
 from fastdat.util.errors import DataError
 
 FOLDER = "bedroom_train_lmdb"
 TEST_IMAGES = 10_000
 _URL = f"http://dl.yf.io/lsun/scenes/{FOLDER}.zip"
-_HOW = f"Get {FOLDER} (43 GB) from {_URL}, for which no checksum is published, and unzip it"
+_ADVICE = f"Get {FOLDER} (43 GB) from {_URL}, for which no checksum is published, and unzip it."
 
 
 @dataclass(frozen=True)
 class LSUNSource:
-    """Images of an lmdb, by key. Every process opens the database for itself, when it first reads."""
+    """Images of an lmdb database, by key. Every process opens the database itself when it first reads."""
 
     folder: Path
     keys: tuple[bytes, ...]
@@ -39,7 +41,7 @@ class LSUNSource:
         return len(self.keys)
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        with _reading(self.folder) as transaction:
+        with _transaction(self.folder) as transaction:
             value = transaction.get(self.keys[index])
         if value is None:
             raise UnreadableImage("the key is gone")
@@ -59,16 +61,17 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     """One split, RGB in the publisher's sizes (256 pixels and more).
 
     Raises:
-        DataError: no such database, a damaged one, or too few images for a test split.
+        DataError: the database is missing or damaged, or has too few images for a test split.
     """
-    folder = next((f for f in (root, root / FOLDER) if (f / "data.mdb").is_file()), None)
+    folder = find_folder(root, FOLDER, lambda folder: (folder / "data.mdb").is_file())
     if folder is None:
-        raise not_there(root, f"{FOLDER}/data.mdb", f"{_HOW}.")
-    with _reading(folder) as transaction:
+        raise missing(root, f"{FOLDER}/data.mdb", _ADVICE)
+    with _transaction(folder) as transaction:
         keys = sorted(transaction.cursor().iternext(keys=True, values=False))
     if len(keys) <= test_images:
         raise DataError(
-            f"{folder} has {len(keys):,} images, of which {test_images:,} are to be the test split"
+            f"{folder} has {len(keys):,} images; {test_images:,} of them would be the test split, which leaves none "
+            "to train on"
         )
     order = np.random.default_rng(0).permutation(len(keys))
     chosen = np.sort(order[:test_images] if split == "test" else order[test_images:])
@@ -76,11 +79,11 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[Any]:
-    """A transaction of the database. A process may open one only once, however many splits it reads.
+def _transaction(folder: Path) -> Iterator[Any]:
+    """A transaction of the database.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the database is damaged, or lmdb is not installed.
     """
     try:
         import lmdb
@@ -90,20 +93,21 @@ def _reading(folder: Path) -> Iterator[Any]:
         with _open(folder.resolve(), os.getpid()).begin() as transaction:
             yield transaction
     except lmdb.Error as error:
-        raise DataError(f"{folder} cannot be read as lmdb: {error}. {_HOW}.") from error
+        raise DataError(f"{folder} cannot be read as lmdb: {error}. {_ADVICE}") from error
 
 
 @lru_cache(maxsize=4)
 def _open(folder: Path, process: int) -> Any:
+    """The open database. lmdb allows one per process, however many splits are read from it."""
     import lmdb
 
     database = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
-    # Beyond the end of a truncated file, memory that is mapped ends the process without a word.
+    # Reading mapped memory beyond the end of a truncated file would kill the process without a message.
     expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
     found = (folder / "data.mdb").stat().st_size
     if found < expected:
         database.close()
         raise DataError(
-            f"{folder / 'data.mdb'} is truncated: it has {found:,} of {expected:,} bytes. {_HOW}."
+            f"{folder / 'data.mdb'} is truncated: it has {found:,} of {expected:,} bytes. {_ADVICE}"
         )
     return database

@@ -1,4 +1,4 @@
-"""The data of Fig. 3: nine two-dimensional Gaussians on a grid, balanced and imbalanced (Sec. IV)."""
+"""The data of Fig. 3: nine two-dimensional Gaussians on a grid, balanced or imbalanced (Sec. IV)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Means {-1, 0, 1} x {-1, 0, 1}, column by column from the left: mode 3 * column + row.
+#: Means {-1, 0, 1} x {-1, 0, 1}, column by column from the left: mode number 3 * column + row.
 MEANS = tuple((float(x), float(y)) for x in (-1, 0, 1) for y in (-1, 0, 1))
-#: Standard deviation along each axis. The paper prints 0.1 as the variance: modes 1 apart would run together.
+#: Standard deviation along each axis. The paper prints 0.1 as the variance, but then modes 1 apart would overlap.
 STD = 0.1
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Nine Gaussians with these probabilities.
+    """A mixture of nine Gaussians.
 
     Args:
-        name: what tables and files call it.
-        probabilities: one a mode, in the order of :data:`MEANS`.
+        name: its name in tables and files.
+        probabilities: of the modes, in the order of :data:`MEANS`.
 
     Raises:
-        ValueError: not nine positive probabilities that sum to one.
+        ValueError: the probabilities are not nine positive numbers with sum 1.
     """
 
     name: str
@@ -37,13 +37,15 @@ class Mixture:
 
     @classmethod
     def by_column(cls, name: str, columns: tuple[float, float, float]) -> Mixture:
-        """Columns with these probabilities from left to right, the three modes of a column equal."""
+        """A mixture with these probabilities of its columns, from the left. The modes of a column share equally."""
         return cls(name, tuple(column / 3 for column in columns for _ in range(3)))
 
     def place(self, u: Tensor, noise: Tensor) -> Tensor:
-        """Points (..., 2) from u (...) uniform in [0, 1), which chooses the mode, and noise (..., 2) from N(0, I).
+        """Points (..., 2) from random numbers, which are arguments so that several mixtures can share them.
 
-        A function, so that mixtures can share their random numbers.
+        Args:
+            u: (...), uniform in [0, 1); selects the mode.
+            noise: (..., 2), from N(0, I).
         """
         edges = torch.tensor(self.probabilities, dtype=torch.float64).cumsum(0)[:-1].to(u)
         mode = torch.searchsorted(edges, u, right=True)
@@ -63,15 +65,19 @@ def means_like(x: Tensor) -> Tensor:
 BALANCED = Mixture.by_column("balanced", (1 / 3, 1 / 3, 1 / 3))
 IMBALANCED = Mixture.by_column("imbalanced", (0.15, 0.05, 0.8))
 
-#: By the names that configurations use.
+#: Mixtures by the names that configurations use.
 MIXTURES = {"gaussians": BALANCED, "gaussians-imbalanced": IMBALANCED}
 
 
 class MixtureBatches:
-    """Training batches of a mixture: points of batch ``step`` are a function of (seed, step, rank) alone.
+    """Training batches of a mixture. The points of batch ``step`` depend on (seed, step, rank) alone.
 
     Args:
-        mixture, batch_size, seed, device, rank: of the batches.
+        mixture: what to draw from.
+        batch_size: points per batch.
+        seed: seed of the points.
+        device: device of the batches.
+        rank: number of this process among those that train together.
     """
 
     def __init__(
@@ -92,5 +98,5 @@ class MixtureBatches:
         generator = torch.Generator().manual_seed(int(state[0]))
         points = self._mixture.sample(self._batch_size, generator)
         if self._device.type == "cuda":
-            points = points.pin_memory()  # or the copy waits for all that the GPU has yet to do
+            points = points.pin_memory()  # otherwise the copy waits for all work queued on the GPU
         return points.to(self._device, non_blocking=True)

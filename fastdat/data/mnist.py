@@ -1,4 +1,4 @@
-"""MNIST (LeCun et al. 1998) as idx files, packed with gzip or not: 28 x 28, grey."""
+"""MNIST (LeCun et al. 1998) as idx files, plain or compressed by gzip: grey images of 28 x 28 pixels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdat.data.download import Files
-from fastdat.data.source import ArraySource, how_to_download, not_there
+from fastdat.data.publisher import download_advice, missing
+from fastdat.data.source import ArraySource
 from fastdat.util.errors import DataError
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_COUNTS = {"train": 60_000, "test": 10_000}
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 FILES = Files(
     folder="MNIST/raw",
@@ -32,7 +32,7 @@ def open_mnist(root: Path, split: str) -> ArraySource:
     """One split: 60,000 or 10,000 images (N, 1, 28, 28).
 
     Raises:
-        DataError: no such files, or damaged ones.
+        DataError: files are missing or damaged.
     """
     prefix = _PREFIX[split]
     images = _read(_find(root, f"{prefix}-images-idx3-ubyte"), dims=3)
@@ -51,13 +51,12 @@ def _find(root: Path, name: str) -> Path:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
-    raise not_there(
-        root, f"{name}, with .gz or without", how_to_download("mnist", "MNIST (11 MiB)", root, FILES.folder)
-    )
+    advice = download_advice("mnist", "MNIST (11 MiB)", root, FILES.folder)
+    raise missing(root, f"{name}, with or without .gz", advice)
 
 
 def _read(path: Path, dims: int) -> NDArray[np.uint8]:
-    """The array of an idx file: a magic number that says uint8 and the number of dimensions, sizes, bytes."""
+    """The array of an idx file. Its header is a magic number (uint8, number of dimensions) and the sizes."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastdat.data import cifar10, cifar100, folder, lsun, mnist, stl10, tiny_imagenet
 from fastdat.data.download import Archive, Files
 from fastdat.data.source import Source
-from fastdat.util.errors import DataError
+from fastdat.util.errors import DataError, NoSuchSplitError
 
 SPLITS = ("train", "test")
 
@@ -19,14 +19,14 @@ class DatasetSpec:
     """A data set.
 
     Args:
-        name: what configurations and commands call it.
-        title: what people call it.
+        name: its name in configurations and commands.
+        title: its name in texts.
         channels: 3, or 1 for grey images.
-        classes: number of classes; 0 where it has no labels that are used.
-        resolution: what it is trained at unless told otherwise (Table I); None where only the user can know.
-        resolutions: what it may be resized to; None is anything.
-        open: root folder and split -> the images.
-        origin: where its publisher offers it in a form that can be downloaded and checked.
+        classes: number of classes; 0 if no labels are used.
+        resolution: the resolution of Table I, used by default; None if only the user knows it.
+        resolutions: the resolutions it can be resized to; None means any.
+        open: opens one split, given the root folder and the split's name.
+        origin: a download that can be checked; None if the publisher offers none.
     """
 
     name: str
@@ -40,7 +40,7 @@ class DatasetSpec:
 
     @property
     def page(self) -> Path:
-        """Its page of documentation."""
+        """The file with its documentation."""
         return Path(__file__).parent / "docs" / f"{self.name}.md"
 
 
@@ -71,7 +71,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """The data set called ``name``.
 
     Raises:
-        DataError: there is none.
+        DataError: unknown name.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; there are: {', '.join(DATASETS)}")
@@ -79,17 +79,17 @@ def dataset_spec(name: str) -> DatasetSpec:
 
 
 def resolution_of(spec: DatasetSpec, resolution: int | None) -> int:
-    """``resolution``, or what ``spec`` is trained at.
+    """``resolution`` in pixels, or the default of ``spec`` if it is None.
 
     Raises:
-        DataError: there is neither, or the set cannot have it.
+        DataError: the set has no default, or cannot be resized to ``resolution``.
     """
     chosen = spec.resolution if resolution is None else resolution
     if chosen is None:
-        raise DataError(f"{spec.title}: which size shall the images have? Give --resolution")
+        raise DataError(f"{spec.title} has no default resolution. Give --resolution")
     if chosen < 1 or (spec.resolutions and chosen not in spec.resolutions):
         known = " or ".join(map(str, spec.resolutions or ())) or "a positive number"
-        raise DataError(f"{spec.title} can be had at {known}; got resolution={chosen}")
+        raise DataError(f"the resolution of {spec.title} must be {known}; got resolution={chosen}")
     return chosen
 
 
@@ -97,8 +97,24 @@ def open_split(spec: DatasetSpec, root: Path, split: str) -> Source:
     """One split in its publisher's layout.
 
     Raises:
-        DataError: no such split, or files that are missing or damaged.
+        DataError: unknown split, or files that are missing or damaged.
     """
     if split not in SPLITS:
         raise DataError(f"{spec.title} has the splits {' and '.join(SPLITS)}; got {split!r}")
     return spec.open(root, split)
+
+
+def available_splits(dataset: str, root: str | Path) -> tuple[str, ...]:
+    """The splits that the publisher's files in ``root`` contain. Only a set without a fixed layout may lack one.
+
+    Raises:
+        DataError: files that the publisher provides are missing or damaged.
+    """
+    spec, found = dataset_spec(dataset), []
+    for split in SPLITS:
+        try:
+            open_split(spec, Path(root), split)
+        except NoSuchSplitError:
+            continue
+        found.append(split)
+    return tuple(found)

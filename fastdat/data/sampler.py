@@ -1,6 +1,6 @@
-"""Training batches from a set of uint8 images: held whole on the device, or gathered ahead by a thread.
+"""Training batches from a set of uint8 images, which lies on the device or is gathered ahead by a thread.
 
-Batch ``step`` is a function of (seed, step, rank) alone: a resumed run asks for its next step and replays nothing.
+Batch ``step`` depends on (seed, step, rank) alone, so a resumed run asks for its next step and replays nothing.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.data.decode import ImageSet
+from fastdat.data.image_set import ImageSet
 
-_ORDER, _FLIP = 0, 1  # streams of random numbers, apart from each other at every epoch
-_SHARE = 1 / 3  # of a GPU's free memory that images may take
-_AHEAD = 3  # batches a thread keeps ready
+_ORDER, _FLIP = 0, 1  # the random streams of an epoch
+_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that a resident set may take
+_BATCHES_AHEAD = 3  # that the thread keeps ready
+_EPOCHS_KEPT = 2  # the thread may be one epoch ahead
 
 
 class TrainSampler:
-    """Draws without replacement: each epoch is a new permutation of the set, its incomplete last batch dropped.
+    """Draws without replacement: each epoch is a new permutation of the set, without its incomplete last batch.
 
-    All ranks share one permutation, of which each takes its own part of every global batch, so N ranks with b samples
-    see together what one rank with N * b sees, flips included; the same images on CPU and CUDA.
+    All ranks share one permutation, and each takes its own part of every global batch. N ranks with b samples therefore
+    see together what one rank with N * b samples sees, flips included. CPU and CUDA see the same images.
 
     Args:
-        data: the set.
-        batch_size: samples a batch on this rank.
-        seed: of order and flips.
+        data: the images.
+        batch_size: samples per batch on this rank.
+        seed: seed of order and flips.
         flip: mirror each sample left to right with probability 1/2.
-        device, memory_format: of the batches.
-        rank, world_size: this process's place among those that train together.
-        resident: True: the set is moved to ``device`` once, as uint8. False: a thread gathers the next batches in the
-            host's memory (pinned, for a GPU) while the device works. None: resident on a GPU with room for it and on
-            the CPU.
+        device: device of the batches.
+        memory_format: memory format of the batches.
+        rank: number of this process among those that train together.
+        world_size: number of these processes.
+        resident: True moves the set to ``device`` once, as uint8. With False a thread gathers the next batches in host
+            memory (pinned for a GPU) while the device works. None chooses True on the CPU and on a GPU with room.
 
     Raises:
-        ValueError: a global batch larger than the set, or a rank outside ``range(world_size)``.
+        ValueError: the global batch is larger than the set, or ``rank`` is outside ``range(world_size)``.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class TrainSampler:
         if not 1 <= batch_size * world_size <= len(data):
             raise ValueError(
                 f"{data.name} has {len(data)} images; got batch_size={batch_size} on {world_size} rank(s), "
-                f"{batch_size * world_size} a batch. Choose from 1 to {len(data) // world_size}."
+                f"{batch_size * world_size} per batch. Choose from 1 to {len(data) // world_size}."
             )
         self._data = data
         self.batch_size = batch_size
@@ -74,9 +76,8 @@ class TrainSampler:
         self._memory_format = memory_format
         self._rank = rank
         self._world_size = world_size
-        self._epochs: OrderedDict[int, tuple[Tensor, Tensor]] = (
-            OrderedDict()
-        )  # derived from the step: nothing to save
+        # Order and flips of the latest epochs. They follow from the step, so checkpoints need not save them.
+        self._epochs: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
         self._lock = threading.Lock()
         self._ahead: _Ahead | None = None if self.resident else _Ahead(self._gathered)
 
@@ -86,7 +87,7 @@ class TrainSampler:
         images, flips = (t.to(self._device, non_blocking=True) for t in (images, flips))
         if self._flip:
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-        # One pass that widens, one that scales: what a batch costs is its traffic (bench/bench_data.py).
+        # One pass widens, one scales: memory traffic is what a batch costs (bench/bench_data.py).
         batch = torch.sub(images, 127.5).mul_(1 / 127.5)
         return batch.contiguous(memory_format=self._memory_format)
 
@@ -95,21 +96,21 @@ class TrainSampler:
         rows, _ = self._rows(step)
         labels = self._labels.index_select(0, rows)
         if labels.device != self._device and self._device.type == "cuda":
-            labels = labels.pin_memory()  # or the copy waits for all that the GPU has yet to do
+            labels = labels.pin_memory()  # otherwise the copy waits for all work queued on the GPU
         return labels.to(self._device, non_blocking=True)
 
     @property
     def fingerprint(self) -> str:
-        """That of the images."""
+        """The fingerprint of the images."""
         return self._data.fingerprint
 
     def close(self) -> None:
-        """End the thread, if there is one."""
+        """Stop the thread, if there is one."""
         if self._ahead is not None:
             self._ahead.close()
 
     def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch's uint8 images and flips, where the set is; pinned where they go to a GPU."""
+        """The batch's uint8 images and flips on the set's device; in pinned memory if they go to a GPU from there."""
         rows, flips = self._rows(step)
         if self.resident or self._device.type != "cuda":
             return self._images.index_select(0, rows), flips
@@ -117,27 +118,28 @@ class TrainSampler:
         return torch.index_select(self._images, 0, rows, out=pinned), flips.pin_memory()
 
     def _rows(self, step: int) -> tuple[Tensor, Tensor]:
+        """Indices and flips of the samples of batch ``step``."""
         epoch, index = divmod(step, self.batches_per_epoch)
         order, flips = self._epoch(epoch)
         start = (index * self._world_size + self._rank) * self.batch_size
         return order[start : start + self.batch_size], flips[start : start + self.batch_size]
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order and flips of ``epoch``, beside the images: made once an epoch, none a batch."""
-        with self._lock:  # the thread may be an epoch ahead
+        """Order and flips of ``epoch`` on the set's device, made once per epoch."""
+        with self._lock:  # the thread calls this too
             if epoch not in self._epochs:
                 count, where = len(self._images), self._images.device
-                # Drawn on the CPU, whose generator gives the same numbers whatever the device.
+                # Drawn on the CPU, so that every device gets the same numbers.
                 order = torch.randperm(count, generator=_generator(self._seed, epoch, _ORDER)).to(where)
                 flips = torch.rand(count, generator=_generator(self._seed, epoch, _FLIP)).lt(0.5).to(where)
                 self._epochs[epoch] = order, flips
-                while len(self._epochs) > 2:
+                while len(self._epochs) > _EPOCHS_KEPT:
                     self._epochs.popitem(last=False)
             return self._epochs[epoch]
 
 
 class _Ahead:
-    """Makes the next batches in a thread. Any step may be asked for; the ones after it are then made ready."""
+    """Makes batches in a thread. Any step may be asked for; the thread then prepares the steps after it."""
 
     def __init__(self, make: Callable[[int], tuple[Tensor, Tensor]]) -> None:
         self._make = make
@@ -145,7 +147,7 @@ class _Ahead:
         self._ready: dict[int, Future[tuple[Tensor, Tensor]]] = {}
 
     def take(self, step: int) -> tuple[Tensor, Tensor]:
-        wanted = range(step, step + _AHEAD + 1)
+        wanted = range(step, step + _BATCHES_AHEAD + 1)
         for old in [s for s in self._ready if s not in wanted]:
             self._ready.pop(old).cancel()
         for s in wanted:
@@ -158,12 +160,14 @@ class _Ahead:
 
 
 def _fits(images: Tensor, device: torch.device) -> bool:
+    """Whether ``device`` has room for the whole set."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return images.numel() <= _SHARE * free
+    return images.numel() <= _MEMORY_SHARE * free
 
 
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    """A generator that is independent for each epoch and stream."""
     state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))

@@ -1,6 +1,6 @@
-"""Tiny-ImageNet (Stanford CS231n) in the publisher's ``tiny-imagenet-200`` layout: JPEGs of 64 pixels in folders.
+"""Tiny-ImageNet (Stanford CS231n) in the publisher's ``tiny-imagenet-200`` layout: JPEGs of 64 x 64 pixels.
 
-Its test images come without labels, so that, as is usual, ``val`` is the test split here.
+The publisher's test images have no labels. As usual, ``val`` serves as the test split.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastdat.data.download import Archive
-from fastdat.data.source import FileSource, how_to_download, list_images, not_there
+from fastdat.data.image_files import list_images
+from fastdat.data.publisher import download_advice, find_folder, missing
+from fastdat.data.source import FileSource
 from fastdat.util.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
@@ -20,18 +22,18 @@ ARCHIVE = Archive(
 
 
 def open_tiny_imagenet(root: Path, split: str) -> FileSource:
-    """One split: 100,000 or 10,000 images, or as many as the folder has; labels index the sorted WordNet ids.
+    """One split: 100,000 or 10,000 images, or fewer if the folder holds a subset. Labels index the sorted WordNet ids.
 
     Raises:
-        DataError: no such folder, or annotations that do not fit the files.
+        DataError: the folder is missing, or the annotations do not match the files.
     """
-    folder = next((f for f in (root, root / FOLDER) if (f / "train").is_dir() and (f / "val").is_dir()), None)
+    folder = find_folder(root, FOLDER, lambda f: (f / "train").is_dir() and (f / "val").is_dir())
     if folder is None:
-        how = how_to_download("tiny-imagenet", "Tiny-ImageNet (237 MiB)", root, FOLDER)
-        raise not_there(root, f"{FOLDER} with train and val", how)
+        advice = download_advice("tiny-imagenet", "Tiny-ImageNet (237 MiB)", root, FOLDER)
+        raise missing(root, f"{FOLDER} with train and val", advice)
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
     if not classes:
-        raise DataError(f"{folder / 'train'} has no folders of classes")
+        raise DataError(f"{folder / 'train'} has no class folders")
     index = {name: i for i, name in enumerate(classes)}
     files = _train_files(folder) if split == "train" else _val_files(folder, index)
     if not files:
@@ -41,22 +43,24 @@ def open_tiny_imagenet(root: Path, split: str) -> FileSource:
 
 
 def _train_files(folder: Path) -> list[tuple[str, str]]:
+    """Path and class of each training image."""
     found = (path.relative_to(folder) for path in list_images(folder / "train"))
     files = [path for path in found if path.match("train/*/images/*.JPEG")]
     return [(str(path), path.parts[1]) for path in files]
 
 
 def _val_files(folder: Path, index: dict[str, int]) -> list[tuple[str, str]]:
+    """Path and class of each validation image."""
     table = folder / "val" / "val_annotations.txt"
     if not table.is_file():
-        raise DataError(f"{table} is missing: it says which class the images of val are of")
+        raise DataError(f"{table} is missing: it lists the classes of the val images")
     files = []
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
         name, _, rest = line.partition("\t")
         label = rest.partition("\t")[0]
         if label not in index:
             raise DataError(
-                f"{table}, line {number}: expected a file name and a class of train, found {line[:60]!r}"
+                f"{table}, line {number}: expected a file name and a class of the train split, found {line[:60]!r}"
             )
         if not (folder / "val" / "images" / name).is_file():
             raise DataError(

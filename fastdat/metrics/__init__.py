@@ -1,4 +1,4 @@
-"""Scores of generators: FID, KID, IS, precision and recall by torch-fidelity; modes of 2-D mixtures."""
+"""Scores of generators: FID, KID, IS, precision and recall by torch-fidelity, and modes of 2-D mixtures."""
 
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator

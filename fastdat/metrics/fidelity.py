@@ -1,7 +1,8 @@
-"""torch-fidelity, imported where torchvision's compiled operators do not load.
+"""Import torch-fidelity even if torchvision's compiled operators do not load.
 
-torchvision registers shape functions for ``nms`` and ``qnms`` as it is imported, which fails beside a torch it was not
-built for (a CPU build, say) because its operators are then missing. Nothing here calls them: their schemas suffice.
+torchvision registers shape functions for its operators ``nms`` and ``qnms`` on import. With a torch that it was not
+built for (a CPU build, for example) these operators are missing, and the import fails. Nothing here calls them, so it
+suffices to declare their schemas.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _SCHEMAS = {
 
 @cache
 def torch_fidelity() -> ModuleType:
-    """The package, imported.
+    """The imported package ``torch_fidelity`` with the modules used here.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: the package is not installed.
     """
     if importlib.util.find_spec("torch_fidelity") is None:
         raise ConfigError(
@@ -47,7 +48,7 @@ def torch_fidelity() -> ModuleType:
     return loaded
 
 
-_library: list[Any] = []  # what is declared lives as long as the library object does
+_library: list[Any] = []  # declarations live as long as the library object
 
 
 def _declare_missing_operators() -> None:

@@ -1,4 +1,4 @@
-"""Features of real images, computed once: cached under a key of data, choice of images, resolution and extractor."""
+"""Features of real images, computed once and cached under a key of data, choice of images and extractor."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.data.decode import ImageSet
+from fastdat.data.image_set import ImageSet
 from fastdat.metrics.extractors import Extractor
 from fastdat.metrics.scores import Statistics
 
-_FORMAT = 1  # of the cache; another number makes all of it be computed anew
+_FORMAT = 1  # of the cache; another number invalidates all entries
 
 
 @dataclass(frozen=True)
 class Reals:
-    """Features (n, d) float32 of real images, and their statistics."""
+    """Features (n, d) float32 of real images, with their mean and covariance."""
 
     features: Tensor
     statistics: Statistics
 
 
 def default_cache() -> Path:
-    """``$FASTDAT_CACHE``, else ``fastdat`` in the user's cache folder."""
+    """The cache folder: ``$FASTDAT_CACHE``, or else ``fastdat`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FASTDAT_CACHE") or Path(base, "fastdat"))
 
@@ -53,7 +53,7 @@ def real_features(
         "format": _FORMAT,
         "data": data.fingerprint,
         "count": min(count, len(data)),
-        "seed": seed if count < len(data) else None,  # no choice, no seed
+        "seed": seed if count < len(data) else None,  # using all images needs no seed
         "extractor": extractor.name,
         "weights": extractor.sha256,
         "resize": extractor.resize,
@@ -73,15 +73,15 @@ def real_features(
 
 
 def _choose(size: int, count: int, seed: int) -> Tensor:
-    """Indices of the images: all, or ``count`` at random without replacement, in order."""
+    """Sorted indices of the images: all, or ``count`` at random without replacement."""
     if count >= size:
         return torch.arange(size)
     chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
-    return chosen.sort().values  # in order, for a memory-mapped set
+    return chosen.sort().values  # sorted, since a memory-mapped set is read fastest in order
 
 
 def _read(folder: Path, key: dict[str, Any]) -> Reals | None:
-    """What is cached, or None where nothing is, or nothing that can be used."""
+    """The cached entry, or None if it is missing or unusable."""
     try:
         if json.loads((folder / "key.json").read_text()) != key:
             return None
@@ -93,7 +93,7 @@ def _read(folder: Path, key: dict[str, Any]) -> Reals | None:
 
 
 def _write(folder: Path, key: dict[str, Any], reals: Reals) -> None:
-    """Keep ``reals``, whole or not at all. A cache that cannot be written costs time, not the run."""
+    """Write the entry whole or not at all. A cache that cannot be written costs time, but does not stop the run."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
@@ -102,7 +102,7 @@ def _write(folder: Path, key: dict[str, Any], reals: Reals) -> None:
             np.save(new / "features.npy", reals.features.numpy())
             np.savez(new / "statistics.npz", mu=reals.statistics.mu, sigma=reals.statistics.sigma)
             (new / "key.json").write_text(json.dumps(key, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been used
+            shutil.rmtree(folder, ignore_errors=True)  # an existing entry is damaged, since it was not used
             new.rename(folder)
     except OSError:
         return

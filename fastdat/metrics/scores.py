@@ -1,4 +1,4 @@
-"""Scores from features, computed by torch-fidelity: FID, KID, IS, precision and recall."""
+"""Compute scores from features with torch-fidelity: FID, KID, IS, precision and recall."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.util.errors import ConfigError
 
-#: Whether more (+1) or less (-1) is better.
+#: +1 if a larger score is better, -1 if a smaller one is.
 BETTER = {"fid": -1, "kid": -1, "is": +1, "precision": +1, "recall": +1, "modes": +1}
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and covariance (d, d) of features, float64 covariance: what FID compares."""
+    """Mean (d,) and float64 covariance (d, d) of features, which FID compares."""
 
     mu: NDArray[Any]
     sigma: NDArray[Any]
 
     @classmethod
     def of(cls, features: Tensor) -> Statistics:
+        """The statistics of features (n, d)."""
         found = torch_fidelity().metric_fid.fid_features_to_statistics(features)
         return cls(found["mu"], found["sigma"])
 
@@ -33,10 +34,16 @@ class Statistics:
 def against_reals(
     fake: Tensor, real: Tensor, real_statistics: Statistics, config: EvalConfig
 ) -> dict[str, float]:
-    """Those of ``config.metrics`` that compare features of fakes (n, d) with those of reals (m, d).
+    """FID, KID, precision and recall, as far as ``config.metrics`` names them.
+
+    Args:
+        fake: features of fakes (n, d).
+        real: features of reals (m, d).
+        real_statistics: the statistics of ``real``.
+        config: which scores, and their settings.
 
     Raises:
-        ConfigError: fewer images than a subset of KID asks for.
+        ConfigError: there are fewer images than in a subset of KID.
     """
     tf, scores = torch_fidelity(), {}
     if "fid" in config.metrics:
@@ -55,7 +62,7 @@ def against_reals(
         scores["kid"] = found["kernel_inception_distance_mean"]
         scores["kid_std"] = found["kernel_inception_distance_std"]
     if "precision-recall" in config.metrics:
-        # In parts: all distances between 50,000 and 50,000 at once take 40 GB.
+        # In batches: the distances between 50,000 fakes and 50,000 reals would take 40 GB at once.
         found = tf.metric_prc.prc_features_to_metric(
             fake, real, verbose=False, save_cpu_ram=True, prc_batch_size=1000
         )
@@ -64,23 +71,23 @@ def against_reals(
 
 
 def check_inception_score(config: EvalConfig, *, gives_logits: bool) -> None:
-    """Refuse, before anything is generated, an IS that cannot be had.
+    """Refuse an impossible IS before anything is generated.
 
     Raises:
-        ConfigError: the extractor has no class logits, or there are fewer fakes than splits.
+        ConfigError: the extractor gives no class logits, or there are fewer fakes than splits.
     """
     if not gives_logits:
         raise ConfigError(
-            f"is needs class logits, which {config.extractor} does not give: leave it out of eval.metrics"
+            f"is needs class logits, which {config.extractor} does not give: remove it from eval.metrics"
         )
     if config.fakes < config.is_splits:
         raise ConfigError(
-            f"eval.is_splits={config.is_splits} needs as many fakes at least; got eval.fakes={config.fakes}"
+            f"eval.is_splits={config.is_splits} needs at least as many fakes; got eval.fakes={config.fakes}"
         )
 
 
 def of_fakes(logits: Tensor | None, config: EvalConfig) -> dict[str, float]:
-    """IS (mean and standard deviation over its splits) from class logits (n, c), where it is asked for."""
+    """IS from class logits (n, c), as mean and standard deviation over its splits, if ``config.metrics`` names it."""
     if "is" not in config.metrics:
         return {}
     found = torch_fidelity().metric_isc.isc_features_to_metric(
@@ -90,10 +97,10 @@ def of_fakes(logits: Tensor | None, config: EvalConfig) -> dict[str, float]:
 
 
 def kid_subset_size(fakes: int, reals: int, config: EvalConfig) -> int:
-    """Images of a subset: as set, or the smaller side spread over the subsets, at most 5,000 (50,000 over 10).
+    """Images per subset of KID: the configured number, or the smaller set divided among the subsets, at most 5,000.
 
     Raises:
-        ConfigError: there are fewer images than set.
+        ConfigError: there are fewer images than configured.
     """
     fewest = min(fakes, reals)
     size = config.kid_subset_size or max(2, min(5000, fewest // config.kid_subsets))
@@ -105,5 +112,5 @@ def kid_subset_size(fakes: int, reals: int, config: EvalConfig) -> int:
 
 
 def rounded(scores: dict[str, float]) -> dict[str, float | None]:
-    """Six significant digits, for the record; None for what is no number, which JSON has no word for."""
+    """Scores for the record, with six significant digits; None replaces NaN and infinity, which JSON cannot express."""
     return {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in scores.items()}

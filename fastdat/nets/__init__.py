@@ -1,4 +1,4 @@
-"""Networks the paper trains. Each takes its resolution and a width; None as width means the paper's."""
+"""The paper's networks. Each takes a resolution and a width; the width None means the paper's."""
 
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
 from fastdat.nets.conditional import ConditionalSNGANDiscriminator, ConditionalSNGANGenerator

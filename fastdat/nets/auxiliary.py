@@ -1,4 +1,4 @@
-"""What a discriminator may learn beside real and fake: the interface of SSGAN's and InfoMaxGAN's further losses."""
+"""Auxiliary losses of discriminators: the interface that SSGAN and InfoMaxGAN implement."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 @runtime_checkable
 class HasAuxiliaryLoss(Protocol):
-    """A discriminator with a loss of its own on a batch of images, in the objectives of both nets.
+    """A discriminator with an auxiliary loss on a batch of images, which enters the objectives of both nets.
 
-    D minimises its adversarial loss + ``auxiliary_weight_d * auxiliary_loss(xr)`` on clean reals, G minimises its
-    adversarial loss + ``auxiliary_weight_g * auxiliary_loss(G(z))``. A discriminator of your own takes part in
-    training by having these three.
+    D minimises its adversarial loss + ``auxiliary_weight_d * auxiliary_loss(xr)`` on clean reals. G minimises its
+    adversarial loss + ``auxiliary_weight_g * auxiliary_loss(G(z))``. Training uses the auxiliary loss of every
+    discriminator that has these three attributes.
     """
 
     auxiliary_weight_d: float
     auxiliary_weight_g: float
 
     def auxiliary_loss(self, x: Tensor) -> Tensor:
-        """The loss on images (N, C, H, W), a scalar."""
+        """The auxiliary loss on images (N, C, H, W), a scalar."""
         ...
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x``, in float32 where autocast made it narrower: a softmax over many scores needs it."""
+    """``x`` in float32 or wider. A softmax over many scores needs it, but autocast may have made ``x`` bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Residual blocks of the SNGAN family (Miyato et al. 2018), as in the baselines the paper builds on.
+"""Residual blocks of the SNGAN family (Miyato et al. 2018), as in the baselines that the paper builds on.
 
 No operation works in place, so every block can be differentiated twice and traced by ``torch.func``.
 """
@@ -23,7 +23,7 @@ def conv1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def upsample(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2H, 2W), bilinear, corners not aligned."""
+    """(N, C, H, W) -> (N, C, 2H, 2W), bilinear, without aligned corners."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
@@ -42,10 +42,10 @@ class GBlock(nn.Module):
         self.shortcut = xavier(conv1(in_channels, out_channels))
 
     def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
-        # What a conditional norm (fastdat.nets.conditional) is told beside x.
+        # The condition is for conditional norms (fastdat.nets.conditional), which need the labels.
         h = self.conv1(upsample(F.relu(self.norm1(x, *condition))))
         h = self.conv2(F.relu(self.norm2(h, *condition)))
-        # 1x1 conv and bilinear up-sampling commute (the weights sum to 1), and this order costs a quarter.
+        # 1x1 conv and bilinear up-sampling commute (the weights sum to 1); this order needs a quarter of the work.
         out: Tensor = h + upsample(self.shortcut(x))
         return out
 
@@ -53,8 +53,8 @@ class GBlock(nn.Module):
 class FirstDBlock(nn.Module):
     """The discriminator's first block: images (N, in, H, W) -> (N, out, H/2, W/2).
 
-    Residual: 3x3 conv, ReLU, 3x3 conv, average pool. Shortcut: average pool, then 1x1 conv. No ReLU comes
-    first, since the input is an image.
+    Residual: 3x3 conv, ReLU, 3x3 conv, average pool. Shortcut: average pool, then 1x1 conv. There is no first ReLU,
+    since the input is an image.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -70,13 +70,13 @@ class FirstDBlock(nn.Module):
 
 
 class DBlock(nn.Module):
-    """A further block of the discriminator: (N, in, H, W) -> (N, out, H, W), or half the size with ``down``.
+    """A later block of the discriminator: (N, in, H, W) -> (N, out, H, W), or (N, out, H/2, W/2) with ``down``.
 
-    Residual: ReLU, 3x3 conv to ``in`` channels, ReLU, 3x3 conv to ``out``, average pool when ``down``. Shortcut:
-    1x1 conv, then average pool, when channels or size change; else the identity.
+    Residual: ReLU, 3x3 conv to ``in`` channels, ReLU, 3x3 conv to ``out``, average pool if ``down``. Shortcut: 1x1 conv
+    and then average pool if channels or size change, else the identity.
 
-    The shortcut sees ``ReLU(x)``, not ``x``. In the baselines the first ReLU works in place, so it reaches the
-    shortcut as well; every published score was measured that way, so it is reproduced here, written out.
+    The shortcut sees ``ReLU(x)``, not ``x``: the first ReLU of the baselines works in place and so changes the input of
+    the shortcut too. Every published score was measured that way, so the block does the same, but explicitly.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, down: bool) -> None:
@@ -89,10 +89,10 @@ class DBlock(nn.Module):
             self.shortcut = normalised_xavier(conv1(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)  # both branches start from here: see the class docstring
+        x = F.relu(x)  # for both branches: see the class docstring
         h = self.conv2(F.relu(self.conv1(x)))
         if self.down:
-            # 1x1 conv and average pool commute; pooling first costs a quarter.
+            # 1x1 conv and average pool commute; pooling first needs a quarter of the work.
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         out: Tensor = h + self.shortcut(x)
         return out

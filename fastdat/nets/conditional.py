@@ -13,7 +13,7 @@ from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
 
 
 class ConditionalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose gain and bias are the class's own: x (N, C, H, W), labels (N,) -> (N, C, H, W)."""
+    """Batch norm with a gain and a bias per class: x (N, C, H, W), labels (N,) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__(channels, affine=False)
@@ -33,15 +33,17 @@ class ConditionalSNGANGenerator(SNGANGenerator):
     """z (N, nz), labels (N,) int64 -> images (N, 3, resolution, resolution) in [-1, 1].
 
     Args:
-        resolution, classes: of the images.
-        ngf, nz: as :class:`SNGANGenerator`.
+        resolution: height and width of the images.
+        classes: number of classes.
+        ngf: width, as for :class:`SNGANGenerator`.
+        nz: length of z.
 
     Raises:
-        ValueError: as :class:`SNGANGenerator`; no classes.
+        ValueError: as for :class:`SNGANGenerator`, or no classes.
     """
 
     def __init__(self, resolution: int, classes: int, ngf: int | None = None, nz: int = 128) -> None:
-        plans.positive(classes=classes)
+        plans.require_positive(classes=classes)
         super().__init__(resolution, ngf, nz)
         self.classes = classes
         for block in self.blocks:
@@ -57,18 +59,21 @@ class ConditionalSNGANGenerator(SNGANGenerator):
 
 
 class ConditionalSNGANDiscriminator(SNGANDiscriminator):
-    """Images (N, 3, resolution, resolution), labels (N,) int64 -> logits (N, 1): SNGAN's + ``<embedding, features>``.
+    """Images (N, 3, resolution, resolution), labels (N,) int64 -> logits (N, 1).
+
+    The logits are those of SNGAN plus the projection ``<embedding of the label, features>``.
 
     Args:
-        resolution, classes: of the images.
-        ndf: as :class:`SNGANDiscriminator`.
+        resolution: height and width of the images.
+        classes: number of classes.
+        ndf: width, as for :class:`SNGANDiscriminator`.
 
     Raises:
-        ValueError: as :class:`SNGANDiscriminator`; no classes.
+        ValueError: as for :class:`SNGANDiscriminator`, or no classes.
     """
 
     def __init__(self, resolution: int, classes: int, ndf: int | None = None) -> None:
-        plans.positive(classes=classes)
+        plans.require_positive(classes=classes)
         super().__init__(resolution, ndf)
         self.classes = classes
         self.embedding = normalised_xavier(nn.Embedding(classes, self.linear.in_features))

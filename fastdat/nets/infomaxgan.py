@@ -1,7 +1,7 @@
-"""InfoMaxGAN (Lee et al. 2020): SNGAN whose discriminator also keeps its local and global features informative.
+"""InfoMaxGAN (Lee et al. 2020): SNGAN whose discriminator also maximises mutual information between its features.
 
-The mutual information between the features at each position of an image and the features of the whole image is bounded
-from below by InfoNCE, the other images of the batch being the negatives.
+The information is that between the local features at each position of an image and the global features of the image.
+InfoNCE, with the other images of the batch as negatives, is a lower bound of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastdat.nets.blocks import DBlock
 from fastdat.nets.init import normalised_xavier
 from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
 
-SHARED_FEATURES = 1024  # both kinds of features are compared in a space of this dimension
+SHARED_FEATURES = 1024  # dimension of the space in which local and global features are compared
 
 
 class InfoMaxGANGenerator(SNGANGenerator):
@@ -26,8 +26,8 @@ class Projection(nn.Module):
     """Features (N, channels, ...) -> (N, SHARED_FEATURES, ...): two normalised layers and a linear shortcut.
 
     Args:
-        channels: features in.
-        positions: True for maps (N, C, H, W), each position by itself; False for vectors (N, C).
+        channels: number of input features.
+        positions: True for maps (N, C, H, W), whose positions are projected separately; False for vectors (N, C).
     """
 
     def __init__(self, channels: int, *, positions: bool) -> None:
@@ -49,7 +49,9 @@ class InfoMaxGANDiscriminator(SNGANDiscriminator):
     """SNGAN's discriminator with projections of its features; a :class:`fastdat.nets.HasAuxiliaryLoss`.
 
     Args:
-        resolution, ndf: as :class:`SNGANDiscriminator` (1,615,233 parameters at 32, 14,603,521 at 48 and 64).
+        resolution: height and width of the images.
+        ndf: width, as for :class:`SNGANDiscriminator`; None gives 1,615,233 parameters at 32 pixels and 14,603,521 at
+            48 and 64.
     """
 
     auxiliary_weight_d = 0.2
@@ -63,10 +65,10 @@ class InfoMaxGANDiscriminator(SNGANDiscriminator):
         self.project_global = Projection(self.linear.in_features, positions=False)
 
     def local_and_global(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) -> features before the last block (N, C, h, w) and after it, pooled (N, C').
+        """Images (N, 3, H, W) -> local features (N, C, h, w) before the last block, global features (N, C') after it.
 
-        The local features are rectified: the last block of the baselines begins with a ReLU in place, which reaches
-        them as it reaches the block's shortcut (:class:`fastdat.nets.blocks.DBlock`).
+        The local features are rectified: the last block of the baselines begins with a ReLU that works in place and so
+        changes them, as it changes the block's shortcut (:class:`fastdat.nets.blocks.DBlock`).
         """
         *blocks, last = self.blocks
         for block in blocks:
@@ -74,25 +76,25 @@ class InfoMaxGANDiscriminator(SNGANDiscriminator):
         return F.relu(x), self.pool(last(x))
 
     def auxiliary_loss(self, x: Tensor) -> Tensor:
-        """InfoNCE between local and global features of a batch (N, 3, H, W), N > 1."""
+        """InfoNCE between local and global features of images (N, 3, H, W), N > 1; a scalar."""
         local, whole = self.local_and_global(x)
         return info_nce(self.project_local(local).flatten(2), self.project_global(whole))
 
 
 def info_nce(local: Tensor, whole: Tensor) -> Tensor:
-    """Mean over images i and positions p of ``-log softmax`` of ``<local_ip, whole_i>`` among itself and all
-    ``<local_jq, whole_i>`` of the other images j.
+    """InfoNCE: the mean over images i and positions p of ``-log softmax`` of the score ``<local_ip, whole_i>``.
+
+    The softmax is over this score and the scores ``<local_jq, whole_i>`` of all positions q of the other images j.
 
     Args:
-        local: (N, K, P) features of P positions.
-        whole: (N, K) features of the images, N > 1.
+        local: (N, K, P), features at P positions.
+        whole: (N, K), features of the images, N > 1.
     """
     count = local.shape[0]
-    scores = at_least_float32(
-        torch.einsum("jkq,ik->ijq", local, whole)
-    )  # image i against every position of image j
+    # scores[i, j, q]: image i against position q of image j
+    scores = at_least_float32(torch.einsum("jkq,ik->ijq", local, whole))
     own = torch.eye(count, dtype=torch.bool, device=local.device)
-    # The diagonal, (N, P); of `diagonal` itself inductor warns in torch 2.11.
+    # The diagonal, (N, P). Inductor of torch 2.11 warns about `Tensor.diagonal`, so a mask selects it.
     positive = torch.where(own[:, :, None], scores, 0).sum(1)
     negative = scores.masked_fill(own[:, :, None], -torch.inf).flatten(1).logsumexp(1, keepdim=True)  # (N, 1)
     return torch.logaddexp(positive, negative).sub(positive).mean()

@@ -11,18 +11,19 @@ Init = Literal["kaiming", "torch"]
 
 
 class MLP(nn.Sequential):
-    """``layers`` hidden layers of ``hidden`` ReLU units, then a linear one: (N, inputs) -> (N, outputs).
+    """``layers`` hidden layers of ``hidden`` ReLU units and a linear output layer: (N, inputs) -> (N, outputs).
 
     Args:
-        inputs, outputs: features in and out.
-        hidden: units of each hidden layer.
-        layers: hidden layers.
-        init: ``"kaiming"``: weights N(0, 2 / fan_in), biases 0, the right scale for ReLU. ``"torch"``: torch's
-            default for ``nn.Linear``, whose signal shrinks by about sqrt 6 a layer.
-        generator: draws the weights; torch's global one where None, and left alone otherwise.
+        inputs: number of input features.
+        outputs: number of output features.
+        hidden: units per hidden layer.
+        layers: number of hidden layers.
+        init: ``"kaiming"`` draws weights from N(0, 2 / fan_in) and sets biases to 0, the right scale for ReLU.
+            ``"torch"`` is the default of ``nn.Linear``, with which the signal shrinks by about sqrt 6 per layer.
+        generator: draws the weights. None means torch's global generator, which is otherwise left alone.
 
     Raises:
-        ValueError: a size below 1 or an unknown ``init``.
+        ValueError: a size below 1, or unknown ``init``.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class MLP(nn.Sequential):
 
 
 class MLPGenerator(MLP):
-    """z (N, nz), drawn from N(0, I), -> points (N, dim). Other arguments as for :class:`MLP`."""
+    """z (N, nz), drawn from N(0, I), -> points (N, dim). The other arguments are those of :class:`MLP`."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class MLPGenerator(MLP):
 
 
 class MLPDiscriminator(MLP):
-    """Points (N, dim) -> logits (N,). Other arguments as for :class:`MLP`."""
+    """Points (N, dim) -> logits (N,). The other arguments are those of :class:`MLP`."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class MLPDiscriminator(MLP):
 
 
 def _linear(n_in: int, n_out: int, init: Init, generator: torch.Generator | None) -> nn.Linear:
-    """A linear layer drawn from ``generator`` alone: nn.Linear's own draw would move the global one."""
+    """A linear layer drawn from ``generator``. ``nn.Linear`` itself would draw from the global generator."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
     if init == "kaiming":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

@@ -1,4 +1,4 @@
-"""Shapes of the SNGAN family's networks: one row a resolution, so that a further resolution is a further row."""
+"""Shapes of the SNGAN family's networks, one plan per resolution. A new resolution needs only a new plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import TypeVar
 
 @dataclass(frozen=True)
 class GeneratorPlan:
-    """Shape of a generator: ``size`` x ``size`` x ``ngf / divisors[0]`` from z, then one up block a further divisor."""
+    """Shape of a generator: a first map of ``size`` x ``size`` pixels, then one up-sampling block per further divisor.
+
+    Args:
+        ngf: default width.
+        size: height and width of the first map.
+        divisors: the maps have ``ngf / divisors[i]`` channels.
+    """
 
     ngf: int
     size: int
@@ -17,7 +23,13 @@ class GeneratorPlan:
 
 @dataclass(frozen=True)
 class DiscriminatorPlan:
-    """Shape of a discriminator: block i has ``ndf / divisors[i]`` channels; ``down[i]``: it halves the size."""
+    """Shape of a discriminator.
+
+    Args:
+        ndf: default width.
+        divisors: block i has ``ndf / divisors[i]`` output channels.
+        down: whether block i halves the size.
+    """
 
     ndf: int
     divisors: tuple[int, ...]
@@ -40,26 +52,26 @@ DISCRIMINATORS = {
     ),
 }
 
-Row = TypeVar("Row")
+Plan = TypeVar("Plan")
 
 
-def row(table: dict[int, Row], net: str, resolution: int) -> Row:
-    """The row of ``resolution``.
+def plan_for(resolution: int, plans: dict[int, Plan], net: str) -> Plan:
+    """The plan of ``net`` for ``resolution``.
 
     Raises:
         ValueError: there is none.
     """
-    if resolution not in table:
-        known = ", ".join(str(size) for size in sorted(table))
+    if resolution not in plans:
+        known = ", ".join(str(size) for size in sorted(plans))
         raise ValueError(f"{net} exists at resolution {known}; got resolution={resolution!r}")
-    return table[resolution]
+    return plans[resolution]
 
 
 def widths(name: str, full: int | None, default: int, divisors: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels of each stage for a full width of ``full`` (the paper's when None).
+    """Channels of each stage: the full width, which is ``default`` if ``full`` is None, over each of the divisors.
 
     Raises:
-        ValueError: a width that the divisors do not divide.
+        ValueError: the full width is not a positive multiple of the largest divisor; the message calls it ``name``.
     """
     full = default if full is None else full
     if full < 1 or full % max(divisors):
@@ -67,11 +79,11 @@ def widths(name: str, full: int | None, default: int, divisors: tuple[int, ...])
     return tuple(full // divisor for divisor in divisors)
 
 
-def positive(**sizes: int) -> None:
-    """Refuse sizes below 1.
+def require_positive(**sizes: int) -> None:
+    """Check that every size is at least 1.
 
     Raises:
-        ValueError: naming it.
+        ValueError: names the size that is not.
     """
     for name, size in sizes.items():
         if size < 1:

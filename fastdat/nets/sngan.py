@@ -1,6 +1,6 @@
-"""SNGAN (Miyato et al. 2018): the residual generator and spectrally normalised discriminator of Table II.
+"""SNGAN (Miyato et al. 2018): the residual generator and the spectrally normalised discriminator of Table II.
 
-SSGAN and InfoMaxGAN add heads to this discriminator and share this generator; :mod:`fastdat.nets.plans` has the shapes.
+SSGAN and InfoMaxGAN use this generator and add heads to this discriminator. :mod:`fastdat.nets.plans` has the shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastdat.nets.init import normalised_xavier, xavier
 class SNGANGenerator(nn.Module):
     """SNGAN's generator: z (N, nz), drawn from N(0, I), -> images (N, 3, resolution, resolution) in [-1, 1].
 
-    Linear, one up-sampling block a doubling, then BN, ReLU, 3x3 conv, tanh. No spectral normalisation.
+    Linear, one up-sampling block per doubling of the size, BN, ReLU, 3x3 conv, tanh. No spectral normalisation.
 
     Args:
         resolution: height and width of the images; a key of :data:`fastdat.nets.plans.GENERATORS`.
@@ -28,13 +28,13 @@ class SNGANGenerator(nn.Module):
         nz: length of z.
 
     Raises:
-        ValueError: for a resolution that does not exist, or a width that cannot be divided as the plan asks.
+        ValueError: unknown resolution, or a width that the plan cannot divide.
     """
 
     def __init__(self, resolution: int, ngf: int | None = None, nz: int = 128) -> None:
         super().__init__()
-        plan = plans.row(plans.GENERATORS, type(self).__name__, resolution)
-        plans.positive(nz=nz)
+        plan = plans.plan_for(resolution, plans.GENERATORS, type(self).__name__)
+        plans.require_positive(nz=nz)
         widths = plans.widths("ngf", ngf, plan.ngf, plan.divisors)
         self.resolution, self.nz, self.size = resolution, nz, plan.size
         self.linear = xavier(nn.Linear(nz, widths[0] * plan.size**2))
@@ -59,12 +59,12 @@ class SNGANDiscriminator(nn.Module):
             48, 64 and 128).
 
     Raises:
-        ValueError: for a resolution that does not exist, or a width that cannot be divided as the plan asks.
+        ValueError: unknown resolution, or a width that the plan cannot divide.
     """
 
     def __init__(self, resolution: int, ndf: int | None = None) -> None:
         super().__init__()
-        plan = plans.row(plans.DISCRIMINATORS, type(self).__name__, resolution)
+        plan = plans.plan_for(resolution, plans.DISCRIMINATORS, type(self).__name__)
         widths = plans.widths("ndf", ndf, plan.ndf, plan.divisors)
         self.resolution = resolution
         first = FirstDBlock(3, widths[0])
@@ -74,7 +74,7 @@ class SNGANDiscriminator(nn.Module):
         self.linear = normalised_xavier(nn.Linear(widths[-1], 1))
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> pooled features (N, C), what the linear heads read."""
+        """Images (N, 3, H, W) -> pooled features (N, C), the input of the linear heads."""
         pooled: Tensor = self.pool(self.blocks(x))
         return pooled
 

@@ -1,4 +1,4 @@
-"""SSGAN (Chen et al. 2019): SNGAN whose discriminator also tells by how much an image was rotated."""
+"""SSGAN (Chen et al. 2019): SNGAN whose discriminator also classifies by how much an image was rotated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class SSGANDiscriminator(SNGANDiscriminator):
     """SNGAN's discriminator with a linear head for the rotation; a :class:`fastdat.nets.HasAuxiliaryLoss`.
 
     Args:
-        resolution, ndf: as :class:`SNGANDiscriminator` (1,054,341 parameters at 32, 10,145,541 at 48 and 64).
+        resolution: height and width of the images.
+        ndf: width, as for :class:`SNGANDiscriminator`; None gives 1,054,341 parameters at 32 pixels and 10,145,541 at
+            48 and 64.
     """
 
     auxiliary_weight_d = 1.0
@@ -34,20 +36,24 @@ class SSGANDiscriminator(SNGANDiscriminator):
         self.rotation = normalised_xavier(nn.Linear(self.linear.in_features, ROTATIONS))
 
     def rotation_logits(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> logits (N, 4) of the rotation they are seen at."""
+        """Images (N, 3, H, W) -> logits (N, 4) of their rotation."""
         logits: Tensor = self.rotation(self.features(x))
         return logits
 
     def auxiliary_loss(self, x: Tensor) -> Tensor:
-        """Cross-entropy of the rotation, each quarter of the batch (N, 3, H, W) being rotated by its own angle."""
+        """Cross-entropy of the rotation, a scalar. Each quarter of the images (N, 3, H, W) has its own rotation."""
         rotated, labels = rotate_quarters(x)
         return F.cross_entropy(at_least_float32(self.rotation_logits(rotated)), labels)
 
 
 def rotate_quarters(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Square images (N, C, S, S) -> the same, sample i rotated by ``i * 4 // N`` right angles, and these labels (N,).
+    """Rotate each quarter of a batch by its own multiple of 90 degrees.
 
-    The first quarter of the batch stays as it is; where 4 does not divide N the quarters differ by one sample.
+    Args:
+        x: square images (N, C, S, S). If 4 does not divide N, the quarters differ by one image.
+
+    Returns:
+        The images, image i rotated by ``i * 4 // N`` right angles, and these numbers as labels (N,).
     """
     count = x.shape[0]
     edges = [-(-k * count // ROTATIONS) for k in range(ROTATIONS + 1)]

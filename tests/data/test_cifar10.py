@@ -1,4 +1,4 @@
-"""The reader of cifar-10-batches-py: the real files, and every way in which they can be wrong."""
+"""The reader of cifar-10-batches-py: the real files, and every way in which files can be wrong."""
 
 import pickle
 import shutil
@@ -39,12 +39,12 @@ def test_the_test_split_from_the_inner_folder(cifar10_root: Path) -> None:
     assert len(test) == 10_000
 
 
-def test_unknown_split(cifar10_root: Path) -> None:
+def test_an_unknown_split(cifar10_root: Path) -> None:
     with pytest.raises(ValueError, match="'train' and 'test'; got split='valid'"):
         load_cifar10(cifar10_root, "valid")  # type: ignore[arg-type]
 
 
-# --- what can be wrong -------------------------------------------------------------------------------------------
+# --- wrong files -------------------------------------------------------------------------------------------
 
 
 def batch(count: int = 10_000, **changes: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def batch(count: int = 10_000, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A layout of blank images, correct in form."""
+    """The publisher's layout, with black images."""
     folder = tmp_path / FOLDER
     folder.mkdir()
     names = [f"class {i}" for i in range(10)]
@@ -64,11 +64,11 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_blank_layout_is_read(folder: Path) -> None:
+def test_black_images_are_read(folder: Path) -> None:
     assert len(load_cifar10(folder.parent, "test")) == 10_000
 
 
-def test_missing_folder_names_the_command(tmp_path: Path) -> None:
+def test_a_missing_folder_names_the_command(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     with pytest.raises(
         DataError, match=rf"nowhere does not exist.*\n    fastdat data download cifar10 {nowhere}"
@@ -78,7 +78,7 @@ def test_missing_folder_names_the_command(tmp_path: Path) -> None:
         load_cifar10(tmp_path)
 
 
-def test_missing_file(folder: Path) -> None:
+def test_a_missing_file(folder: Path) -> None:
     (folder / "test_batch").unlink()
     with pytest.raises(
         DataError, match=r"test_batch is missing\. Remove .* and run: fastdat data download cifar10"
@@ -86,7 +86,7 @@ def test_missing_file(folder: Path) -> None:
         load_cifar10(folder, "test")
 
 
-def test_truncated_file(folder: Path) -> None:
+def test_a_truncated_file(folder: Path) -> None:
     path = folder / "test_batch"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="test_batch is damaged"):
@@ -132,18 +132,8 @@ def test_wrong_class_names(folder: Path, names: Any) -> None:
         load_cifar10(folder, "test")
 
 
-def test_python_3_text_and_python_2_bytes_both_work(folder: Path) -> None:
+def test_keys_may_be_python_3_text_or_python_2_bytes(folder: Path) -> None:
     content = {key.encode(): value for key, value in batch().items()}
     (folder / "test_batch").write_bytes(pickle.dumps(content, 4))
     shutil.copy(folder / "test_batch", folder / "data_batch_1")
     assert len(load_cifar10(folder, "test")) == 10_000
-
-
-def test_image_set_checks_its_tensors() -> None:
-    images, labels = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(TypeError, match=r"x: images must be uint8, got torch\.float32"):
-        ImageSet("x", images.float(), labels, ())
-    with pytest.raises(ValueError, match=r"x: images must be \(N, C, H, W\), N > 0, got \(0, 3, 4, 4\)"):
-        ImageSet("x", images[:0], labels[:0], ())
-    with pytest.raises(ValueError, match=r"x: 3 images but labels \(2,\)"):
-        ImageSet("x", images, labels[:2], ())

@@ -1,4 +1,4 @@
-"""The downloader, against a small server of our own: every way it can go wrong leaves nothing behind."""
+"""Downloads from a local server: whatever goes wrong, nothing is left behind."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from fastdat.data import Archive, DataError, fetch
-from fastdat.data import download as download_module
+from fastdat.util import files
 
 FOLDER = "cifar-10-batches-py"
 
@@ -32,6 +32,8 @@ BODY = packed({f"{FOLDER}/batches.meta": b"meta", f"{FOLDER}/test_batch": bytes(
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Sends ``bodies[path]``, unless the path asks for an error."""
+
     bodies: ClassVar[dict[str, bytes]] = {"/good": BODY}
 
     def do_GET(self) -> None:
@@ -43,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/no-length":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        # An interrupted transfer: the promised length, half of it, and an end.
+        # An interrupted transfer: half of the promised bytes, then the end.
         self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
 
     def log_message(self, *args: object) -> None:
@@ -66,6 +68,7 @@ def archive(url: str, body: bytes = BODY, **changes: str) -> Archive:
 
 
 def serve(server: str, name: str, body: bytes) -> Archive:
+    """An archive with this content, on the server."""
     Handler.bodies[f"/{name}"] = body
     return archive(f"{server}/{name}", body)
 
@@ -81,32 +84,33 @@ def test_download(server: str, tmp_path: Path) -> None:
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_what_is_there_is_not_downloaded_again(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_downloaded_again(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     assert fetch(archive("http://127.0.0.1:1/nothing-listens-here"), tmp_path) == tmp_path / FOLDER
 
 
-def test_a_server_that_does_not_tell_the_length(server: str, tmp_path: Path) -> None:
+def test_a_server_that_does_not_send_the_length(server: str, tmp_path: Path) -> None:
     calls: list[tuple[int, int | None]] = []
     fetch(archive(f"{server}/no-length"), tmp_path, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (len(BODY), None)
 
 
-def fails(source: Archive, dest: Path, message: str) -> None:
+def assert_fails(source: Archive, dest: Path, message: str) -> None:
+    """The download fails with this message (a regular expression) and leaves nothing behind."""
     with pytest.raises(DataError, match=message):
         fetch(source, dest)
     assert list(dest.iterdir()) == []
 
 
 def test_wrong_checksums(server: str, tmp_path: Path) -> None:
-    fails(
+    assert_fails(
         archive(f"{server}/good", sha256="0" * 64), tmp_path, f"its sha256 is [0-9a-f]{{64}}, not {'0' * 64}"
     )
-    fails(archive(f"{server}/good", md5="0" * 32), tmp_path, "its md5 is .*nothing of it was kept")
+    assert_fails(archive(f"{server}/good", md5="0" * 32), tmp_path, "its md5 is .*nothing of it was kept")
 
 
-def test_interrupted(server: str, tmp_path: Path) -> None:
-    fails(
+def test_an_interrupted_transfer(server: str, tmp_path: Path) -> None:
+    assert_fails(
         archive(f"{server}/cut"),
         tmp_path,
         rf"interrupted at {len(BODY) // 2} of {len(BODY)} bytes\. Run again",
@@ -114,29 +118,31 @@ def test_interrupted(server: str, tmp_path: Path) -> None:
 
 
 def test_not_found(server: str, tmp_path: Path) -> None:
-    fails(archive(f"{server}/gone"), tmp_path, "answered 404 Not Found")
+    assert_fails(archive(f"{server}/gone"), tmp_path, "answered 404 Not Found")
 
 
 def test_no_connection(tmp_path: Path) -> None:
-    fails(archive("http://127.0.0.1:1/x"), tmp_path, r"cannot download http://127\.0\.0\.1:1/x: .*refused")
+    assert_fails(
+        archive("http://127.0.0.1:1/x"), tmp_path, r"cannot download http://127\.0\.0\.1:1/x: .*refused"
+    )
 
 
 def test_not_an_archive(server: str, tmp_path: Path) -> None:
-    fails(serve(server, "text", b"<html>log in first</html>"), tmp_path, "cannot be unpacked")
+    assert_fails(serve(server, "text", b"<html>log in first</html>"), tmp_path, "cannot be unpacked")
 
 
-def test_an_archive_cut_before_it_was_published(server: str, tmp_path: Path) -> None:
-    fails(serve(server, "short", BODY[:-200]), tmp_path, "cannot be unpacked")
+def test_a_truncated_archive_with_the_right_checksum(server: str, tmp_path: Path) -> None:
+    assert_fails(serve(server, "short", BODY[:-200]), tmp_path, "cannot be unpacked")
 
 
 def test_an_archive_of_something_else(server: str, tmp_path: Path) -> None:
-    fails(serve(server, "other", packed({"readme": b"hello"})), tmp_path, f"holds no folder {FOLDER}")
+    assert_fails(serve(server, "other", packed({"readme": b"hello"})), tmp_path, f"holds no folder {FOLDER}")
 
 
 def test_an_archive_that_would_write_elsewhere(server: str, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     dest.mkdir()
-    fails(
+    assert_fails(
         serve(server, "evil", packed({"../../escaped": b"x", f"{FOLDER}/a": b"y"})),
         dest,
         "cannot be unpacked",
@@ -144,18 +150,19 @@ def test_an_archive_that_would_write_elsewhere(server: str, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_what_killed_downloads_left_is_removed(server: str, tmp_path: Path) -> None:
+def test_leftovers_of_killed_downloads_are_removed(server: str, tmp_path: Path) -> None:
     left, young, used = (tmp_path / f".download-{name}" for name in ("left", "young", "used"))
     for folder in (left, young, used):
         folder.mkdir()
         (folder / "archive").write_bytes(b"half")
     for folder in (left, used):
         os.utime(folder, (0, 0))
-    with download_module._lock(used) as ours:
-        assert ours
-        fetch(archive(f"{server}/good"), tmp_path)
+    descriptor = os.open(used, os.O_RDONLY)
+    assert files.lock(descriptor)
+    fetch(archive(f"{server}/good"), tmp_path)
+    os.close(descriptor)
     assert not left.exists()
-    assert young.exists(), "perhaps about to be locked"
+    assert young.exists(), "its download may not have locked it yet"
     assert used.exists()
 
 

@@ -1,4 +1,4 @@
-"""The reader runs nothing that a pickle asks for, and still reads arrays however they were pickled."""
+"""The reader executes nothing in a pickle, and still reads arrays in every protocol."""
 
 import datetime
 import os
@@ -33,14 +33,14 @@ def written(tmp_path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_calls_are_refused_and_not_made(tmp_path: Path, protocol: int) -> None:
+def test_calls_are_refused_and_not_executed(tmp_path: Path, protocol: int) -> None:
     witness = tmp_path / "witness"
     path = written(tmp_path, pickle.dumps({"data": Runs(os.mkdir, str(witness))}, protocol))
     with pytest.raises(DataError, match=r"(posix|nt)\.mkdir.*Nothing in it was executed"):
         read(path)
     assert not witness.exists()
     pickle.loads(path.read_bytes())
-    assert witness.exists(), "an ordinary reader does make the call: the test tests something"
+    assert witness.exists(), "an ordinary reader does execute the call"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_handwritten_attacks_are_refused(tmp_path: Path, attack: bytes) -> None:
         read(written(tmp_path, attack))
 
 
-def test_allowed_calls_are_not_made_either(tmp_path: Path) -> None:
+def test_allowed_calls_are_not_executed_either(tmp_path: Path) -> None:
     call = read(written(tmp_path, b"cnumpy\ndtype\n(S'no such type'\ntR."))
     assert isinstance(call, Call)
     assert call.args == (b"no such type",)
@@ -81,7 +81,7 @@ def test_allowed_calls_are_not_made_either(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", range(5))
 @pytest.mark.parametrize("shape", [(3, 4), (2, 1, 5), (7,)])
-def test_arrays_of_python_3(tmp_path: Path, protocol: int, shape: tuple[int, ...]) -> None:
+def test_arrays_pickled_by_python_3(tmp_path: Path, protocol: int, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     content = read(written(tmp_path, pickle.dumps({"data": array}, protocol)))
     found = byte_array(content["data"])
@@ -101,11 +101,11 @@ def test_arrays_of_python_3(tmp_path: Path, protocol: int, shape: tuple[int, ...
     ],
     ids=lambda value: f"{type(value).__name__}-{getattr(value, 'dtype', '')}",
 )
-def test_other_arrays_are_none(tmp_path: Path, other: object) -> None:
+def test_other_arrays_give_none(tmp_path: Path, other: object) -> None:
     assert byte_array(read(written(tmp_path, pickle.dumps(other, 2)))) is None
 
 
-def test_an_array_whose_bytes_do_not_fit_its_shape_is_none(tmp_path: Path) -> None:
+def test_an_array_whose_bytes_do_not_fit_its_shape_gives_none(tmp_path: Path) -> None:
     pickled = pickle.dumps(np.zeros((2, 3), np.uint8), 3)
     assert pickled.count(b"K\x02K\x03\x86") == 1
     for shape in (b"K\x02K\x04\x86", b"J\xff\xff\xff\xffJ\xfa\xff\xff\xff\x86", b"K\x02N\x86"):
@@ -114,7 +114,7 @@ def test_an_array_whose_bytes_do_not_fit_its_shape_is_none(tmp_path: Path) -> No
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_damage_is_a_data_error_or_plain_data(
+def test_a_damaged_pickle_gives_an_error_or_plain_data(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     good = pickle.dumps(
@@ -133,7 +133,7 @@ def test_damage_is_a_data_error_or_plain_data(
     byte_array(content["data"] if isinstance(content, dict) and "data" in content else content)
 
 
-def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):

@@ -1,4 +1,4 @@
-"""The nine Gaussians: probabilities, layout, moments."""
+"""The mixtures of nine Gaussians: probabilities, layout, moments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_samples_follow_the_mixture(mixture: Mixture) -> None:
     assert abs(torch.corrcoef(residual.T)[0, 1].item()) < 0.012
 
 
-def test_place_cuts_u_at_the_cumulative_probabilities() -> None:
+def test_u_selects_the_mode_by_cumulative_probability() -> None:
     u = torch.tensor([0.0, 0.049, 0.051, 0.999, 0.1999, 0.2001], dtype=torch.float64)
     x = IMBALANCED.place(u, torch.zeros(6, 2, dtype=torch.float64))
     assert x.tolist() == [list(MEANS[mode]) for mode in (0, 0, 1, 8, 5, 6)]
@@ -45,7 +45,7 @@ def test_place_cuts_u_at_the_cumulative_probabilities() -> None:
     assert torch.allclose(BALANCED.place(torch.tensor([0.5]), noise), STD * noise)  # the middle mode is at 0
 
 
-def test_same_generator_same_samples() -> None:
+def test_equal_generators_give_equal_samples() -> None:
     first, second = (IMBALANCED.sample(50, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
 

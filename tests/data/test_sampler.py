@@ -1,4 +1,4 @@
-"""The sampler: batch i is a function of (seed, step, rank), epochs are permutations, ranks share them."""
+"""The sampler: a batch depends on (seed, step, rank) alone, epochs are permutations, ranks share them."""
 
 import threading
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from fastdat.data import ImageSet, TrainSampler
 
 
 def numbered(count: int) -> ImageSet:
-    """Image i is i in its left column and 0 elsewhere, so that it can be recognised, flipped or not."""
+    """Image i has the value i in its left column and 0 elsewhere, so it can be recognised, flipped or not."""
     images = torch.zeros(count, 1, 2, 2, dtype=torch.uint8)
     images[:, 0, :, 0] = torch.arange(count, dtype=torch.uint8)[:, None]
     return ImageSet("numbered", images, torch.zeros(count, dtype=torch.int64), ())
 
 
 def numbers(batch: torch.Tensor) -> list[int]:
+    """The numbers of the images in a batch."""
     return ((batch + 1) * 127.5).round().amax((1, 2, 3)).int().tolist()
 
 
@@ -53,7 +54,7 @@ def test_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_see_together_what_one_process_sees(world_size: int) -> None:
+def test_ranks_together_see_what_one_process_sees(world_size: int) -> None:
     data = numbered(64)
     whole = TrainSampler(data, 4 * world_size, seed=1, flip=True)
     ranks = [
@@ -110,7 +111,7 @@ def test_errors() -> None:
     data = numbered(10)
     with pytest.raises(ValueError, match=r"numbered has 10 images; got batch_size=11 .* Choose from 1 to 10"):
         TrainSampler(data, 11)
-    with pytest.raises(ValueError, match=r"batch_size=6 on 2 rank\(s\), 12 a batch. Choose from 1 to 5"):
+    with pytest.raises(ValueError, match=r"batch_size=6 on 2 rank\(s\), 12 per batch. Choose from 1 to 5"):
         TrainSampler(data, 6, world_size=2)
     with pytest.raises(ValueError, match="batch_size=0"):
         TrainSampler(data, 0)
@@ -121,7 +122,7 @@ def test_errors() -> None:
 # --- labels, and batches gathered ahead --------------------------------------------------------------------------
 
 
-def test_labels_are_those_of_the_images(few_images: ImageSet) -> None:
+def test_labels_belong_to_the_images(few_images: ImageSet) -> None:
     sampler = TrainSampler(few_images, 8, seed=3, flip=True)
     for step in (0, 5, 12, 40):
         images, labels = sampler.batch(step), sampler.labels(step)
@@ -147,22 +148,22 @@ def test_a_thread_gathers_the_same_batches(few_images: ImageSet, steps: Sequence
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastdat-batches")]
 
 
-def test_what_fails_in_the_thread_is_raised_here(
+def test_an_error_in_the_thread_is_raised_by_batch(
     few_images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = TrainSampler(few_images, 8, resident=False)
 
-    def fail(step: int) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(ahead, "_rows", fail)
+    monkeypatch.setattr(torch, "randperm", fail)
     with pytest.raises(OSError, match="Input/output error"):
         ahead.batch(0)
     ahead.close()
 
 
-def test_batches_may_be_kept(few_images: ImageSet) -> None:
-    """None of them is a view of another, or of the set."""
+def test_batches_own_their_memory(few_images: ImageSet) -> None:
+    """No batch is a view of another batch or of the set."""
     sampler = TrainSampler(few_images, 8)
     first = sampler.batch(0)
     copy = first.clone()

@@ -1,4 +1,4 @@
-"""Coverage on points whose answer is known."""
+"""Coverage of points whose scores are known."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_one_mode() -> None:
     assert found.kl.item() == pytest.approx(math.log(9))
 
 
-def test_a_mode_counts_over_a_fifth_of_its_due() -> None:
-    # In the imbalanced mixture a mode of the middle column is due 1/60: the threshold is 1/300.
+def test_a_mode_counts_above_a_fifth_of_its_probability() -> None:
+    # In the imbalanced mixture a mode of the middle column has probability 1/60, so the threshold is 1/300.
     counts = [150, 150, 150, 9, 11, 0, 800, 850, 880]
     assert sum(counts) == 3000
     assert coverage(points(counts), IMBALANCED).modes.item() == 7
-    assert coverage(points(counts), BALANCED).modes.item() == 6  # due 1/9, threshold 1/45
+    assert coverage(points(counts), BALANCED).modes.item() == 6  # probability 1/9, threshold 1/45
 
 
 def test_high_quality_is_a_radius_of_three_std() -> None:
@@ -58,17 +58,17 @@ def test_real_points_are_of_high_quality() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=9, max_size=9).filter(any))
-def test_kl_is_the_definition(counts: list[int]) -> None:
+def test_kl_equals_its_definition(counts: list[int]) -> None:
     found = coverage(points(counts), IMBALANCED)
     n = sum(counts)
-    due = IMBALANCED.probabilities
-    kl = sum(c / n * math.log(c / n / p) for c, p in zip(counts, due, strict=True) if c)
+    probabilities = IMBALANCED.probabilities
+    kl = sum(c / n * math.log(c / n / p) for c, p in zip(counts, probabilities, strict=True) if c)
     assert found.kl.item() == pytest.approx(kl, abs=1e-12)
     assert found.kl.item() >= -1e-12
     assert found.histogram.sum().item() == pytest.approx(1)
 
 
-def test_leading_dimensions_are_measured_apart() -> None:
+def test_leading_dimensions_are_measured_separately() -> None:
     x = torch.stack([points([2] * 9), points([18] + [0] * 8)]).unsqueeze(0)  # (1, 2, 18, 2)
     found = coverage(x, BALANCED)
     assert found.modes.tolist() == [[9, 1]]
@@ -77,11 +77,11 @@ def test_leading_dimensions_are_measured_apart() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (5, 3), (0, 2)])
-def test_no_batch_of_points(shape: tuple[int, ...]) -> None:
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(\.\.\., n, 2\)"):
         coverage(torch.zeros(shape), BALANCED)
 
 
-def test_nan() -> None:
+def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         coverage(torch.tensor([[0.0, math.nan]]), BALANCED)

@@ -1,4 +1,4 @@
-"""SSGAN and InfoMaxGAN: pinned sizes, what their further losses are, and that they enter the step exactly."""
+"""SSGAN and InfoMaxGAN: pinned sizes, the definitions of their auxiliary losses, and the step with them."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def count(net: nn.Module) -> int:
         (InfoMaxGANDiscriminator, 64, 14_603_521),
     ],
 )
-def test_parameter_counts_are_the_baselines(
+def test_parameter_counts_equal_the_baselines(
     kind: type[SNGANDiscriminator], resolution: int, size: int
 ) -> None:
     assert count(kind(resolution)) == size
 
 
-def test_generators_are_sngan_s() -> None:
+def test_generators_are_those_of_sngan() -> None:
     for kind in (SSGANGenerator, InfoMaxGANGenerator):
         with torch.device("meta"):
             assert count(kind(32)) == 4_276_739
 
 
-def test_weights_of_the_losses() -> None:
+def test_weights_of_the_auxiliary_losses() -> None:
     ssgan, infomax = SSGANDiscriminator(32, ndf=4), InfoMaxGANDiscriminator(32, ndf=4)
     assert (ssgan.auxiliary_weight_d, ssgan.auxiliary_weight_g) == (1.0, 0.2)
     assert (infomax.auxiliary_weight_d, infomax.auxiliary_weight_g) == (0.2, 0.2)
@@ -80,7 +80,7 @@ def test_rotation_loss_is_cross_entropy() -> None:
     torch.testing.assert_close(D.auxiliary_loss(x), expected)
 
 
-def test_info_nce_is_its_definition() -> None:
+def test_info_nce_equals_its_definition() -> None:
     local, whole = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     losses = []
     for i in range(3):
@@ -92,20 +92,20 @@ def test_info_nce_is_its_definition() -> None:
 
 
 def test_info_nce_of_uninformative_features() -> None:
-    # Every score is equal: the right one among itself and those of the 3 other images' 16 positions.
+    # All scores are equal: the softmax is over one positive and 3 * 16 negatives.
     loss = info_nce(torch.zeros(4, 7, 16), torch.zeros(4, 7))
     assert loss.item() == pytest.approx(math.log(1 + 3 * 16))
 
 
-def test_info_nce_stands_large_scores() -> None:
+def test_info_nce_of_large_scores_is_finite() -> None:
     local = torch.full((2, 4, 3), 100.0, requires_grad=True)
     info_nce(local, torch.full((2, 4), 100.0)).backward()
     assert local.grad is not None
     assert local.grad.isfinite().all()
 
 
-def test_info_nce_takes_no_diagonal() -> None:
-    """Compiled by torch 2.11, ``Tensor.diagonal`` warns of what inductor makes of it."""
+def test_info_nce_does_not_use_diagonal() -> None:
+    """Inductor of torch 2.11 warns about ``Tensor.diagonal``."""
     graph = make_fx(info_nce)(torch.randn(3, 5, 2), torch.randn(3, 5)).graph
     operators = {node.target for node in graph.nodes if node.op == "call_function"}
     assert torch.ops.aten.logsumexp.default in operators
@@ -123,10 +123,10 @@ def test_local_features_are_rectified() -> None:
 
 @pytest.mark.parametrize("second_order", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_step_with_the_further_loss_is_the_reference_s(
+def test_the_step_with_the_auxiliary_loss_equals_the_reference(
     kind: type[SNGANDiscriminator], second_order: bool
 ) -> None:
-    """Also for heads that only the further loss calls: their u advances as that of every layer does."""
+    """Also for heads that only the auxiliary loss calls: their u advances like that of every layer."""
 
     def of_reals(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
         loss: Tensor = D.auxiliary_weight_d * D.auxiliary_loss(xr)

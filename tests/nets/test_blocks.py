@@ -1,4 +1,4 @@
-"""The blocks against a literal transcription of their description, and their fitness for torch.func."""
+"""The blocks compared with a literal transcription of their description."""
 
 import math
 
@@ -20,7 +20,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_gblock_is_its_description() -> None:
+def test_gblock_equals_its_description() -> None:
     block = GBlock(4, 6).double()
     x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
 
@@ -33,7 +33,7 @@ def test_gblock_is_its_description() -> None:
     assert block(x).shape == (3, 6, 10, 10)
 
 
-def test_first_dblock_is_its_description() -> None:
+def test_first_dblock_equals_its_description() -> None:
     block = FirstDBlock(3, 6).double().eval()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     h = F.avg_pool2d(block.conv2(torch.relu(block.conv1(x))), 2)
@@ -42,7 +42,7 @@ def test_first_dblock_is_its_description() -> None:
 
 @pytest.mark.parametrize(("out", "down"), [(4, False), (6, False), (4, True), (6, True)])
 def test_dblock_shortcut_sees_the_rectified_input(out: int, down: bool) -> None:
-    # The released baseline, with its in-place first ReLU: the residual is evaluated first and changes x.
+    # As in the released baseline: the residual is evaluated first, and its in-place ReLU changes x.
     block = DBlock(4, out, down=down).double().eval()
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     inplace = x.clone()
@@ -88,4 +88,6 @@ def test_spectral_norm_is_estimated_on_the_drawn_weight() -> None:
         layer.eval().weight.flatten(1) * norm, original.flatten(1), rtol=0.02, atol=1e-4
     )
     plain = spectral_norm(conv3(8, 8))
-    assert set(layer.state_dict()) == set(plain.state_dict()), "torch's own names, so state_dicts interchange"
+    assert set(layer.state_dict()) == set(plain.state_dict()), (
+        "torch's own names, so state_dicts are interchangeable"
+    )

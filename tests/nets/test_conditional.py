@@ -1,4 +1,4 @@
-"""Conditional SNGAN: what labels do, and the step with them."""
+"""Conditional SNGAN: the effect of labels, and the step with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastdat.nets import ConditionalSNGANDiscriminator, ConditionalSNGANGenerato
 from fastdat.nets.conditional import ConditionalBatchNorm2d
 
 
-def test_conditional_batch_norm_is_its_description() -> None:
+def test_conditional_batch_norm_equals_its_description() -> None:
     norm = ConditionalBatchNorm2d(3, classes=5).double()
     nn.init.normal_(norm.gain.weight)
     nn.init.normal_(norm.shift.weight)
@@ -24,13 +24,13 @@ def test_conditional_batch_norm_is_its_description() -> None:
     torch.testing.assert_close(norm(x, y), expected + norm.shift.weight[y][:, :, None, None])
 
 
-def test_before_training_classes_are_alike() -> None:
+def test_classes_are_equal_before_training() -> None:
     G = ConditionalSNGANGenerator(32, 10, ngf=4, nz=6).eval()
     z = torch.randn(1, 6)
     assert torch.equal(G(z, torch.tensor([0])), G(z, torch.tensor([9])))
 
 
-def test_sizes() -> None:
+def test_parameter_counts() -> None:
     with torch.device("meta"):
         plain = sum(p.numel() for p in SNGANGenerator(32).parameters())
         sizes = sum(p.numel() for p in ConditionalSNGANGenerator(32, 10).parameters())
@@ -52,7 +52,7 @@ def test_the_projection() -> None:
 
 
 @pytest.mark.parametrize("second_order", [False, True])
-def test_the_step_with_labels_is_the_reference_s(second_order: bool) -> None:
+def test_the_step_with_labels_equals_the_reference(second_order: bool) -> None:
     D = ConditionalSNGANDiscriminator(32, 10, ndf=4).double()
     other = copy.deepcopy(D)
     xr, xf = (torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1 for _ in range(2))
@@ -65,6 +65,6 @@ def test_the_step_with_labels_is_the_reference_s(second_order: bool) -> None:
 
 
 @pytest.mark.parametrize("net", [ConditionalSNGANGenerator, ConditionalSNGANDiscriminator])
-def test_classes_are_needed(net: type[nn.Module]) -> None:
+def test_no_classes_are_refused(net: type[nn.Module]) -> None:
     with pytest.raises(ValueError, match="classes must be at least 1; got classes=0"):
         net(32, 0)

@@ -1,4 +1,4 @@
-"""DCGAN: four convolutions a net, every size, and D in the step."""
+"""DCGAN: four convolutions per net, every resolution, and D in the step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_first_layer_of_d_has_no_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("net", [DCGANGenerator, DCGANDiscriminator])
-def test_unknown_resolution_names_what_exists(net: type[nn.Module]) -> None:
+def test_an_unknown_resolution_lists_the_known_ones(net: type[nn.Module]) -> None:
     with pytest.raises(
         ValueError, match=rf"{net.__name__} exists at resolution 28, 32, 48, 64; got resolution=33"
     ):
@@ -58,7 +58,7 @@ def test_bad_sizes(size: str) -> None:
         DCGANGenerator(32, **{size: 0})
 
 
-def test_micro_batches_are_refused() -> None:
+def test_microbatches_are_refused() -> None:
     x = torch.rand(4, 3, 32, 32) * 2 - 1
     with pytest.raises(ValueError, match="microbatch needs a D that treats its samples independently"):
         fastdat.dat_step(DCGANDiscriminator(32, ndf=4), x, -x, compile=False, microbatch=2)

@@ -22,14 +22,14 @@ def test_shapes_and_parameters() -> None:
 
 
 @pytest.mark.parametrize(("init", "std"), [("kaiming", (2 / 256) ** 0.5), ("torch", (1 / 256 / 3) ** 0.5)])
-def test_scale(init: Init, std: float) -> None:
+def test_scale_of_the_initial_weights(init: Init, std: float) -> None:
     layer = MLP(256, 256, hidden=256, init=init, generator=torch.Generator().manual_seed(0))[0]
     assert isinstance(layer, nn.Linear)
     assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
     assert (layer.bias == 0).all().item() == (init == "kaiming")
 
 
-def test_torch_init_is_torch_s() -> None:
+def test_torch_init_equals_the_default_of_linear() -> None:
     torch.manual_seed(3)
     theirs = nn.Linear(7, 5)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""SNGAN: pinned sizes, shapes, errors, and everything dat_step will ask of the discriminator."""
+"""SNGAN: pinned sizes, shapes, errors, and everything that dat_step needs of the discriminator."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def count(net: torch.nn.Module) -> int:
         (128, 32_150_787, 29_017_857),
     ],
 )
-def test_parameter_counts_are_the_baselines(resolution: int, generator: int, discriminator: int) -> None:
+def test_parameter_counts_equal_the_baselines(resolution: int, generator: int, discriminator: int) -> None:
     with torch.device("meta"):  # sizes without the memory
         G = SNGANGenerator(resolution)
     assert count(G) == generator
@@ -30,7 +30,7 @@ def test_parameter_counts_are_the_baselines(resolution: int, generator: int, dis
 
 
 @pytest.mark.parametrize("resolution", [48, 64, 128])
-def test_further_resolutions(resolution: int) -> None:
+def test_larger_resolutions(resolution: int) -> None:
     net = SNGANDiscriminator(resolution, ndf=16)
     images = SNGANGenerator(resolution, ngf=16, nz=5)(torch.randn(2, 5))
     assert images.shape == (2, 3, resolution, resolution)
@@ -51,7 +51,7 @@ def test_shapes_for_any_width(n: int, ngf: int, ndf: int, nz: int) -> None:
 
 
 @pytest.mark.parametrize("net", [SNGANGenerator, SNGANDiscriminator])
-def test_unknown_resolution_names_what_exists(net: type[torch.nn.Module]) -> None:
+def test_an_unknown_resolution_lists_the_known_ones(net: type[torch.nn.Module]) -> None:
     with pytest.raises(
         ValueError, match=rf"{net.__name__} exists at resolution 32, 48, 64, 128; got resolution=33"
     ):
@@ -74,7 +74,7 @@ def test_spectral_norm_is_in_every_layer_of_d_and_none_of_g() -> None:
     assert not any("parametrizations" in name for name, _ in SNGANGenerator(32, ngf=4).named_parameters())
 
 
-def test_one_power_iteration_a_forward_in_training_and_none_in_evaluation() -> None:
+def test_one_power_iteration_per_forward_in_training_and_none_in_evaluation() -> None:
     net = SNGANDiscriminator(32, ndf=4)
     x = torch.rand(2, 3, 32, 32)
     u = net.linear.parametrizations.weight[0]._u

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fastdat.data import DATASETS, ImageSet, load_split
 from fastdat.data.mixture import MIXTURES
-from fastdat.data.source import resized
+from fastdat.data.resize import resized
 from fastdat.training import PRESETS, build_trainer, preset
 from fastdat.training.display import Lines
 

@@ -1,16 +1,22 @@
-"""A set of images, in memory or memory-mapped: what every reader returns and every sampler takes."""
+"""A set of images in memory or memory-mapped: what every reader returns and every sampler takes."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+#: Images that share one checksum. It is part of the store's format.
+BLOCK = 4096
+
+Images = TypeVar("Images", Tensor, NDArray[np.uint8])
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,11 @@ class ImageSet:
         images: (N, C, H, W) uint8, 0 to 255.
         labels: (N,) int64, indices into ``classes``.
         classes: class names.
-        digest: what :attr:`fingerprint` is, where a store knows it already.
+        digest: the :attr:`fingerprint`, if it is known already (a store records it).
 
     Raises:
-        TypeError, ValueError: a tensor of another dtype or shape.
+        TypeError: the images are not uint8.
+        ValueError: images or labels have the wrong shape.
     """
 
     name: str
@@ -49,28 +56,29 @@ class ImageSet:
 
     @property
     def resolution(self) -> int:
-        """Height of the images, which is their width in every set read here."""
+        """Height and width of the images, which are square in every set read here."""
         return int(self.images.shape[-1])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the images' shape and pixels: equal for equal images, wherever they come from."""
+        """Hex digest of the images' shape and pixels. Equal images have equal fingerprints, whatever their source."""
         if self.digest is not None:
             return self.digest
-        blocks = (self.images[i : i + BLOCK] for i in range(0, len(self), BLOCK))
-        digests = [block_digest(block.cpu().numpy()) for block in blocks]
+        digests = [block_digest(block.cpu().numpy()) for block in blocks(self.images)]
         return combined_digest(tuple(self.images.shape[1:]), digests)
 
 
-#: Images that are hashed, packed and checked together.
-BLOCK = 4096
+def blocks(images: Images) -> Iterator[Images]:
+    """Consecutive blocks of :data:`BLOCK` images each; the last one may be shorter."""
+    for start in range(0, len(images), BLOCK):
+        yield images[start : start + BLOCK]
 
 
 def block_digest(block: NDArray[Any]) -> str:
-    """SHA-256 of a block's bytes."""
+    """SHA-256 of the block's bytes."""
     return hashlib.sha256(np.ascontiguousarray(block).data).hexdigest()
 
 
 def combined_digest(shape: tuple[int, ...], digests: list[str]) -> str:
-    """The fingerprint of images (C, H, W) ``shape`` whose blocks have these digests."""
+    """The fingerprint of images of ``shape`` (C, H, W) whose blocks have these digests."""
     return hashlib.sha256("\n".join([str(tuple(shape)), *digests]).encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Image files: find them in a folder and decode them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdat.util.errors import DataError
+
+Pixels = NDArray[np.uint8]
+"""One image (H, W, C) or many (N, C, H, W), 0 to 255."""
+
+#: Suffixes of the files that count as images, in lower case.
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class UnreadableImage(Exception):  # noqa: N818  # not an error of the program: the image is skipped and listed
+    """This one image cannot be decoded."""
+
+
+def decode(file: Any) -> Pixels:
+    """Decode an image file, given by path or open, to RGB (H, W, 3).
+
+    The EXIF orientation is applied, and 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        UnreadableImage: the file is no image or a damaged one, or its pixel values have no known range.
+        DataError: the operating system cannot read the file, which says nothing about the image.
+    """
+    from PIL import Image, ImageOps  # only if there is something to decode
+
+    try:
+        with Image.open(file) as image:
+            # Decode everything now, or fail. Asked a second time, Pillow returns a damaged image's rest as black.
+            image.load()
+            with suppress(Exception):  # a damaged EXIF tag does not damage the image
+                ImageOps.exif_transpose(image, in_place=True)
+            # Pillow opens a 16-bit PGM as 32-bit values from 0 to 65,535.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            if image.mode in ("I", "F"):
+                raise UnreadableImage(f"pixels of mode {image.mode} (32 bits) have no known range")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        # Pillow reports damage by any of these. Only an error of the operating system carries an error number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files in ``folder`` at any depth, sorted by path. Hidden files are left out, links are followed.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    return sorted(_walk(folder, frozenset()))
+
+
+def _walk(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Image files in any order. ``ancestors`` holds device and inode of the folders above, to detect link cycles."""
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in ancestors:
+            return
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror or error}") from error
+    for entry in visible:
+        path = Path(entry.path)
+        if entry.is_dir():
+            yield from _walk(path, ancestors | {here})
+        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            yield path  # also a link to nothing: reading it gives the error

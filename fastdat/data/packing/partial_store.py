@@ -1,0 +1,110 @@
+"""The folder ``DEST.partial`` that packing works in: locked, described by a plan, moved into place when complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastdat.data.packing.journal import JOURNAL
+from fastdat.data.store import INDEX
+from fastdat.util import files
+from fastdat.util.errors import DataError
+
+_PLAN, _LOCK = "plan.json", ".lock"
+_LABEL_BYTES = 8
+
+
+class PartialStore:
+    """The incomplete store that becomes ``dest``.
+
+    Args:
+        dest: where :meth:`publish` moves it.
+    """
+
+    def __init__(self, dest: Path) -> None:
+        self._dest = dest
+        self.path = dest.with_name(dest.name + ".partial")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and keep other processes out of it. The lock ends with the process, even a killed one.
+
+        Raises:
+            DataError: another process is packing into it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if files.lock(descriptor) is False:
+                raise DataError(f"another process is packing into {self.path}")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, plan: dict[str, Any], image_bytes: int) -> None:
+        """Record ``plan`` in an empty folder, or check that the folder was started with the same plan.
+
+        Args:
+            plan: what the store will hold; becomes part of its index.
+            image_bytes: size of one packed image.
+
+        Raises:
+            DataError: another plan, a folder that packing did not create, or not enough room on the disk.
+        """
+        recorded = self.path / _PLAN
+        if recorded.exists():
+            differs = difference(json.loads(recorded.read_text(encoding="utf-8")), plan)
+            if differs:
+                raise DataError(
+                    f"{self.path} was started with other settings: {differs}. Run the first command again to resume, "
+                    "or remove the folder to start anew."
+                )
+        elif any(entry.name not in (_LOCK, _temporary(_PLAN)) for entry in self.path.iterdir()):
+            raise DataError(f"{self.path} is in the way and was not made by fastdat data pack. Remove it.")
+        self._require_room(plan, image_bytes)
+        files.write_atomically(recorded, json.dumps(plan).encode())
+
+    def publish(self, index: dict[str, Any]) -> None:
+        """Write the index and move the complete store into place."""
+        files.write_atomically(self.path / INDEX, json.dumps(index, indent=1).encode())
+        os.rename(self.path, self._dest)
+        remove_working_files(self._dest)
+
+    def _require_room(self, plan: dict[str, Any], image_bytes: int) -> None:
+        """Refuse to start work that cannot be completed."""
+        images = sum(plan["items"].values())
+        written = sum(file.stat().st_size for file in self.path.glob("*.npy"))
+        needed = images * (image_bytes + _LABEL_BYTES) - written
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise DataError(
+                f"{self.path.parent} has {free / 2**20:,.0f} MiB of room, and {needed / 2**20:,.0f} MiB are needed "
+                f"for {images:,} images of {plan['resolution']} pixels. Make room, or pack elsewhere."
+            )
+
+
+def remove_working_files(store: Path) -> None:
+    """Remove the files that packing needs and a store does not."""
+    for name in (JOURNAL, _PLAN):
+        (store / name).unlink(missing_ok=True)
+        (store / _temporary(name)).unlink(missing_ok=True)
+    (store / _LOCK).unlink(missing_ok=True)
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the entries of ``now`` differ from those before, in words; empty if they are equal."""
+    keys = [key for key in now if before.get(key) != now[key]]
+    shown = [f"{key} was {before.get(key)!r}, is now {now[key]!r}" for key in keys if key != "identity"]
+    if "identity" in keys and not shown:
+        shown = ["it has the same number of images, but other images"]
+    return ", ".join(shown)
+
+
+def _temporary(name: str) -> str:
+    """The file that :func:`fastdat.util.files.write_atomically` may leave behind when it is killed."""
+    return f".{name}.tmp"

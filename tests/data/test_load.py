@@ -1,0 +1,39 @@
+"""Loading a split from its publisher's files: real images, other resolutions, too many images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastdat.data import ImageSet, load_split
+from tests.data.helpers import assert_refused, write_tiny_imagenet
+
+
+def test_cifar10(cifar10_root: Path, cifar10: ImageSet) -> None:
+    found = load_split("cifar10", cifar10_root, "test")
+    assert (len(found), found.images.shape[1:], found.name) == (10_000, (3, 32, 32), "cifar10 test")
+    assert load_split("cifar10", cifar10_root).fingerprint == cifar10.fingerprint != found.fingerprint
+
+
+def test_cifar10_at_another_resolution(cifar10: ImageSet, cifar10_root: Path) -> None:
+    small = load_split("cifar10", cifar10_root, "test", 16)
+    original = load_split("cifar10", cifar10_root, "test")
+    picture = Image.fromarray(original.images[7].permute(1, 2, 0).numpy())
+    expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR))
+    assert (small.images[7].permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_too_many_images_to_decode_at_every_start(
+    tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_imagenet(tmp_path, pixels)
+    monkeypatch.setattr("fastdat.data.load.MOST_IMAGES", 3)
+    assert_refused(
+        "tiny-imagenet",
+        tmp_path,
+        r"has 4 images, too many[\s\S]*fastdat data pack tiny-imagenet .* --resolution 64",
+    )
