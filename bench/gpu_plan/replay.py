@@ -114,7 +114,8 @@ class _Recorder(TorchDispatchMode):
     def _add_custom_operator(self, func: Any, args: tuple[Any, ...]) -> None:
         """Add the launches of a custom operator by running its implementation, which torch keeps in OPDEFS."""
         self._within = f"{func.overloadpacket}: "
-        with self:
+        # A launch starts no kernel for tensors without memory; here its kernels are to be recorded.
+        with self, patch.object(operator, "_has_no_memory", lambda tensor: False):
             OPDEFS[func._schema.name]._init_fn(*args)
         self._within = ""
 
@@ -137,8 +138,6 @@ def _recording_kernels(recorder: _Recorder) -> Iterator[None]:
         replaced.enter_context(patch.object(JITFunction, "run", run))
         replaced.enter_context(patch.object(AsyncCompile, "triton", load))
         replaced.enter_context(patch.object(AsyncCompile, "wait", lambda compiler, scope: None))
-        # A launch of fastdat starts no kernel for tensors without memory; here its kernels are to be recorded.
-        replaced.enter_context(patch.object(operator, "_has_no_memory", lambda tensor: False))
         for module in (multi_tensor, spectral_norm, spectral_norm_backward):  # `aligned` reads pointers
             replaced.enter_context(patch.object(module, "aligned", lambda *args: True))
         yield

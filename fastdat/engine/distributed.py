@@ -46,7 +46,7 @@ class _Runner(nn.Module):
 
 def run_inside(ddp: DistributedDataParallel, function: Callable[[], Tensor], x: Tensor) -> Tensor:
     """Run ``function`` as DDP's forward pass, so that DDP prepares its reducer and averages the gradients that the
-    backward pass of the result accumulates: with its buckets, hooks, ``no_sync`` and buffer broadcasts as ever."""
+    backward pass of the result accumulates: with its own buckets, hooks, ``no_sync`` and buffer broadcasts."""
     module = ddp.module
     ddp._modules["module"] = _Runner(function, module)
     try:
