@@ -80,11 +80,11 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func.namespace == "fastdat":
-            return self._run_custom_operator(func, args)
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
-        if packet is aten.convolution:
+        if func.namespace == "fastdat":
+            self._add_custom_operator(func, args)
+        elif packet is aten.convolution:
             self._add_convolution(packet, args, out)
         elif packet is aten.convolution_backward:
             self._add_convolution_backward(packet, args, out)
@@ -111,17 +111,12 @@ class _Recorder(TorchDispatchMode):
         if of_weight:
             self.add("conv gradient of weight", _shapes(x, w), size(grad, x, w), flops)
 
-    def _run_custom_operator(self, func: Any, args: tuple[Any, ...]) -> Any:
-        """Run the implementation of a custom operator, which torch keeps in OPDEFS, so that its launches are recorded.
-
-        ``func`` itself must not run as well: it would record them a second time, since the shapes of an operator of
-        fastdat come from its implementation.
-        """
+    def _add_custom_operator(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Add the launches of a custom operator by running its implementation, which torch keeps in OPDEFS."""
         self._within = f"{func.overloadpacket}: "
         with self:
-            out = OPDEFS[func._schema.name]._init_fn(*args)
+            OPDEFS[func._schema.name]._init_fn(*args)
         self._within = ""
-        return out
 
 
 def _shapes(x: Tensor, w: Tensor) -> str:
