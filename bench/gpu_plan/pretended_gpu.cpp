@@ -1,4 +1,4 @@
-// What torch's C++ asks of a CUDA device, answered as if one were there (pretended_gpu.py; x86-64).
+// Answers the questions that torch's C++ asks a CUDA device, as if there were one. Used by pretended_gpu.py; x86-64.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <cstring>
@@ -6,7 +6,7 @@
 using namespace c10;
 constexpr auto CUDA = DeviceType::CUDA;
 
-// The dispatcher and autograd ask which device and which stream are current: always the first of each.
+// The dispatcher and autograd ask for the current device and stream. They always get the first one.
 struct PretendedGuard final : impl::NoOpDeviceGuardImpl<CUDA> {
   Device exchangeDevice(Device) const override { return Device(CUDA, 0); }
   Device getDevice() const override { return Device(CUDA, 0); }
@@ -20,7 +20,7 @@ static PretendedGuard guard;
 
 static bool yes(const void*, DeviceIndex) { return true; }
 
-// Place of a virtual function in its class's table: a pointer to it holds that, in bytes and one more.
+// Index of a virtual function in its class's table. The pointer to a virtual function holds its byte offset plus one.
 template <class Method>
 static size_t slot(Method method) {
   size_t word[2];
@@ -31,10 +31,11 @@ static size_t slot(Method method) {
 
 extern "C" void install() {
   impl::device_guard_impl_registry[int(CUDA)].store(&guard);
-  // The class of CUDA's hooks is hidden in libtorch_cuda. Its one object gets a copy of its table, some answers
-  // replaced: without a driver it would say that cuDNN has no bf16 convolutions, and these would come out as NCHW.
+  // The class of CUDA's hooks is hidden in libtorch_cuda. Its only object gets a copy of its table in which some
+  // functions are replaced. Otherwise, without a driver, it answers that cuDNN has no bf16 convolutions, and their
+  // results become NCHW.
   using Hooks = at::CUDAHooksInterface;
-  constexpr size_t before = 2, functions = 128;  // offset and type precede the functions, of which there are fewer
+  constexpr size_t before = 2, functions = 128;  // offset and type come before the functions, of which there are fewer
   static void* table[before + functions];
   void*** object = (void***)&at::detail::getCUDAHooks();
   memcpy(table, *object - before, sizeof table);

@@ -145,16 +145,8 @@ def measure(
         note: called with the measurement as soon as the steps have been timed as a program calls them.
     """
     steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
-    results, left_out, failed = dict[str, Result](), list[str](), dict[str, str]()
     start = time.monotonic()
-    for name, step in steps.items():
-        if results and time.monotonic() - start > seconds:
-            left_out.append(name)
-            continue
-        try:
-            results[name] = _examine(step)
-        except Exception as failure:
-            failed[name] = one_line(failure)
+    results, left_out, failed = _examine_all(steps, seconds)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
     timed = {name: step for name, step in steps.items() if name in results and results[name].correct}
     everything: dict[str, Step] = {**timed, _PRODUCT: product}
@@ -162,7 +154,7 @@ def measure(
     for name in timed:
         results[name].timing = timings[name]
     rate = product.flops / timings[_PRODUCT].median
-    measured = Measurement(workload, workload.data(cifar10), rate, results, tuple(left_out), failed)
+    measured = Measurement(workload, workload.data(cifar10), rate, results, left_out, failed)
     note(measured)
     if workload.cuda and time.monotonic() - start > 1.5 * seconds:
         measured.not_separate = "no time was left"
@@ -175,6 +167,23 @@ def measure(
 
 
 _PRODUCT = "a matrix product"
+
+
+def _examine_all(
+    steps: Mapping[str, workloads.Step], seconds: float
+) -> tuple[dict[str, Result], tuple[str, ...], dict[str, str]]:
+    """Results of the variants that ran, names of those left out after ``seconds``, and errors of those that failed."""
+    results, left_out, failed = dict[str, Result](), list[str](), dict[str, str]()
+    start = time.monotonic()
+    for name, step in steps.items():
+        if results and time.monotonic() - start > seconds:
+            left_out.append(name)
+            continue
+        try:
+            results[name] = _examine(step)
+        except Exception as failure:  # the other variants are measured all the same
+            failed[name] = one_line(failure)
+    return results, tuple(left_out), failed
 
 
 def _time_separately(

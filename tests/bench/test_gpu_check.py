@@ -295,6 +295,7 @@ def is_smoke(function: Any) -> bool:
 def test_smoke_covers_each_kernel_and_each_mode_and_order_of_the_step() -> None:
     names = (
         "kernels.test_perturb_clip",
+        "kernels.test_perturb_clip_derivatives",
         "kernels.test_attack_coefficients",
         "kernels.test_spectral_norm",
         "engine.test_gpu",
@@ -305,7 +306,8 @@ def test_smoke_covers_each_kernel_and_each_mode_and_order_of_the_step() -> None:
         for name, module in modules.items()
     }
     assert found == {
-        "kernels.test_perturb_clip": {"test_sizes", "test_gradients_match_the_plain_formula"},
+        "kernels.test_perturb_clip": {"test_sizes"},
+        "kernels.test_perturb_clip_derivatives": {"test_gradients_match_the_plain_formula"},
         "kernels.test_attack_coefficients": {"test_targets_of_the_first_step"},
         "kernels.test_spectral_norm": {"test_as_accurate_as_the_plain_formula", "test_gradients"},
         "engine.test_gpu": {"test_as_exact_as_on_the_cpu"},
