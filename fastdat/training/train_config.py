@@ -99,6 +99,24 @@ class TrainConfig:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
+    def recorded(self) -> dict[str, Any]:
+        """What a run's config.yaml and checkpoints say; without :data:`MAKING` for nets that a user brought along."""
+        return {key: value for key, value in self.to_dict().items() if self.model or key not in MAKING}
+
+    def refuse_unused(self) -> None:
+        """Check that no setting is changed that has no effect.
+
+        Raises:
+            ConfigError: one of :data:`MAKING` is set, but there is no model to make.
+        """
+        default = TrainConfig()
+        unused = [key for key in MAKING if getattr(self, key) != getattr(default, key)]
+        if self.model is None and unused:
+            raise ConfigError(
+                f"{', '.join(unused)} would have no effect: nets, optimizers and reals are given. Set it where they "
+                "are made."
+            )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """A config with these values, and defaults for the rest.

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.metrics.evaluators import Progress, quiet
-from fastdat.training import checkpoint, noise
+from fastdat.metrics.evaluators import Progress, Record, keep_going
+from fastdat.training import checkpoint, noise, scoring
 from fastdat.training.build import build_evaluator, choose_device
 from fastdat.training.models import build_nets, classes_of, model_of
 from fastdat.training.noise import Noise
-from fastdat.training.png import to_uint8
-from fastdat.training.run_folder import BEST, LATEST, read_config
-from fastdat.training.sampling import from_latents, generated
+from fastdat.training.sampling import from_latents
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.run_layout import BEST, LATEST, read_config
 
 
 @dataclass(frozen=True)
@@ -67,28 +66,27 @@ class Trained:
             labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
         return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
 
-    def evaluate(self, progress: Progress = quiet) -> list[dict[str, Any]]:
-        """A record a split of the scores that ``config.eval`` asks for.
+    def evaluate(self, progress: Progress = keep_going) -> list[Record] | None:
+        """The scores that ``config.eval`` asks for.
 
         Args:
             progress: as of :class:`fastdat.metrics.evaluators.Evaluator`.
 
+        Returns:
+            One record per split; None if ``progress`` asked to stop.
+
         Raises:
-            ConfigError, DataError: what is needed is not there.
+            ConfigError, DataError: what is needed is missing.
         """
+        settings = self.config.eval
         evaluator = build_evaluator(self.config, self.device)
         evaluator.prepare()
-        shared = {"step": self.step, "weights": self.weights, "by": "eval"}
-        return [{**shared, **record} for record in evaluator(self._fakes, progress)]
+        about = {"step": self.step, "weights": self.weights, "by": "eval"}
+        return scoring.score(evaluator, self.net, settings, self.noise(settings.seed), about, progress)
 
     @property
     def _batch_size(self) -> int:
         return self.config.eval.batch_size
-
-    def _fakes(self, count: int) -> Iterator[Tensor]:
-        draws = self.noise(self.config.eval.seed)
-        for batch in generated(self.net, draws, noise.EVALUATION, count, self._batch_size):
-            yield to_uint8(batch) if batch.ndim == 4 else batch
 
     def _all(self, label: int, count: int) -> tuple[Tensor, ...]:
         if not 0 <= label < self.classes:

@@ -120,7 +120,8 @@ def check_fields(instance: Any, prefix: str = "") -> None:
         FieldTypeError: a value of the wrong type. It is a TypeError, and a ConfigError and so a ValueError.
         ConfigError: a value outside its range. Both name the field, what was given and what is expected.
     """
-    for name, hint in _hints(type(instance)).items():
+    cls: Any = type(instance)
+    for name, hint in _hints(cls).items():
         object.__setattr__(instance, name, checked(prefix + name, getattr(instance, name), hint))
 
 
@@ -143,7 +144,8 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     Raises:
         ConfigError: an unknown key, or a bad value.
     """
-    hints = _hints(type(instance))
+    cls: Any = type(instance)
+    hints = _hints(cls)
     own: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
@@ -169,7 +171,7 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 

@@ -27,9 +27,10 @@ from fastdat.training.finite import check_finite, infinite
 from fastdat.training.meter import Meter
 from fastdat.training.noise import D_STEP, G_STEP, Noise
 from fastdat.training.png import grid_png, to_uint8
-from fastdat.training.run_folder import RunFolder, append_metrics, read_config
+from fastdat.training.run_folder import RunFolder, append_metrics
 from fastdat.training.schedule import LearningRate
 from fastdat.training.steps import evaluating, frozen
+from fastdat.util.run_layout import read_config
 
 CPU = torch.device("cpu")
 
@@ -230,7 +231,7 @@ def test_damage_elsewhere_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\x00"])
 def test_a_damaged_configuration_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(RunFolderError, match=r"config.yaml (cannot be read|holds no settings)"):
+    with pytest.raises(RunFolderError, match=r"config.yaml (cannot be read|must hold settings)"):
         read_config(tmp_path)
 
 
