@@ -18,7 +18,7 @@ from fastdat.util.errors import RunFolderError
 State = dict[str, Any]
 
 FORMAT = 1
-_KEYS = (
+KEYS = (
     "step",
     "config",
     "netG",
@@ -77,7 +77,7 @@ def load(path: Path) -> State:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise RunFolderError(f"{path} is no checkpoint of this version: format {found!r}, expected {FORMAT}")
-    missing = [key for key in _KEYS if key not in state]
+    missing = [key for key in KEYS if key not in state]
     if missing:
         raise RunFolderError(f"{path} is incomplete: it has no {', '.join(missing)}")
     return state

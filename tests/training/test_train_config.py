@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastdat import DATConfig
 from fastdat.losses import LOSSES
-from fastdat.training import PRESETS, ConfigError, TrainConfig, build_nets, preset
+from fastdat.training import ConfigError, TrainConfig
 from fastdat.training.train_config import parse_assignment
 
 # --- values ------------------------------------------------------------------------------------------------------
@@ -138,53 +138,3 @@ def test_parse_assignment(text: str, expected: tuple[str, Any]) -> None:
 def test_parse_assignment_refuses(text: str) -> None:
     with pytest.raises(ConfigError, match="expected key=value"):
         parse_assignment(text)
-
-
-# --- presets -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", ["sngan", "ssgan", "infomaxgan"])
-@pytest.mark.parametrize(
-    ("dataset", "resolution", "decay"),
-    [
-        ("cifar10", 32, "linear"),
-        ("cifar100", 32, "linear"),
-        ("stl10", 48, "linear"),
-        ("tiny-imagenet", 64, "none"),
-        ("lsun-bedroom", 64, "linear"),
-    ],
-)
-def test_presets_are_table_i(dataset: str, resolution: int, decay: str, model: str) -> None:
-    """Each of Table II's rows, of which every column is a model with or without DAT."""
-    for suffix, attack in (("", DATConfig(real=False, fake=False)), ("-dat", DATConfig())):
-        config = preset(f"{model}{suffix}-{dataset}")
-        assert (config.model, config.dataset, config.resolution) == (model, dataset, resolution)
-        assert (config.batch_size, config.n_dis, config.steps) == (64, 5, 100_000)
-        assert (config.lr, config.betas, config.lr_decay, config.loss) == (2e-4, (0.0, 0.9), decay, "hinge")
-        assert (config.ngf, config.ndf, config.nz) == (None, None, 128)
-        assert config.dat == attack
-        assert ("is" in config.eval.metrics) == (dataset != "lsun-bedroom")
-
-
-def test_further_presets() -> None:
-    fig4 = preset("dcgan-cifar10")
-    assert (fig4.loss, fig4.betas, fig4.n_dis, fig4.nz) == ("gan", (0.5, 0.999), 1, 100)
-    assert preset("dcgan-dat-mnist").resolution == 28
-    fig3 = preset("mlp-dat-gaussians")
-    assert (fig3.dat.bounds, fig3.nz, fig3.lr, fig3.steps) == (None, 16, 1e-3, 10_000)
-    assert fig3.eval.metrics == ("modes",)
-    assert not any(config.dat.attacks for name, config in PRESETS.items() if "-dat-" not in name)
-
-
-def test_every_preset_can_be_built() -> None:
-    for name, config in PRESETS.items():
-        for net in build_nets(config.replace({"ngf": 16, "ndf": 16})):
-            assert any(True for _ in net.parameters()), name
-
-
-def test_unknown_preset() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"unknown preset 'sngan'; did you mean .*sngan-.*\? `fastdat presets` lists all 60",
-    ):
-        preset("sngan")
