@@ -27,7 +27,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the noise and of all random choices.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Score G's running average, if there is one.")
+        bool, typer.Option("--ema/--no-ema", help="Score the running average of G, if there is one.")
     ] = True,
 ) -> None:
     """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl."""

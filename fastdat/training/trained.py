@@ -1,4 +1,4 @@
-"""The generator of a run: taken from its checkpoint, to be sampled and scored."""
+"""The generator of a run, loaded from a checkpoint to be sampled and scored."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from fastdat.util.run_layout import BEST, LATEST, read_config
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator and where it comes from.
+    """A generator and its origin.
 
     Args:
-        net: G, or its running average, on ``device``.
-        weights: ``"G"`` or ``"ema"``, which of the two.
+        net: G or its running average, on ``device``.
+        weights: ``"G"`` or ``"ema"``.
         config: of the run.
-        step: G steps it has been trained for.
-        classes: what labels it takes; 0 is none.
+        step: G steps that it was trained for.
+        classes: number of classes; 0 for a generator without labels.
+        device: where it generates.
     """
 
     net: nn.Module
@@ -41,27 +42,36 @@ class Trained:
     device: torch.device
 
     def noise(self, seed: int) -> Noise:
-        """Latents and labels for it."""
+        """Draws latents and labels for this generator."""
         return Noise(self.config.nz, seed=seed, device=self.device, classes=self.classes)
 
     def samples(self, count: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
-        """``count`` samples in batches: images (n, C, H, W) in [-1, 1] or points (n, 2), of class ``label`` if given.
+        """``count`` samples in batches: images (n, C, H, W) in [-1, 1], or points (n, 2).
+
+        Args:
+            count: number of samples.
+            seed: of latents and labels.
+            label: class of all samples; None: random classes.
 
         Raises:
-            ConfigError: a label that it does not take.
+            ConfigError: the generator does not take this label.
         """
         draws = self.noise(seed)
-        labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._all(label, count)
+        labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._repeated(label, count)
         return from_latents(self.net, draws.draw(noise.COMMAND, 0, count), labels, self._batch_size)
 
     def interpolations(self, rows: int, steps: int, seed: int = 0, label: int | None = None) -> Tensor:
-        """``rows`` walks of ``steps`` samples between two latents each: (rows * steps, ...), row by row."""
+        """``rows`` walks of ``steps`` samples, each between two latents: (rows * steps, ...), row by row.
+
+        Raises:
+            ConfigError: the generator does not take this label.
+        """
         draws = self.noise(seed)
         ends = draws.draw(noise.COMMAND, 1, 2 * rows)
         z = between(ends[:rows], ends[rows:], steps).flatten(0, 1)
         labels: tuple[Tensor, ...] = ()
         if label is not None:
-            labels = self._all(label, len(z))
+            labels = self._repeated(label, len(z))
         elif self.classes:
             labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
         return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
@@ -88,7 +98,7 @@ class Trained:
     def _batch_size(self) -> int:
         return self.config.eval.batch_size
 
-    def _all(self, label: int, count: int) -> tuple[Tensor, ...]:
+    def _repeated(self, label: int, count: int) -> tuple[Tensor, ...]:
         if not 0 <= label < self.classes:
             takes = f"labels from 0 to {self.classes - 1}" if self.classes else "no labels"
             raise ConfigError(f"model {self.config.model} takes {takes}; got {label}")
@@ -108,13 +118,13 @@ def load_trained(
     Args:
         run: run folder.
         which: ``"latest"``, ``"best"`` or the path of a checkpoint.
-        ema: take the running average where the run has one.
-        device: as of :class:`TrainConfig`.
-        settings: changes to the run's configuration, to its ``eval`` or ``data`` say.
+        ema: take the running average if the run has one.
+        device: as in :class:`TrainConfig`.
+        settings: changes to the run's configuration, for example to ``eval`` or ``data``.
 
     Raises:
-        RunFolderError: no run, no such checkpoint in it, or one of nets that are not fastdat's.
-        ConfigError: settings or a device that cannot be.
+        RunFolderError: there is no run or no such checkpoint, or the nets are not fastdat's.
+        ConfigError: bad settings, or no such device.
     """
     run = Path(run)
     config = TrainConfig.from_dict(read_config(run)).replace(settings or {})
@@ -133,14 +143,16 @@ def load_trained(
     try:
         net.load_state_dict(state["ema" if averaged else "netG"])
     except RuntimeError as error:
-        raise RunFolderError(f"{path} is of another generator than {run}/config.yaml: {error}") from error
+        raise RunFolderError(
+            f"{path} belongs to another generator than {run}/config.yaml: {error}"
+        ) from error
     net.to(where).eval().requires_grad_(False)
     classes = classes_of(config) if model_of(config).conditional else 0
     return Trained(net, "ema" if averaged else "G", config, state["step"], classes, where)
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Walks from ``start`` to ``end`` (N, nz) along the sphere, near which N(0, I) lies: (N, steps, nz)."""
+    """Walks (N, steps, nz) from ``start`` to ``end`` (N, nz) along a sphere, close to which samples of N(0, I) lie."""
     t = torch.linspace(0, 1, steps, device=start.device)[None, :, None]
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
     angle = cosine.acos()[:, None, None]

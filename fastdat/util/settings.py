@@ -221,7 +221,7 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, options))}"
     named = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
-    return named.get(hint) or f"a {hint.__name__}"
+    return named.get(hint) or f"an instance of {hint.__name__}"
 
 
 def _without_none(options: tuple[Any, ...]) -> Any:

@@ -50,7 +50,7 @@ def test_eval_refuses(run: Path, tmp_path: Path) -> None:
 
     assert "is no run folder: it has no config.yaml" in message(tmp_path)
     assert "there is no checkpoint" in message(run, "--checkpoint", tmp_path / "x.pt")
-    assert "eval.metrics must be one of" in message(run, "--metrics", "sfid")
+    assert "eval.metrics must be a list [a, b, ...], each one of fid, " in message(run, "--metrics", "sfid")
     assert "does not exist" in message(run, "--data", tmp_path / "nowhere", "--fakes", 4)
     (run / "checkpoints" / "best.pt").unlink()
     assert "has no best checkpoint" in message(run, "--checkpoint", "best")

@@ -62,12 +62,12 @@ def test_data_that_do_not_fit_are_refused(cifar10_root: Path) -> None:
         load_data(tiny())
     with pytest.raises(
         ConfigError,
-        match="model sngan does not model images with 1 channel, which mnist has; use one of dcgan",
+        match="model sngan cannot model images with 1 channel, which mnist has; use one of dcgan",
     ):
         load_data(tiny(dataset="mnist", data=str(cifar10_root)))
-    with pytest.raises(ConfigError, match="model mlp does not model images with 3 channels"):
+    with pytest.raises(ConfigError, match="model mlp cannot model images with 3 channels"):
         load_data(tiny(model="mlp"))
-    with pytest.raises(ConfigError, match="model csngan needs labels, which stl10 has not"):
+    with pytest.raises(ConfigError, match="model csngan needs labels, but stl10 has none"):
         build_nets(tiny(model="csngan", dataset="stl10", resolution=48))
 
 

@@ -37,7 +37,7 @@ from tests.training.runs import (
         ({"lr": 1e-3}, "holds a run with other settings: lr 0.0002 then, 0.001 now"),
         ({"dat.eps": 2.0, "seed": 1}, "dat.eps 1.0 then, 2.0 now"),
         ({"ema": 0.0}, "ema 0.9 then, 0.0 now"),
-        ({"steps": 3}, "is 4 steps long already; got steps=3"),
+        ({"steps": 3}, "is already 4 steps long; got steps=3"),
     ],
     ids=str,
 )

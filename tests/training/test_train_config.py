@@ -40,7 +40,7 @@ from fastdat.training.train_config import parse_assignment
         ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
         ({"compile": 1}, "compile must be true or false; got 1"),
         ({"seed": -1}, "seed must be an integer >= 0; got -1"),
-        ({"dat": 3}, "dat must be a DATConfig; got 3"),
+        ({"dat": 3}, "dat must be an instance of DATConfig; got 3"),
         ({"dat.eps": -1}, r"dat\.eps must be a finite number >= 0; got -1"),
         ({"dat.eps": "big"}, "dat.eps must be a finite number >= 0; got 'big'"),
         ({"eval.seed": 2**32}, "eval.seed must be an integer >= 0 and < 4294967296; got 4294967296"),
