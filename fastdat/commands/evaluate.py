@@ -18,7 +18,7 @@ def evaluate(
         str | None, typer.Option(help="inception-v3-compat, efficientnet-lite0, ...")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The extractor's weights, where there is no network.")
+        Path | None, typer.Option(help="File of the extractor's weights, for machines without a network.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Some of fid,kid,is,precision-recall.")] = None,
     splits: Annotated[str | None, typer.Option(help="Some of train,test.")] = None,
