@@ -51,11 +51,10 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
     rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(images, Path(folder, "run"), n_dis=1, steps=10**6, **width)
-        trainer._events = None
         trainer._begin()
-        trainer._step(0)
-        batch, steps = trainer.config.batch_size, trainer._steps
-        reals: list[Tensor] = [trainer._batches.batch(i).clone() for i in range(BLOCK)]
+        trainer._iterate()
+        batch, steps = trainer.config.batch_size, trainer.iteration.steps
+        reals: list[Tensor] = [trainer.iteration.batches.batch(i).clone() for i in range(BLOCK)]
         latents = torch.randn(2 * BLOCK, batch, trainer.config.nz, device=reals[0].device).unbind()
 
         def bare() -> None:
@@ -65,7 +64,7 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
 
         def loop() -> None:
             for _ in range(BLOCK):
-                trainer._step(trainer.done)
+                trainer._iterate()
 
         clock = as_called(reals[0].device)
         yield interleave({"bare steps": bare, "trainer": loop}, clock, rounds=rounds, warmup=1)
@@ -89,14 +88,14 @@ def bench_memory(benchmark: BenchmarkFixture, images: ImageSet, tmp_path: Path) 
     """Size of the process after 500 and after 2,000 iterations of a tiny GAN."""
     tiny = {"ngf": 4, "ndf": 4, "batch_size": 4, "n_dis": 1, "compile": False, "log_every": 50}
     trainer = trainer_of(images, tmp_path / "run", steps=2000, sample_every=250, checkpoint_every=250, **tiny)
-    run_step, seen = trainer._step, dict[int, float]()
+    iterate, seen = trainer._iterate, dict[int, float]()
 
-    def watched(step: int) -> None:
-        run_step(step)
+    def watched() -> None:
+        iterate()
         if trainer.done in (500, 2000):
             seen[trainer.done] = _mebibytes()
 
-    trainer._step = watched  # type: ignore[method-assign]
+    trainer._iterate = watched  # type: ignore[method-assign]
     benchmark.pedantic(trainer.train, rounds=1)
     growth = seen[2000] - seen[500]
     benchmark.extra_info.update(mebibytes=seen, growth_mebibytes=growth, goal=GROWTH_GOAL)

@@ -1,6 +1,6 @@
-"""The command line, put together from :mod:`fastdat.commands`.
+"""The command line: all commands of :mod:`fastdat.commands`.
 
-Whatever is slow to import is imported inside the command that needs it, so that ``fastdat --help`` answers at once.
+Slow imports are inside the commands that need them, so that ``fastdat --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the commands share: how they look, and how mistakes are told."""
+"""What the commands share: groups, a progress line, and errors as messages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typer
 
 
 def new_group(help: str) -> typer.Typer:
-    """A group of commands. Plain tracebacks for what is unexpected; what is the user's to mend: :func:`user_errors`."""
+    """A group of commands. Unexpected errors have plain tracebacks; for the user's mistakes see :func:`user_errors`."""
     return typer.Typer(help=help, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 class ProgressLine:
-    """Shows work that takes a while, on standard error: a line that is rewritten on a terminal, else one every 10 s."""
+    """Shows progress on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s."""
 
     def __init__(self) -> None:
         self._shown = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int, more: str = "") -> None:
-        """``done`` of ``total`` ``what``; ``more`` is added to it."""
+        """Show that ``done`` of ``total`` are done; ``what`` names them, ``more`` follows the percentage."""
         now, live = time.monotonic(), sys.stderr.isatty()
         if not live and now - self._shown < 10 and done < total:
             return
@@ -34,9 +34,9 @@ class ProgressLine:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Within it, what the user can mend is printed as one message, without a traceback. Exit code 2.
+    """Within it, errors that the user can correct are printed as one message without a traceback. Exit code 2.
 
-    A run that broke down with NaN is exit code 1; an interrupted one 130. Any other error keeps its traceback.
+    The exit code is 1 for a run that produced NaN, and 130 for an interrupt. Any other error keeps its traceback.
     """
     try:
         yield

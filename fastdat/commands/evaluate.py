@@ -12,22 +12,22 @@ from fastdat.commands.common import ProgressLine, user_errors
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Data set; by default where the run had it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set; by default the one of the run.")] = None,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
     extractor: Annotated[
         str | None, typer.Option(help="inception-v3-compat, efficientnet-lite0, ...")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The extractor's weights, where there is no network.")
+        Path | None, typer.Option(help="File of the extractor's weights, for machines without a network.")
     ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Of fid,kid,is,precision-recall.")] = None,
-    splits: Annotated[str | None, typer.Option(help="Of train,test.")] = None,
-    fakes: Annotated[int, typer.Option(help="Generated images.")] = 50_000,
-    reals: Annotated[int, typer.Option(help="Real images at most, of each split.")] = 50_000,
-    seed: Annotated[int | None, typer.Option(help="Of noise and choices.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Some of fid,kid,is,precision-recall.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Some of train,test.")] = None,
+    fakes: Annotated[int, typer.Option(help="Number of generated images.")] = 50_000,
+    reals: Annotated[int, typer.Option(help="At most this many real images of each split.")] = 50_000,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise and of all random choices.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Score G's running average, if there is one.")
+        bool, typer.Option("--ema/--no-ema", help="Score the running average of G, if there is one.")
     ] = True,
 ) -> None:
     """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl."""
@@ -48,6 +48,14 @@ def evaluate(
         }
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
-        for record in trained.evaluate(ProgressLine()):
-            typer.echo(shown(record))  # first: where it cannot be written, hours of work are not lost
+        line = ProgressLine()
+
+        def progress(what: str, done: int, total: int) -> bool:
+            line(what, done, total)
+            return True
+
+        for record in trained.evaluate(progress) or ():
+            typer.echo(
+                shown(record)
+            )  # first, so that hours of work are not lost if the file cannot be written
             append_metrics(run, record)

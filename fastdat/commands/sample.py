@@ -12,21 +12,23 @@ from fastdat.commands.common import user_errors
 
 def sample(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many; rows, with --interpolate.")] = 64,
-    grid: Annotated[Path | None, typer.Option(help="Write one PNG with all of them.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Write a PNG each into this folder.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples; of rows with --interpolate.")] = 64,
+    grid: Annotated[Path | None, typer.Option(help="Write one PNG with all samples.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Write one PNG per sample into this folder.")] = None,
     interpolate: Annotated[
-        int | None, typer.Option(min=2, help="Rows of this many images between two latents.")
+        int | None, typer.Option(min=2, help="Draw rows of this many images between two latents.")
     ] = None,
-    label: Annotated[int | None, typer.Option(help="Class, of a conditional model; by default all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    label: Annotated[
+        int | None, typer.Option(help="Class, for a conditional model; by default random.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Sample G's running average, if there is one.")
+        bool, typer.Option("--ema/--no-ema", help="Sample the running average of G, if there is one.")
     ] = True,
 ) -> None:
-    """Draw samples of a run's generator, as one grid or as files."""
+    """Generate samples with a run's generator, as one grid or as files."""
     with user_errors():
         if (grid is None) == (folder is None):
             raise typer.BadParameter("is given, or --folder: one of them", param_hint="--grid")

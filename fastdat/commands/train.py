@@ -19,13 +19,13 @@ def train(
         Path | None, typer.Option(help="Data set: a packed store or the publisher's files.")
     ] = None,
     outdir: Annotated[
-        Path | None, typer.Option(help="Run folder; over that of a stopped run, the run goes on.")
+        Path | None, typer.Option(help="Run folder; a run that was stopped in it is resumed.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="G steps in all.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a side.")] = None,
+    steps: Annotated[int | None, typer.Option(help="G steps in total.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Reals and fakes per D step.")] = None,
     ngf: Annotated[int | None, typer.Option(help="Full width of G in channels.")] = None,
     ndf: Annotated[int | None, typer.Option(help="Full width of D in channels.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and noise.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the steps.")] = None,
     set_: Annotated[
@@ -33,11 +33,11 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. lr=1e-4 or dat.eps=0.5."),
     ] = None,
     download: Annotated[
-        bool, typer.Option(help="Download the data set into --data where it is missing.")
+        bool, typer.Option(help="Download the data set into --data if it is missing.")
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Train a GAN and write a run folder; the same command again goes on where the run was stopped, or killed."""
+    """Train a GAN and write a run folder; the same command again resumes a run that was stopped or killed."""
     with user_errors():
         from fastdat.commands.data import download_into
         from fastdat.training import build_trainer, load_data
@@ -92,7 +92,7 @@ def _print_config(config: TrainConfig) -> None:
 
 
 def _required(option: str, value: Path | None) -> Path:
-    """``value``, which only ``--dry-run`` can do without."""
+    """``value``, which is required unless ``--dry-run`` is given."""
     if value is None:
         raise typer.BadParameter("is required", param_hint=option)
     return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from fastdat.util import settings
 from fastdat.util.errors import ConfigError
+from fastdat.util.settings import Distinct, PositiveInt, Range, check_fields
 
 Metric = Literal["fid", "kid", "is", "precision-recall", "modes"]
 Split = Literal["train", "test"]
@@ -18,55 +18,42 @@ class EvalConfig:
     """Scores of a generator against real images.
 
     Args:
-        every: G steps between evaluations while training; None is none but what ``fastdat eval`` makes.
-        metrics: which, of :data:`METRICS`; the first one, on the first split, tells which checkpoint is the best.
-            ``"modes"`` is for the 2-D mixtures and stands alone.
+        every: G steps between evaluations while training; None: no scores while training, only by ``fastdat eval``.
+        metrics: names from :data:`METRICS`. The first one, on the first split, decides which checkpoint is the best.
+            ``"modes"`` is for the 2-D mixtures and cannot be combined with others.
         splits: real images to compare with.
-        extractor: ``"inception-v3-compat"`` (what FID, KID and IS mean), ``"efficientnet-lite0"``, a name given to
-            :func:`fastdat.metrics.register_extractor`, or ``"package.module:factory"``.
-        weights: the extractor's weights file, for machines without a network; None is the extractor's own.
-        fakes: generated images.
-        reals: real images, chosen at random where a split has more; fewer where it has fewer. The paper's protocol is
-            50,000 fakes against up to 50,000 reals.
+        extractor: ``"inception-v3-compat"`` (the one that FID, KID and IS are defined with), ``"efficientnet-lite0"``,
+            a name given to :func:`fastdat.metrics.register_extractor`, or ``"package.module:factory"``.
+        weights: file of the extractor's weights, for machines without a network; None: the extractor finds its own.
+        fakes: number of generated images.
+        reals: number of real images, chosen at random from a split that has more; a smaller split is used whole. The
+            paper's protocol is 50,000 fakes against up to 50,000 reals.
         seed: of the noise and of every random choice.
-        batch_size: images the generator and the extractor see at a time; changes no score beyond rounding.
-        kid_subsets: subsets KID is averaged over.
-        kid_subset_size: images of each; None is all images spread over the subsets, at most 5,000.
-        is_splits: parts IS is averaged over.
+        batch_size: images per call of the generator and of the extractor; changes no score beyond rounding.
+        kid_subsets: number of subsets that KID is averaged over.
+        kid_subset_size: images per subset; None: all images divided among the subsets, at most 5,000 each.
+        is_splits: number of parts that IS is averaged over.
 
     Raises:
-        ConfigError: a value of another type or outside its range.
+        ConfigError: a value of the wrong type or outside its range.
     """
 
-    every: int | None = None
-    metrics: tuple[Metric, ...] = ("fid", "kid", "is")
-    splits: tuple[Split, ...] = ("train", "test")
+    every: PositiveInt | None = None
+    metrics: Annotated[tuple[Metric, ...], Distinct()] = ("fid", "kid", "is")
+    splits: Annotated[tuple[Split, ...], Distinct()] = ("train", "test")
     extractor: str = "inception-v3-compat"
     weights: str | None = None
-    fakes: int = 50_000
-    reals: int = 50_000
-    seed: int = 0
-    batch_size: int = 128
-    kid_subsets: int = 10
-    kid_subset_size: int | None = None
-    is_splits: int = 10
+    fakes: Annotated[int, Range(at_least=4)] = 50_000
+    reals: Annotated[int, Range(at_least=4)] = 50_000
+    seed: Annotated[int, Range(at_least=0, below=2**32)] = 0  # NumPy's limit
+    batch_size: PositiveInt = 128
+    kid_subsets: PositiveInt = 10
+    kid_subset_size: Annotated[int, Range(at_least=2)] | None = None
+    is_splits: PositiveInt = 10
 
     def __post_init__(self) -> None:
-        least = {
-            "every": 1,
-            "fakes": 4,
-            "reals": 4,
-            "seed": 0,
-            "batch_size": 1,
-            "kid_subsets": 1,
-            "is_splits": 1,
-        }
-        settings.check_fields(self, least | {"kid_subset_size": 2})
-        if self.seed >= 1 << 32:  # NumPy's limit, which torch-fidelity would meet after all the work
-            raise ConfigError(f"seed must be below 2**32, got {self.seed}")
-        for name in ("metrics", "splits"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ConfigError(f"{name} must name each once, got {list(values)!r}")
+        check_fields(self)
         if "modes" in self.metrics and len(self.metrics) > 1:
-            raise ConfigError(f"modes, of the 2-D mixtures, stands alone; got metrics={list(self.metrics)!r}")
+            raise ConfigError(
+                f"modes is for the 2-D mixtures and cannot be combined with others; got metrics={list(self.metrics)!r}"
+            )

@@ -1,4 +1,4 @@
-"""Scores of a generator, as records that say all they depend on."""
+"""Evaluators: score generated samples, and return records that name everything the scores depend on."""
 
 from __future__ import annotations
 
@@ -31,49 +31,51 @@ from fastdat.util import provenance
 from fastdat.util.errors import DataError
 
 Record = dict[str, Any]
-"""One split's scores, and the extractor, its weights' hash, counts, seed, resize and versions they depend on."""
+"""The scores against one split, and what they depend on: extractor, hash of its weights, counts, seed, versions."""
 
 Fakes = Callable[[int], Iterator[Tensor]]
-"""Number -> that many generated samples in batches: images uint8 (n, C, H, W), or points (n, 2)."""
+"""Makes ``count`` generated samples in batches: images uint8 (n, C, H, W), or points (n, 2)."""
+
+Progress = Callable[[str, int, int], bool]
+"""Called after each batch with what is worked on, how many are done, and how many there are; False asks to stop."""
 
 
-Progress = Callable[[str, int, int], None]
-"""Told what is looked at, how many are done, and of how many."""
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """No progress."""
+def keep_going(what: str, done: int, total: int) -> bool:
+    """Shows nothing, and never asks to stop."""
+    return True
 
 
 class Evaluator(Protocol):
     """Scores generated samples."""
 
     def prepare(self) -> None:
-        """Load what is needed, so that what is missing is told before anything is trained.
+        """Load what is needed, so that errors come before training rather than hours later.
 
         Raises:
-            ConfigError: an extractor or weights that cannot be had, or scores that it cannot give.
-            DataError: reals that cannot be had.
+            ConfigError: the extractor or its weights are missing, or it cannot give the scores.
+            DataError: reals are missing.
         """
         ...
 
-    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
-        """A record a split, the one that ranks checkpoints first.
+    def __call__(self, fakes: Fakes, progress: Progress = keep_going) -> list[Record] | None:
+        """Score the samples.
 
         Args:
             fakes: makes the samples.
-            progress: to be told now and then what is looked at, how many are done, and of how many; what it raises
-                ends the scoring.
+            progress: called after each batch of samples or reals.
+
+        Returns:
+            One record per split, the one that ranks checkpoints first; None if ``progress`` returned False.
         """
         ...
 
 
 class ImageEvaluator:
-    """Compares generated images with real ones, by the features of one extractor.
+    """Compares generated images with real ones by the features of one extractor.
 
     Args:
-        config: which scores, and from what.
-        reals: real images of each split of ``config.splits``, or a function that reads them when they are needed.
+        config: which scores, and from how many images.
+        reals: for each split of ``config.splits`` its images, or a function that reads them.
         device: where features are computed.
         cache: folder for the features of reals; by default :func:`fastdat.metrics.reals.default_cache`.
     """
@@ -98,9 +100,8 @@ class ImageEvaluator:
             return
         config = self._config
         torch_fidelity()
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # a net's first weights are drawn, from the caller's random numbers
+        # Making a net draws its first weights; the caller's random numbers stay as they were.
+        with torch.random.fork_rng(devices=[]):
             extractor = make_extractor(config.extractor, config.weights, self._device)
         if "is" in config.metrics:
             _, logits = extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=self._device))
@@ -111,17 +112,21 @@ class ImageEvaluator:
                 kid_subset_size(config.fakes, min(config.reals, len(data)), config)
         self._extractor = extractor
 
-    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
+    def __call__(self, fakes: Fakes, progress: Progress = keep_going) -> list[Record] | None:
         start = time.monotonic()
         self.prepare()
         config = self._config
-        all_reals = {
-            split: self._reals_of(split, progress) for split in config.splits
-        }  # first: they are kept
-        features, logits = self._features(fakes, progress)
+        for split in config.splits:  # first, since their features are kept even if the fakes are interrupted
+            if not self._load_reals(split, progress):
+                return None
+        found = self._features(fakes, progress)
+        if found is None:
+            return None
+        features, logits = found
         shared = of_fakes(logits, config)
         records = []
-        for split, reals in all_reals.items():
+        for split in config.splits:
+            reals = self._reals[split]
             scores = against_reals(features, reals.features, reals.statistics, config) | shared
             records.append(
                 {
@@ -140,10 +145,11 @@ class ImageEvaluator:
             return source if isinstance(source, ImageSet) else source()
         except DataError as error:
             others = [other for other in self._config.splits if other != split]
-            hint = f"; eval.splits={json.dumps(others)} does without" if others else ""
+            hint = f"; with eval.splits={json.dumps(others)} it is not needed" if others else ""
             raise DataError(f"{error}\nIt is needed for scores against the {split} split{hint}.") from error
 
-    def _features(self, fakes: Fakes, progress: Progress) -> tuple[Tensor, Tensor | None]:
+    def _features(self, fakes: Fakes, progress: Progress) -> tuple[Tensor, Tensor | None] | None:
+        """Features (n, d) and class logits (n, c) of the fakes; None if ``progress`` asked to stop."""
         assert self._extractor is not None
         features, logits, done = [], [], 0
         for batch in fakes(self._config.fakes):
@@ -151,16 +157,20 @@ class ImageEvaluator:
             features.append(of_batch)
             logits += [] if logits_of_batch is None else [logits_of_batch]
             done += len(batch)
-            progress("fakes", done, self._config.fakes)
+            if not progress("fakes", done, self._config.fakes):
+                return None
         return torch.cat(features), torch.cat(logits) if logits else None
 
-    def _reals_of(self, split: str, progress: Progress) -> Reals:
-        """Computed when they are first needed: they take a while, and cannot fail as a missing file can."""
+    def _load_reals(self, split: str, progress: Progress) -> bool:
+        """Compute or load the features of reals; False if ``progress`` asked to stop.
+
+        Not part of :meth:`prepare`: this takes a while, and cannot fail the way a missing file does.
+        """
         if split not in self._reals:
             assert self._extractor is not None
-            data, config = self._data[split], self._config
-            self._reals[split] = real_features(
-                data,
+            config = self._config
+            reals = real_features(
+                self._data[split],
                 config.reals,
                 config.seed,
                 self._extractor,
@@ -169,7 +179,10 @@ class ImageEvaluator:
                 self._cache,
                 lambda done, total: progress(f"reals ({split})", done, total),
             )
-        return self._reals[split]
+            if reals is None:
+                return False
+            self._reals[split] = reals
+        return True
 
     def _provenance(self, fakes: int, reals: int, data: ImageSet) -> Record:
         assert self._extractor is not None
@@ -194,7 +207,7 @@ class ImageEvaluator:
 
 
 class ModesEvaluator:
-    """How much of a 2-D mixture generated points cover (Fig. 3)."""
+    """Counts the modes of a 2-D mixture that generated points cover (Fig. 3)."""
 
     def __init__(self, config: EvalConfig, mixture: Mixture) -> None:
         self._config, self._mixture = config, mixture
@@ -202,9 +215,15 @@ class ModesEvaluator:
     def prepare(self) -> None:
         return None
 
-    def __call__(self, fakes: Fakes, progress: Progress = quiet) -> list[Record]:
+    def __call__(self, fakes: Fakes, progress: Progress = keep_going) -> list[Record] | None:
         start = time.monotonic()
-        points = torch.cat([batch.cpu() for batch in fakes(self._config.fakes)])
+        batches, done = [], 0
+        for batch in fakes(self._config.fakes):
+            batches.append(batch.cpu())
+            done += len(batch)
+            if not progress("fakes", done, self._config.fakes):
+                return None
+        points = torch.cat(batches)
         found = coverage(points, self._mixture)
         scores = {"modes": found.modes, "high_quality": found.high_quality, "kl": found.kl}
         return [
@@ -222,12 +241,12 @@ class ModesEvaluator:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries a score depends on."""
+    """Versions of the libraries that a score depends on."""
     return provenance.versions() | {"torch_fidelity": str(torch_fidelity().__version__)}
 
 
 def shown(record: Record) -> str:
-    """A record in one line; no score goes without its extractor."""
+    """A record in one line, which always names the extractor."""
     values = {
         name: "no number" if value is None else f"{value:.5g}" for name, value in record["scores"].items()
     }
@@ -236,7 +255,7 @@ def shown(record: Record) -> str:
 
 
 def ranking(record: Record, config: EvalConfig) -> tuple[str, float]:
-    """The score that ranks checkpoints: its name, and a number of which more is better."""
+    """The score that ranks checkpoints: its name, and a number that is larger for a better score."""
     name = {"precision-recall": "precision"}.get(config.metrics[0], config.metrics[0])
     value = record["scores"][name]
     return name, -math.inf if value is None else BETTER[name] * value

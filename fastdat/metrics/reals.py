@@ -46,9 +46,12 @@ def real_features(
     device: torch.device,
     batch_size: int,
     cache: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Reals:
-    """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there."""
+    progress: Callable[[int, int], bool] = lambda done, total: True,
+) -> Reals | None:
+    """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there.
+
+    None, and nothing is kept, where ``progress(done, total)`` returns False.
+    """
     key = {
         "format": _FORMAT,
         "data": data.fingerprint,
@@ -65,7 +68,8 @@ def real_features(
         parts = []
         for rows in chosen.split(batch_size):
             parts.append(extractor(data.images[rows].to(device))[0])
-            progress(sum(map(len, parts)), len(chosen))
+            if not progress(sum(map(len, parts)), len(chosen)):
+                return None
         features = torch.cat(parts)
         found = Reals(features, Statistics.of(features))
         _write(folder, key, found)

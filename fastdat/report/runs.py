@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdat.util.errors import ReportError
-
-_CONFIG, _STATS, _METRICS, _REALS, _SAMPLES = (
-    "config.yaml",
-    "stats.jsonl",
-    "metrics.jsonl",
-    "reals.png",
-    "samples",
-)
+from fastdat.util.errors import ReportError, RunFolderError
+from fastdat.util.run_layout import CONFIG, METRICS, REALS, STATS, read_config, read_records, sample_grids
 
 
 @dataclass(frozen=True)
@@ -99,44 +90,38 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(path: Path, label: str) -> RunRecord:
-    config_file = path / _CONFIG
-    if not config_file.is_file():
+    if not (path / CONFIG).is_file():
         raise ReportError(f"{path} is no run folder: {_what_is_there(path)}")
-    reals = path / _REALS
-    return RunRecord(
-        path=path,
-        label=label,
-        config=_flat(_config(config_file)),
-        stats=_records(path / _STATS),
-        metrics=[line for line in _records(path / _METRICS) if isinstance(line.get("scores"), dict)],
-        samples=_samples(path / _SAMPLES),
-        reals=reals if reals.is_file() else None,
-    )
+    reals = path / REALS
+    try:
+        return RunRecord(
+            path=path,
+            label=label,
+            config=_flat(read_config(path)),
+            stats=_records(path / STATS),
+            metrics=[line for line in _records(path / METRICS) if isinstance(line.get("scores"), dict)],
+            samples=sample_grids(path),
+            reals=reals if reals.is_file() else None,
+        )
+    except RunFolderError as error:
+        raise ReportError(str(error)) from error
+
+
+def _records(file: Path) -> list[Mapping[str, Any]]:
+    return sorted((record for _, record in read_records(file)), key=lambda record: record["step"])
 
 
 def _what_is_there(path: Path) -> str:
     if not path.exists():
         return "it does not exist"
     if not path.is_dir():
-        return f"it is a file; give the folder that holds {_CONFIG}"
+        return f"it is a file; give the folder that holds {CONFIG}"
     try:
-        inner = sorted(child.name for child in path.iterdir() if (child / _CONFIG).is_file())
+        inner = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     hint = f"; there are runs inside it: {', '.join(inner[:5])}" if inner else ""
-    return f"looked for {_CONFIG} in it, which `fastdat train` writes when a run begins{hint}"
-
-
-def _config(file: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ReportError(f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ReportError(f"{file} must hold settings as key: value, but holds a {type(config).__name__}")
-    return config
+    return f"looked for {CONFIG} in it, which `fastdat train` writes when a run begins{hint}"
 
 
 def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -147,48 +132,3 @@ def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _records(file: Path) -> list[Mapping[str, Any]]:
-    """JSON objects, one a line; without the last line where a killed run left half of it."""
-    if not file.exists():
-        return []
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ReportError(f"{file} cannot be read: {error.strerror or error}") from error
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            records.append(_record(line))
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):  # no newline after it
-                break
-            raise ReportError(
-                f"{file}, line {number}, is damaged: {line[:60]!r} ({error}). Expected a JSON object with a step; "
-                "remove the line to report on the rest."
-            ) from error
-    return sorted(records, key=lambda record: record["step"])
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"a {type(record).__name__}, no object")
-    step = record.get("step")
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise ValueError(f"step is {step!r}")
-    return record
-
-
-def _samples(folder: Path) -> list[tuple[int, Path]]:
-    if not folder.is_dir():
-        return []
-    found = [
-        (int(match[1]), file)
-        for file in folder.iterdir()
-        if (match := re.fullmatch(r"step-([0-9]{1,12})\.png", file.name)) and file.is_file()
-    ]
-    return sorted(found)

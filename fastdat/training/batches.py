@@ -1,4 +1,4 @@
-"""Where reals come from: anything that answers by step, made from whatever a user has."""
+"""Reals by step: from an image set, from a ``DataLoader``, or from an object of the user's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastdat.util.errors import ConfigError
 class Batches(Protocol):
     """Reals by step: :class:`fastdat.data.TrainSampler`, or anything with this method.
 
-    For conditional nets a method ``labels(step) -> (batch_size,) int64`` is wanted, too.
+    Conditional nets also need a method ``labels(step) -> (batch_size,) int64``.
     """
 
     def batch(self, step: int) -> Tensor:
@@ -26,14 +26,14 @@ class Batches(Protocol):
 
 
 class LoaderBatches:
-    """Batches of a ``DataLoader``, or of any iterable that can be gone through again and again.
+    """Batches of a ``DataLoader``, or of any iterable that can be iterated over repeatedly.
 
-    It yields images in [-1, 1], or tuples of them and labels. Their order is the loader's affair, so a resumed run sees
-    other batches than an uninterrupted one; with an :class:`ImageSet` it sees the same.
+    The loader decides the order, so a resumed run sees other batches than an uninterrupted run. With an
+    :class:`ImageSet` both see the same batches.
 
     Args:
-        loader: the iterable; incomplete batches are left out.
-        batch_size: samples a batch.
+        loader: yields images in [-1, 1], or tuples of images and labels; incomplete batches are skipped.
+        batch_size: samples per batch.
         device: where the batches are put.
     """
 
@@ -45,14 +45,14 @@ class LoaderBatches:
         self._now: tuple[Tensor, ...] = ()
 
     def batch(self, step: int) -> Tensor:
-        """The next batch, when ``step`` is not the last one asked for."""
+        """The next batch; the same one again if ``step`` was the last step asked for."""
         return self._at(step)[0]
 
     def labels(self, step: int) -> Tensor:
         """Labels of the batch of ``step``.
 
         Raises:
-            ConfigError: the loader yields none.
+            ConfigError: the loader yields no labels.
         """
         if len(self._at(step)) < 2:
             raise ConfigError("these nets are conditional, but the loader yields no labels beside the images")
@@ -76,7 +76,7 @@ class LoaderBatches:
                 if len(parts[0]) == self._batch_size:
                     self._short = False
                     return tuple(part.to(self._device, non_blocking=True) for part in parts)
-                # One that is short may be the last of an epoch; the next one is not.
+                # A short batch may be the last of an epoch. A second one in a row is an error.
                 if self._short or len(parts[0]) > self._batch_size:
                     break
                 self._short = True
@@ -87,15 +87,15 @@ class LoaderBatches:
         )
 
     def close(self) -> None:
-        """Let go of the loader's iterator, and so of its processes."""
+        """Drop the loader's iterator, which ends its worker processes."""
         self._iterator = iter(())
 
 
 def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
-    """``data`` as :class:`Batches`: itself, or a sampler of an :class:`ImageSet`, or a loader's batches.
+    """``data`` as :class:`Batches`: a sampler of an :class:`ImageSet`, ``data`` itself, or the batches of a loader.
 
     Raises:
-        ConfigError: it is none of these, or has fewer images than a batch.
+        ConfigError: ``data`` is none of these, or has fewer images than a batch.
     """
     if isinstance(data, ImageSet):
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format

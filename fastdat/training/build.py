@@ -1,4 +1,4 @@
-"""From a configuration to a trainer: nets, optimizers, data and evaluator by name."""
+"""Builds a trainer from a configuration: nets, optimizers, data and evaluator by name."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fastdat.util.version import __version__
 
 
 def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
-    """The images of ``config.dataset`` from ``config.data``; None for the mixtures, which are drawn.
+    """The images of ``config.dataset`` from ``config.data``; None for the mixtures, whose points are drawn.
 
     Raises:
-        ConfigError: no such data set, or no ``config.data``.
-        DataError: data that is missing, damaged, or of another resolution.
+        ConfigError: there is no such data set, or ``config.data`` is not set.
+        DataError: the data are missing, damaged, or of another resolution.
     """
     model_of(config)
     dataset = dataset_of(config)
@@ -48,14 +48,14 @@ def build_trainer(
     evaluator: Evaluator | None = None,
     display: Display | None = None,
 ) -> Trainer:
-    """A trainer ready to :meth:`~Trainer.train`, its run folder made or taken up.
+    """A trainer that is ready to :meth:`~Trainer.train`; its run folder is created, or its run resumed.
 
     Args:
         config: all settings.
-        data: training images, of :func:`load_data`; None for the mixtures.
+        data: training images from :func:`load_data`; None for the mixtures.
         outdir: run folder.
-        evaluator: of the scores that ``config.eval`` asks for; by default the one that they name.
-        display: what shows the run.
+        evaluator: makes the scores that ``config.eval`` asks for; by default :func:`build_evaluator`'s.
+        display: shows the run.
 
     Raises:
         ConfigError: settings that do not fit each other, the data, this machine or the run in ``outdir``.
@@ -64,7 +64,7 @@ def build_trainer(
     device = choose_device(config.device)
     netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
-        fuse_spectral_norm(netD)  # for G's step; dat_step does so by itself
+        fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself
     if config.eval.every and evaluator is None:
         evaluator = build_evaluator(config, device, data)
     trainer = Trainer(
@@ -86,15 +86,15 @@ def build_trainer(
 
 
 def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet | None = None) -> Evaluator:
-    """What makes the scores of ``config.eval``.
+    """The evaluator that makes the scores of ``config.eval``.
 
     Args:
         config: of the run.
         device: where features are computed.
-        train: the training images, where they are in memory already.
+        train: the training images, if they are in memory already.
 
     Raises:
-        ConfigError: scores that do not fit the data.
+        ConfigError: the scores do not fit the data.
     """
     dataset = dataset_of(config)
     points = dataset in MIXTURES
@@ -122,7 +122,7 @@ def choose_device(name: str) -> torch.device:
     """``"auto"``: CUDA where there is a GPU, else the CPU.
 
     Raises:
-        ConfigError: ``"cuda"`` where there is none.
+        ConfigError: ``"cuda"`` on a machine without a GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -134,14 +134,14 @@ def choose_device(name: str) -> torch.device:
 def _reader(config: TrainConfig, split: str) -> Callable[[], ImageSet]:
     def read() -> ImageSet:
         data = load_data(config, split)
-        assert data is not None  # None is for mixtures
+        assert data is not None  # it is None only for mixtures
         return data
 
     return read
 
 
 def _adam(net: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    # capturable=True is for steps that a CUDA graph replays: torch warns of one that is stepped without a graph.
+    # capturable=True is only for steps that a CUDA graph replays; torch warns if it is stepped without a graph.
     return torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints: one file with all a run needs to go on exactly, written whole or not at all.
+"""Checkpoint files: everything that an exact resume needs, in one file, written whole or not at all.
 
-They hold plain containers and tensors only and are read with ``weights_only=True``, so that loading one runs no code.
+A checkpoint holds only plain containers and tensors and is read with ``weights_only=True``: loading it runs no code.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from torch.optim import Optimizer
 
 from fastdat.util.errors import RunFolderError
+from fastdat.util.files import temporary_of
 
 State = dict[str, Any]
 
 FORMAT = 1
-_KEYS = (
+KEYS = (
     "step",
     "config",
     "netG",
@@ -38,14 +39,14 @@ _KEYS = (
 
 
 def save(path: Path, state: State) -> None:
-    """Write ``state`` to ``path``: beside it first, flushed to the disk, then put in place in one move.
+    """Write ``state`` to a file beside ``path``, flush it to the disk, then move it to ``path`` in one step.
 
     Raises:
-        RunFolderError: it cannot be written, for want of space, say; what was at ``path`` is still there.
-        TypeError: something in ``state`` could not be read back safely.
+        RunFolderError: it cannot be written, for example on a full disk; the old file at ``path`` is intact.
+        TypeError: ``state`` contains something that could not be read back safely.
     """
     _refuse_objects(state, "state")
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
@@ -56,7 +57,7 @@ def save(path: Path, state: State) -> None:
         kept = f"The one before it is intact: {path}." if path.exists() else "There is none before it."
         raise RunFolderError(
             f"cannot write a checkpoint to {path.parent}: {_reason(error)}. {kept} Make room, then run "
-            "the same command again to go on from there."
+            "the same command again to resume."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -66,7 +67,7 @@ def load(path: Path) -> State:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        RunFolderError: it is missing, damaged, or of another version of this format.
+        RunFolderError: it is missing, damaged, or in another version of the format.
     """
     if not path.is_file():
         raise RunFolderError(f"there is no checkpoint {path}")
@@ -76,26 +77,28 @@ def load(path: Path) -> State:
         raise RunFolderError(f"{path} is damaged: {_reason(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise RunFolderError(f"{path} is no checkpoint of this version: format {found!r}, expected {FORMAT}")
-    missing = [key for key in _KEYS if key not in state]
+        raise RunFolderError(
+            f"{path} is not a checkpoint of this version: format {found!r}, expected {FORMAT}"
+        )
+    missing = [key for key in KEYS if key not in state]
     if missing:
         raise RunFolderError(f"{path} is incomplete: it has no {', '.join(missing)}")
     return state
 
 
 def optimizer_settings(optimizer: Optimizer) -> State:
-    """What an optimizer was made with: its class, and what each group of parameters is set to."""
+    """What identifies an optimizer: its class, and the settings of each group of parameters."""
     return {
         "class": type(optimizer).__qualname__,
         "groups": [
-            {name: _plain(value) for name, value in group.items() if name not in _HOW}
+            {name: _plain(value) for name, value in group.items() if name not in _IMPLEMENTATION}
             for group in optimizer.param_groups
         ],
     }
 
 
-#: Of a group, what changes how a step is computed, and not what.
-_HOW = ("params", "fused", "foreach", "capturable", "differentiable")
+#: Settings of a group that change how a step is computed, but not its result.
+_IMPLEMENTATION = ("params", "fused", "foreach", "capturable", "differentiable")
 
 
 def _plain(value: Any) -> Any:
@@ -107,9 +110,9 @@ def _plain(value: Any) -> Any:
 
 
 def load_optimizer(optimizer: Optimizer, state: State) -> None:
-    """``optimizer.load_state_dict``, after which learning rates that are tensors are the same tensors as before.
+    """``optimizer.load_state_dict``, but learning rates that are tensors stay the same tensors, with new values.
 
-    torch would put those of the checkpoint in their place: on the CPU, and not those a captured graph reads.
+    torch would replace them by the checkpoint's tensors, which are on the CPU and which no captured graph reads.
     """
     before = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
@@ -117,11 +120,11 @@ def load_optimizer(optimizer: Optimizer, state: State) -> None:
         if isinstance(lr, torch.Tensor):
             group["lr"] = lr.fill_(float(group["lr"]))
         else:
-            group["lr"] = float(group["lr"])  # begun on a GPU
+            group["lr"] = float(group["lr"])  # a tensor, if the run was begun on a GPU
 
 
 def rng_state() -> State:
-    """State of torch's global generators; training itself draws from none of them, but a user's nets may."""
+    """State of torch's global generators. Training itself never draws from them, but a user's nets may."""
     state: State = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -129,17 +132,17 @@ def rng_state() -> State:
 
 
 def set_rng_state(state: State) -> None:
-    """Put back what :func:`rng_state` gave, as far as this machine has such generators."""
+    """Restore what :func:`rng_state` returned, as far as this machine has the same generators."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _refuse_objects(value: Any, where: str) -> None:
-    """Allow what ``weights_only=True`` reads back and nothing else: found when it is written, not when it is needed.
+    """Allow only what ``weights_only=True`` reads back, so that an error comes when writing, not when resuming.
 
     Raises:
-        TypeError: naming the place.
+        TypeError: it names the place of the first other object.
     """
     if isinstance(value, dict):
         for key, item in value.items():

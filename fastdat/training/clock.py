@@ -1,4 +1,4 @@
-"""How long training takes, over all the processes of a run."""
+"""How long training takes, over all processes of a run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import time
 
 
 class Clock:
-    """Seconds of training, over all its processes, and steps a second since the last lap."""
+    """Seconds of training in all processes of a run, and steps per second since the last lap.
+
+    Args:
+        done: G steps done before this process.
+        before: seconds of training before this process.
+
+    Attributes:
+        fresh: no step of this process has been timed yet.
+    """
 
     def __init__(self, done: int, before: float) -> None:
         self._before = before
         self._started = self._lap = time.monotonic()
         self._first = self._last = done
         self.fresh = True
-        """No step of this process has been timed yet."""
 
     def start(self) -> None:
         self._started = self._lap = time.monotonic()
@@ -25,7 +32,7 @@ class Clock:
         return self._before + self.since_start()
 
     def lap(self, done: int) -> float:
-        """Steps a second since the last lap; since the start where no step came since."""
+        """Steps per second since the last lap; since the start, if there was no step since the last lap."""
         now = time.monotonic()
         self.fresh = False
         if done == self._last:
@@ -35,12 +42,12 @@ class Clock:
         return rate
 
     def pause(self, seconds: float) -> None:
-        """Leave these out of the running lap, and of the first step: they went into none."""
+        """Leave ``seconds`` that were not spent on steps out of this lap, and out of the first step."""
         self._lap += seconds
         if self.fresh:
             self._started += seconds
 
     def back_to(self, done: int) -> None:
-        """The steps after ``done`` are to be made again."""
+        """Steps after ``done`` will be repeated: start a new lap there."""
         self._lap, self._last = time.monotonic(), done
         self._first = min(self._first, done)

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live bar on a terminal, readable lines anywhere else."""
+"""Shows a run while it runs: a progress bar on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 
 class Display(Protocol):
-    """Shows a run. Used as a context manager around it."""
+    """Shows a run; a context manager around it."""
 
     def __enter__(self) -> Self: ...
 
@@ -22,20 +22,20 @@ class Display(Protocol):
     ) -> None: ...
 
     def note(self, text: str) -> None:
-        """A remark worth a line of its own."""
+        """Show a message on a line of its own."""
         ...
 
     def advance(self, done: int) -> None:
-        """``done`` G steps are done; called after each."""
+        """``done`` G steps are done; called after each step."""
         ...
 
     def stats(self, summary: str) -> None:
-        """The latest numbers, one line."""
+        """Show the latest numbers, from :func:`summarise`."""
         ...
 
 
 class Lines:
-    """Plain lines, one per remark and per set of statistics, each visible at once."""
+    """Prints one line per message and per set of numbers, each at once."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file or sys.stdout
@@ -59,10 +59,10 @@ class Lines:
 
 
 class Bar:
-    """A progress bar with the latest statistics beside it; remarks scroll above it."""
+    """A progress bar with the latest numbers beside it; messages scroll above it."""
 
     def __init__(self, steps: int, console: Console) -> None:
-        # Twice a second is enough for the eye, and costs a training process on few cores nothing.
+        # Twice a second is enough for the eye and costs nothing, even on few cores.
         self._progress = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -91,13 +91,13 @@ class Bar:
     def stats(self, summary: str) -> None:
         self._progress.update(
             self._task, summary=summary.partition("  ")[2]
-        )  # the bar shows the step already
+        )  # the bar already shows the step
 
 
 def display_for(steps: int) -> Display:
-    """A bar where standard output is a terminal, lines where it is a file, a pipe or CI."""
+    """A bar if standard output is a terminal; lines if it is a file, a pipe or CI."""
     console = Console()
-    # Asked of the stream itself: FORCE_COLOR, which CI sets, makes rich take a pipe for a terminal.
+    # Not console.is_terminal: with FORCE_COLOR, which CI sets, rich takes a pipe for a terminal.
     live = sys.stdout.isatty() and not console.is_dumb_terminal
     return Bar(steps, console) if live else Lines()
 
@@ -113,7 +113,7 @@ _SHORT = {
 
 
 def summarise(stats: Mapping[str, float], steps: int) -> str:
-    """One line of the numbers a person watches: ``step 50/1000  loss D 1.9  ...  2.1 it/s  ETA 0:07:32``."""
+    """The most important numbers in one line: ``step 50/1000  loss D 1.9  ...  2.1 it/s  ETA 0:07:32``."""
     left = (steps - stats["step"]) / stats["it_per_s"]
     shown = [text.format(stats[key]) for key, text in _SHORT.items() if key in stats]
     return "  ".join([f"step {stats['step']}/{steps}", *shown, f"ETA {timedelta(seconds=round(left))}"])

@@ -1,4 +1,4 @@
-"""A running average of G's weights, which gives smoother samples than G at any one step."""
+"""A running average of G's weights; its samples vary less from step to step than those of G."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """``average = decay * average + (1 - decay) * weights``, a step at a time; running statistics are copied.
+    """``average = decay * average + (1 - decay) * weights`` after each step; buffers are copied.
+
+    Not ``torch.optim.swa_utils.AveragedModel``: that copies the net in its first update instead of averaging, and its
+    checkpoints have other keys.
 
     Args:
-        net: what is averaged; the average starts as a copy of it.
+        net: the net to average; the average starts as a copy of it.
         decay: in [0, 1).
+
+    Attributes:
+        net: the average.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -25,7 +31,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the present weights to the average."""
         torch._foreach_lerp_(self._averages, self._weights, 1 - self._decay)
         if self._copies:
             torch._foreach_copy_(self._copies, self._buffers)

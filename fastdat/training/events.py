@@ -1,4 +1,4 @@
-"""TensorBoard events of a run: the numbers of stats.jsonl and metrics.jsonl, and the sample grids."""
+"""TensorBoard events of a run: the numbers in stats.jsonl and metrics.jsonl, and the sample grids."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _GROUPS = {
 
 
 class Events:
-    """Writes into ``folder``; events of steps after ``step``, of a run that was killed later, count no more.
+    """Writes into ``folder``. Older events of steps after ``step``, from a run that was killed, no longer count.
 
     Raises:
-        RunFolderError: here and below, it cannot be written. The writer's thread tells so at its next chance.
+        RunFolderError: here and below, an event cannot be written. A thread writes, so the error may come later.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -37,8 +37,8 @@ class Events:
         self._writer = self._open(step)
 
     def rewind(self, step: int) -> None:
-        """Let the events of steps after ``step`` count no more: they are about to be made again."""
-        with self._told():
+        """Events of steps after ``step`` no longer count: these steps will be repeated."""
+        with self._write_errors():
             self._writer.close()
         self._writer = self._open(step)
 
@@ -46,30 +46,30 @@ class Events:
         from torch.utils.tensorboard import SummaryWriter
 
         fresh = not (self._folder.is_dir() and any(self._folder.iterdir()))
-        # Of step 0 there is the sample grid, which a run that begins anew makes anew.
-        with self._told():
+        # Step 0 has an event too, the first sample grid, which a run that starts again writes again.
+        with self._write_errors():
             return SummaryWriter(str(self._folder), purge_step=None if fresh else step + 1 if step else 0)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self._folder}: {error.strerror or error}. The run has stopped. Run the same command "
-                "again once that is mended."
+                "again when the cause is removed."
             ) from error
 
     def stats(self, stats: Mapping[str, float]) -> None:
-        """One line of stats.jsonl."""
-        with self._told():
+        """The numbers of one line of stats.jsonl."""
+        with self._write_errors():
             for name, value in stats.items():
                 if name not in ("step", "seconds"):
                     self._writer.add_scalar(_GROUPS.get(name, f"attack/{name}"), value, int(stats["step"]))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl."""
-        with self._told():
+        """The scores of one line of metrics.jsonl."""
+        with self._write_errors():
             for name, value in record["scores"].items():
                 tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
                 self._writer.add_scalar(tag, math.nan if value is None else value, record["step"])
@@ -78,15 +78,15 @@ class Events:
         """A sample grid."""
         from PIL import Image
 
-        with self._told(), Image.open(io.BytesIO(png)) as image:
+        with self._write_errors(), Image.open(io.BytesIO(png)) as image:
             self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Put on the disk what was written so far: a checkpoint says that it is there."""
-        with self._told():
+        """Put everything on the disk; a checkpoint relies on it."""
+        with self._write_errors():
             self._writer.flush()
 
     def close(self) -> None:
-        """Let go of the file. All that a checkpoint tells of was flushed before it, so nothing is raised."""
+        """Close the file. Raises nothing: what a checkpoint relies on was flushed before."""
         with suppress(OSError):
             self._writer.close()

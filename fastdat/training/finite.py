@@ -1,4 +1,4 @@
-"""The guard against NaN: finds it in what training computed, and says where."""
+"""The guard against NaN and infinity: finds them in what training computed, and says where."""
 
 from __future__ import annotations
 
@@ -9,6 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.util.errors import NonFiniteError
+
+
+class FiniteGuard:
+    """Checks the nets of a run, each time for the steps since the last check.
+
+    Args:
+        nets: name -> net, as they are before training: buffers that are infinite then may stay so.
+    """
+
+    def __init__(self, nets: Mapping[str, nn.Module]) -> None:
+        self._nets = nets
+        self._constant = infinite(nets)
+        self._checked = 0
+
+    def check(self, means: Mapping[str, float], done: int) -> None:
+        """Refuse NaN and infinity in ``means`` and in the nets after ``done`` steps.
+
+        Raises:
+            NonFiniteError: what is affected, and what to try.
+        """
+        if means or self._checked < done:
+            check_finite(self._nets, means, self._checked + 1, done, apart_from=self._constant)
+        self._checked = done
+
+    def restart(self, done: int) -> None:
+        """The nets of a checkpoint, which were checked before it was written, are loaded."""
+        self._checked = done
 
 
 def check_finite(
@@ -24,10 +51,10 @@ def check_finite(
         nets: name -> net.
         means: name -> mean.
         first, last: steps, for the message.
-        apart_from: tensors that may be infinite, of :func:`infinite`.
+        apart_from: names of tensors that may be infinite, from :func:`infinite`.
 
     Raises:
-        NonFiniteError: with what is affected, and what to try.
+        NonFiniteError: what is affected, and what to try.
     """
     bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
     named = [
@@ -48,7 +75,7 @@ def check_finite(
 
 
 def infinite(nets: Mapping[str, nn.Module]) -> frozenset[str]:
-    """Buffers that are not finite as the nets come: constants, such as an attention's mask."""
+    """Names of buffers that are infinite before training: constants, such as the mask of an attention layer."""
     named = (entry for name, net in nets.items() for entry in _tensors(name, net))
     return frozenset(
         name for name, tensor in named if not (isinstance(tensor, nn.Parameter) or tensor.isfinite().all())

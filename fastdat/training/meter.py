@@ -1,4 +1,4 @@
-"""Means of per-step numbers, kept on the device: nothing waits for it until they are read."""
+"""Means of per-step numbers, summed on the device; only reading them waits for the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 class Meter:
     """Running mean of named 0-dimensional tensors since the last :meth:`clear`.
 
-    NaN and infinity stay in the sum, so a reading that is finite vouches for every step it covers.
+    NaN and infinity stay in the sum: a finite mean proves that every step it covers was finite.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Meter:
         self._count = 0
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's values; every call since the last :meth:`clear` must have the same names."""
+        """Add the values of one step; all calls between two :meth:`clear` must have the same names."""
         now = torch.stack([value.detach().float() for value in values.values()])
         if self._sum is None:
             self._names, self._sum = tuple(values), now
@@ -30,20 +30,20 @@ class Meter:
         self._count += 1
 
     def state(self) -> dict[str, Any]:
-        """What has been added so far, for a checkpoint."""
+        """The sum so far, for a checkpoint."""
         return {"names": list(self._names), "sum": self._sum, "count": self._count}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from what :meth:`state` returned."""
         self._names, self._count = tuple(state["names"]), state["count"]
         self._sum = None if state["sum"] is None else state["sum"].to(device)
 
     def means(self) -> dict[str, float]:
-        """The means so far; empty where nothing was added. This is where the device is waited for."""
+        """The means so far; empty if nothing was added. Waits for the device."""
         if self._sum is None:
             return {}
         return dict(zip(self._names, (self._sum.double() / self._count).tolist(), strict=True))
 
     def clear(self) -> None:
-        """Start anew."""
+        """Start again from zero."""
         self._sum, self._count = None, 0

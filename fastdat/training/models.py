@@ -1,4 +1,4 @@
-"""The GANs that can be trained, by name: how their nets are made from a configuration."""
+"""The GANs that can be trained by name: how their nets are made from a configuration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class Model:
     """A generator and a discriminator.
 
     Args:
-        generator, discriminator: functions of the configuration and the number of channels or dimensions of the data.
-        conditional: both take labels beside z and images, and so cannot go without.
-        channels: of the data it can model.
-        points: it models 2-D points rather than images.
+        generator, discriminator: make a net from the configuration and the number of channels (or dimensions) of the
+            data.
+        conditional: both nets need labels beside z and images.
+        channels: numbers of channels that the model can have.
+        points: it models 2-D points instead of images.
     """
 
     generator: Callable[[TrainConfig, int], nn.Module]
@@ -75,10 +76,10 @@ MODELS: dict[str, Model] = {
 
 
 def model_of(config: TrainConfig) -> Model:
-    """The model of ``config``, which fits its data set.
+    """The model of ``config``, checked against its data set.
 
     Raises:
-        ConfigError: no such model or data set, or two that do not go together.
+        ConfigError: there is no such model or data set, or they do not fit each other.
     """
     model = choose("model", config.model, MODELS)
     channels = channels_of(config)
@@ -86,16 +87,16 @@ def model_of(config: TrainConfig) -> Model:
         fitting = [name for name, other in MODELS.items() if channels in other.channels]
         what = "2-D points" if channels == 2 else f"images with {channels} channel{'s' * (channels > 1)}"
         raise ConfigError(
-            f"model {config.model} does not model {what}, which {config.dataset} has; use one of {', '.join(fitting)}"
+            f"model {config.model} cannot model {what}, which {config.dataset} has; use one of {', '.join(fitting)}"
         )
     return model
 
 
 def dataset_of(config: TrainConfig) -> str:
-    """The name of what ``config`` trains on.
+    """The name of the data set or mixture of ``config``.
 
     Raises:
-        ConfigError: none, or of no data set.
+        ConfigError: none is set, or there is no such data set.
     """
     return choose("dataset", config.dataset, {name: name for name in (*DATASETS, *MIXTURES)})
 
@@ -107,7 +108,7 @@ def channels_of(config: TrainConfig) -> int:
 
 
 def classes_of(config: TrainConfig) -> int:
-    """Classes of ``config.dataset``.
+    """Number of classes of ``config.dataset``.
 
     Raises:
         ConfigError: it has no labels.
@@ -116,7 +117,7 @@ def classes_of(config: TrainConfig) -> int:
     if not classes:
         labelled = [name for name, spec in DATASETS.items() if spec.classes]
         raise ConfigError(
-            f"model {config.model} needs labels, which {config.dataset} has not; use one of {', '.join(labelled)}"
+            f"model {config.model} needs labels, but {config.dataset} has none; use one of {', '.join(labelled)}"
         )
     return classes
 
@@ -125,10 +126,10 @@ def build_nets(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """G and D of ``config``, on the CPU, in training mode: the same weights for the same seed, on any machine.
 
     Raises:
-        ConfigError: no such model, resolution or width, or one that does not fit the data set.
+        ConfigError: there is no such model, resolution or width, or it does not fit the data set.
     """
     model, channels = model_of(config), channels_of(config)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers alone
         torch.manual_seed(config.seed)
         try:
             return model.generator(config, channels), model.discriminator(config, channels)
@@ -140,7 +141,7 @@ def choose(what: str, name: str | None, table: dict[str, T]) -> T:
     """``table[name]``.
 
     Raises:
-        ConfigError: there is none, or no name; the message names what there is.
+        ConfigError: ``name`` is None or unknown; the message lists the names.
     """
     if name is None or name not in table:
         wrong = f"no {what} is set" if name is None else f"unknown {what} {name!r}"

@@ -1,4 +1,4 @@
-"""Latent noise as a function of (seed, stream, step, rank), so that no generator's state needs saving."""
+"""Latent noise as a function of (seed, stream, step, rank): no state of a generator has to be saved."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Streams: z of the D steps' fakes, of the G steps, of the fixed sample grid, of evaluations and of ``fastdat sample``.
+#: Streams of noise: for the fakes of D steps, for G steps, the sample grids, scores, and ``fastdat sample``.
 D_STEP, G_STEP, SAMPLES, EVALUATION, COMMAND = 0, 1, 2, 3, 4
 
 
 class Noise:
     """Draws z ~ N(0, I) and labels on ``device``; equal arguments give equal draws on the same kind of device.
 
-    ``attempt`` is set to another number to go over the same steps with other noise, after a rollback.
+    Args:
+        nz: length of z.
+        seed: of all streams.
+        device: where the draws are made.
+        classes: number of classes; 0 for generators without labels.
+        rank: of this process among those that train together.
+
+    Attributes:
+        attempt: part of the seed; raised by a rollback, to repeat the same steps with other noise.
     """
 
     attempt = 0
@@ -34,11 +42,15 @@ class Noise:
         return torch.randn(count, self.nz, generator=generator, device=generator.device)
 
     def labels(self, stream: int, step: int, count: int) -> tuple[Tensor, ...]:
-        """What a conditional G is told beside z: ``((count,) int64,)``, uniform; nothing where there are no classes."""
+        """Labels for a conditional G: ``((count,) int64,)``, uniform; ``()`` where there are no classes."""
         if not self.classes:
             return ()
         generator = self._seeded(stream, step, 1)
         return (torch.randint(self.classes, (count,), generator=generator, device=generator.device),)
+
+    def reseeded(self, seed: int) -> Noise:
+        """Noise of the same shape from another seed, as on the first attempt."""
+        return Noise(self.nz, seed=seed, device=self.device, classes=self.classes)
 
     def _seeded(self, stream: int, step: int, what: int) -> torch.Generator:
         key = [self._seed, stream, step, self._rank, what, self.attempt]

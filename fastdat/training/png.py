@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 
 
+def picture(samples: Tensor) -> bytes:
+    """A PNG of images (N, 1 or 3, H, W) in a grid, or of points (N, 2) in one plane."""
+    return grid_png(samples) if samples.ndim == 4 else points_png(samples)
+
+
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> uint8, 0 to 255, from ``(x + 1) / 2``."""
+    """Images in [-1, 1] -> uint8 in [0, 255]: ``(x + 1) * 127.5``, rounded and clamped."""
     return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
-    """A PNG of (N, 1 or 3, H, W) images in [-1, 1], row by row, ``gap`` white pixels apart; near-square unless
-    ``columns`` are given.
+    """A PNG of images (N, 1 or 3, H, W) in [-1, 1], row by row, with ``gap`` white pixels around each.
+
+    Without ``columns`` the grid is as square as possible.
     """
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -31,7 +37,7 @@ def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
 
 
 def image_png(image: Tensor) -> bytes:
-    """A PNG of one image, uint8 (1 or 3, H, W)."""
+    """A PNG of one uint8 image (1 or 3, H, W)."""
     from PIL import Image
 
     pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
@@ -41,7 +47,7 @@ def image_png(image: Tensor) -> bytes:
 
 
 def points_png(points: Tensor, reach: float = 1.8) -> bytes:
-    """A PNG that shows points (N, 2) within ``reach`` of the origin."""
+    """A PNG of points (N, 2); both axes go from ``-reach`` to ``reach``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")

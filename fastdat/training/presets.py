@@ -1,4 +1,4 @@
-"""Named configurations: every row of Tables I and II, each for every network with and without DAT, and a few more."""
+"""Named configurations: the data sets of Tables I and II, for every network with and without DAT, and a few more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 
-# Table I. The baselines mirror no image, so neither do the presets; --set flip=true does.
+# Table I. The baselines do not mirror images, so neither do the presets; --set flip=true does.
 _SNGAN: dict[str, Any] = {
     "batch_size": 64,
     "lr": 2e-4,
@@ -26,9 +26,9 @@ _TABLE_I: dict[str, dict[str, Any]] = {
     "stl10": {"resolution": 48},
     "tiny-imagenet": {"resolution": 64, "lr_decay": "none"},
     "lsun-bedroom": {"resolution": 64},
-    "folder": {"resolution": 64},  # not in the table: images of one's own
+    "folder": {"resolution": 64},  # not in the table: your own images
 }
-# Fig. 4: one D step, Adam's usual betas, the loss of the first GAN, z of 100 (footnote 2).
+# Fig. 4: one D step, Adam's usual betas, the loss of the original GAN, z of length 100 (footnote 2).
 _DCGAN: dict[str, Any] = {
     "nz": 100,
     "loss": "gan",
@@ -39,7 +39,7 @@ _DCGAN: dict[str, Any] = {
     "n_dis": 1,
     "steps": 100_000,
 }
-# Fig. 3: what fastdat reproduce fig3 trains many of at once.
+# Fig. 3: `fastdat reproduce fig3` trains many of these at once.
 _MLP: dict[str, Any] = {
     "nz": 16,
     "loss": "gan",
@@ -52,12 +52,12 @@ _MLP: dict[str, Any] = {
     "samples": 1000,
     "log_every": 100,
 }
-# While training: a tenth of the steps between scores and a fifth of the paper's fakes, a few percent of the time. What
-# is to be compared with Table II comes from `fastdat eval`, with all 50,000.
+# While training: scores after every tenth of the steps, from a fifth of the paper's fakes; a few percent of the time.
+# Scores to compare with Table II come from `fastdat eval`, from all 50,000 fakes.
 _EVAL = EvalConfig(every=10_000, fakes=10_000)
-# The paper gives no IS where the images are far from ImageNet's (Sec. IV-B).
+# The paper reports no IS for images that are far from ImageNet's (Sec. IV-B).
 _EVAL_NO_IS = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"))
-# Images of one's own are seldom split.
+# Your own images are seldom split into train and test.
 _EVAL_FOLDER = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"), splits=("train",))
 _EVAL_MODES = EvalConfig(every=1000, fakes=10_000, metrics=("modes",), splits=("train",))
 
@@ -73,14 +73,14 @@ def _all() -> Iterator[tuple[str, TrainConfig]]:
         yield from _pair("dcgan", dataset, _DCGAN | {"resolution": row["resolution"], "eval": scored})
     yield from _pair("dcgan", "mnist", _DCGAN | {"resolution": 28, "eval": _EVAL_NO_IS})
     for mixture in ("gaussians", "gaussians-imbalanced"):
-        # Points have no bounds: those of images would cut through the modes at +-1.
+        # Points have no bounds; those of images, +-1, would cut through the modes.
         yield from _pair("mlp", mixture, _MLP | {"eval": _EVAL_MODES}, bounds=None)
 
 
 def _pair(
     model: str, dataset: str, settings: dict[str, Any], **attack: Any
 ) -> Iterator[tuple[str, TrainConfig]]:
-    """One GAN on one data set, without attack and with DAT."""
+    """One GAN on one data set: without an attack, and with DAT."""
     for suffix, positions in _ATTACKS.items():
         dat = DATConfig(**attack, **positions)
         yield f"{model}{suffix}-{dataset}", TrainConfig(model=model, dataset=dataset, dat=dat, **settings)
@@ -93,7 +93,7 @@ def preset(name: str) -> TrainConfig:
     """The preset called ``name``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no preset of that name.
     """
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, 3)

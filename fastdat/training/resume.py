@@ -1,4 +1,4 @@
-"""Whether a run may go on under the settings it is given now."""
+"""Whether a run may be resumed with the settings, optimizers and images that are given now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 
-#: Settings that may differ from those a run was begun with: they change what is shown and kept, or where it is made.
+#: Settings that may change when a run is resumed: they change what is shown and kept, or where it is computed.
 FREE = frozenset(
     {
         "data",
@@ -28,58 +28,64 @@ FREE = frozenset(
 
 
 def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done: int | None) -> list[str]:
-    """Compare the settings a run was begun with and those given now; ``done`` steps of it are kept, None is no run yet.
+    """Compare the settings of a run with those given now.
+
+    Args:
+        path: the run folder, for messages.
+        begun: the settings the run was begun with.
+        now: the settings given now.
+        done: G steps of its checkpoint; None: it has no checkpoint, and every setting may differ.
 
     Returns:
-        Remarks worth telling on settings that differ.
+        Remarks for the log on settings that differ.
 
     Raises:
-        ConfigError: a setting that changes what is trained differs, or the run is past ``now.steps``.
+        ConfigError: a setting that changes what is trained differs, or the run is longer than ``now.steps``.
     """
     before, after = TrainConfig.from_dict(begun).to_dict(), now.to_dict()
     different = [key for key in after if before[key] != after[key]]
-    bound = [key for key in different if key not in FREE]
-    if bound and done is not None:
-        listed = ", ".join(_difference(key, before[key], after[key]) for key in bound)
+    fixed = [key for key in different if key not in FREE]
+    if fixed and done is not None:
+        listed = ", ".join(_difference(key, before[key], after[key]) for key in fixed)
         raise ConfigError(
-            f"{path} holds a run with other settings: {listed}. Give the same settings to go on with it, or another "
+            f"{path} holds a run with other settings: {listed}. Give the same settings to resume it, or another "
             "--outdir for a new run."
         )
     if done is not None and done > now.steps:
-        raise ConfigError(f"{path} is {done} steps long already; got steps={now.steps}")
+        raise ConfigError(f"{path} is already {done} steps long; got steps={now.steps}")
     return [_difference(key, before[key], after[key]) for key in different if key != "data"]
 
 
 def check_same_parts(
     path: Path, state: Mapping[str, Any], optimizers: Mapping[str, Any], data: str | None
 ) -> None:
-    """Compare what no configuration tells: optimizers that a user brings along, and the images themselves.
+    """Compare what is not in the configuration: optimizers that a user brings along, and the images themselves.
 
     Args:
-        path: of the run.
+        path: the run folder, for messages.
         state: its checkpoint.
-        optimizers: name -> settings, of :func:`fastdat.training.checkpoint.optimizer_settings`.
-        data: fingerprint of the images; None where there is none, of a loader say.
+        optimizers: name -> settings, from :func:`fastdat.training.checkpoint.optimizer_settings`.
+        data: fingerprint of the images; None for a loader, which has none.
 
     Raises:
-        ConfigError: they are not those of the checkpoint.
+        ConfigError: they differ from those of the checkpoint.
     """
     for name, now in optimizers.items():
         differing = _other_settings(state["optimizers"][name], now)
         if differing:
             raise ConfigError(
-                f"{path} holds a run with another {name}: {differing}. Give the same optimizer to go on with it, or "
+                f"{path} holds a run with another {name}: {differing}. Give the same optimizer to resume it, or "
                 "another outdir for a new run."
             )
     if data is not None and state["data"] is not None and data != state["data"]:
         raise ConfigError(
             f"{path} holds a run on other images: their fingerprint was {state['data'][:16]} then, and is {data[:16]} "
-            "now. Give the same data to go on with it, or another --outdir for a new run."
+            "now. Give the same data to resume it, or another --outdir for a new run."
         )
 
 
 def _other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs, in words; nothing where nothing does."""
+    """What differs, in words; empty if nothing does."""
     if then["class"] != now["class"]:
         return f"{then['class']} then, {now['class']} now"
     if len(then["groups"]) != len(now["groups"]):
@@ -93,7 +99,7 @@ def _other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _close(a: Any, b: Any) -> bool:
-    """Equal, up to a float32: rates that lie on a GPU are."""
+    """Equal up to the precision of float32, which a rate on a GPU has."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_close, a, b))
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))

@@ -1,4 +1,4 @@
-"""Samples as files: one grid, or a PNG each."""
+"""Samples as files: one grid, or one PNG per image."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastdat.training.png import grid_png, image_png, points_png, to_uint8
+from fastdat.training.png import grid_png, image_png, picture, to_uint8
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 
 
 def write_grid(path: Path, batches: Iterable[Tensor]) -> None:
-    """One PNG of all samples: images row by row, points in one plane.
+    """Write one PNG of all samples: images (n, C, H, W) row by row, points (n, 2) in one plane.
 
     Raises:
         RunFolderError: it cannot be written.
     """
-    samples = torch.cat(list(batches))
-    _write(path, grid_png(samples) if samples.ndim == 4 else points_png(samples))
+    _write(path, picture(torch.cat(list(batches))))
 
 
 def write_strips(path: Path, images: Tensor, columns: int) -> None:
-    """One PNG of images (rows * columns, C, H, W).
+    """Write one PNG of images (rows * columns, C, H, W).
 
     Raises:
-        ConfigError: they are no images.
+        ConfigError: the samples are points.
         RunFolderError: it cannot be written.
     """
     _write(path, grid_png(_images(images), columns=columns))
 
 
 def write_folder(folder: Path, batches: Iterable[Tensor]) -> None:
-    """000000.png, 000001.png, ... in ``folder``, which is made where it is missing.
+    """Write 000000.png, 000001.png, ... into ``folder``, which is created if it is missing.
 
     Raises:
-        ConfigError: they are no images.
-        RunFolderError: it cannot be written.
+        ConfigError: the samples are points.
+        RunFolderError: a file cannot be written.
     """
     index = 0
     for batch in batches:
@@ -49,7 +48,7 @@ def write_folder(folder: Path, batches: Iterable[Tensor]) -> None:
 
 def _images(samples: Tensor) -> Tensor:
     if samples.ndim != 4:
-        raise ConfigError("this model draws points, which have a picture only all together: take --grid")
+        raise ConfigError("this model generates points, which are shown together in one picture: take --grid")
     return samples
 
 

@@ -1,4 +1,4 @@
-"""Samples of a generator: in evaluation mode, without touching its state or anybody's random numbers."""
+"""Samples of a generator in evaluation mode; its state and everybody's random numbers stay as they were."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastdat.training.noise import Noise
+from fastdat.training.noise import SAMPLES, Noise
 from fastdat.training.steps import evaluating
 
 
 def generated(
     net: nn.Module, noise: Noise, stream: int, count: int, batch_size: int, step: int = 0
 ) -> Iterator[Tensor]:
-    """``count`` samples in batches of at most ``batch_size``, whose size changes none of them beyond rounding."""
+    """``count`` samples in batches of at most ``batch_size``, which changes no sample beyond rounding."""
     z, labels = noise.draw(stream, step, count), noise.labels(stream, step, count)
     yield from from_latents(net, z, labels, batch_size)
+
+
+def sample_grid(net: nn.Module, noise: Noise, count: int, batch_size: int) -> Tensor:
+    """The samples of a run's grids (count, ...): the same z at every step, and labels 0, 1, 2, ... in turn."""
+    z, labels = noise.draw(SAMPLES, 0, count), _labels_in_turn(noise, count)
+    return torch.cat(list(from_latents(net, z, labels, batch_size)))
 
 
 def from_latents(net: nn.Module, z: Tensor, labels: tuple[Tensor, ...], batch_size: int) -> Iterator[Tensor]:
     """Samples from z (N, nz) and, for a conditional net, labels (N,)."""
     parts = [tensor.split(batch_size) for tensor in (z, *labels)]
     for inputs in zip(*parts, strict=True):
-        # Entered anew for each batch: what comes between two of them is none of this function's business.
+        # Entered for each batch: what the caller does between two batches must not run in these modes.
         with torch.no_grad(), evaluating(net):
             samples = net(*inputs)
         yield samples
 
 
-def in_order(noise: Noise, count: int) -> tuple[Tensor, ...]:
-    """Labels 0, 1, 2, ... over and over for ``count`` samples of a picture; nothing where there are no classes."""
+def _labels_in_turn(noise: Noise, count: int) -> tuple[Tensor, ...]:
     if not noise.classes:
         return ()
     return (torch.arange(count, device=noise.device) % noise.classes,)

@@ -1,4 +1,4 @@
-"""The learning rate's course over the G steps."""
+"""The decay of the learning rates over the G steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from torch.optim import Optimizer
 
 
 class LearningRate:
-    """Scales the rates the optimizers came with as G steps are done.
+    """Scales the initial rates of the optimizers.
 
-    ``"linear"``: the step after ``done`` G steps has ``lr (1 - done / steps)``, as in the baselines (Table I), so
-    the first has ``lr`` and the last ``lr / steps``. ``"none"``: constant.
+    ``"linear"``: the iteration after ``done`` G steps has the rate ``lr (1 - done / steps)``, as in the baselines
+    (Table I): the first one ``lr``, the last one ``lr / steps``. ``"none"``: constant.
+
+    Args:
+        optimizers: their rates now are the initial ones.
+        decay: ``"linear"`` or ``"none"``.
+        steps: G steps in total.
     """
 
     def __init__(self, optimizers: list[Optimizer], decay: str, steps: int) -> None:
@@ -24,15 +29,15 @@ class LearningRate:
         self._steps = steps
 
     def set(self, done: int) -> None:
-        """Set every group's rate for the step that follows ``done`` G steps."""
+        """Set the rate of every group for the iteration after ``done`` G steps."""
         for group, lr in self._groups():
             now = lr * (1 - done / self._steps) if self._decay == "linear" else lr
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(now)  # the optimizer may hold on to the tensor, in a captured graph say
+                group["lr"].fill_(now)  # in place: a captured graph may read this tensor
             else:
                 group["lr"] = now
 
     def _groups(self) -> Iterator[tuple[dict[str, Any], float]]:
-        """Each group with the rate it came with; looked up anew, since loading a state makes new groups."""
+        """Each group with its initial rate; looked up each time, since loading a state makes new groups."""
         for optimizer, rates in self._rates:
             yield from zip(optimizer.param_groups, rates, strict=True)

@@ -1,4 +1,4 @@
-"""One D step and one G step: what a training iteration is made of."""
+"""One D step and one G step, the parts of a training iteration."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 
 Labels = tuple[Tensor, ...]
-"""``(labels (N,) int64,)`` for conditional nets, else nothing."""
+"""``(labels (N,) int64,)`` for conditional nets, else ``()``."""
 
 
 class Steps:
-    """The updates of D and G under one configuration; compiled once each where ``config.compile``.
+    """The updates of D and G; with ``config.compile`` each is compiled once.
 
-    A D that is a :class:`fastdat.nets.HasAuxiliaryLoss` brings its further loss into both.
+    The auxiliary loss of a D that is a :class:`fastdat.nets.HasAuxiliaryLoss` is added in both steps.
 
     Args:
-        netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Both are given labels (N,), too, if any.
+        netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Conditional nets also take labels (N,).
         optG, optD: their optimizers.
         config: loss, attack, precision, compile, microbatch.
 
     Raises:
-        ConfigError: a microbatch for a D with an auxiliary loss, which is of the whole batch.
+        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Steps:
         self._has_auxiliary = isinstance(netD, HasAuxiliaryLoss)
         if self._has_auxiliary and config.microbatch is not None:
             raise ConfigError(
-                f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} is of the whole batch "
-                "and cannot be made in parts; leave microbatch out"
+                f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} needs the whole batch "
+                "and cannot be computed in parts; do not set microbatch"
             )
-        # Two graphs of G: without gradients for D's fakes, with them for G's own step.
+        # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
         self._generate = torch.compile(netG) if config.compile else netG
         self._objective = (
             torch.compile(self._generator_objective) if config.compile else self._generator_objective
@@ -58,7 +58,11 @@ class Steps:
     def discriminator(
         self, xr: Tensor, z: Tensor, labels_real: Labels = (), labels_fake: Labels = ()
     ) -> tuple[Tensor, DATInfo]:
-        """Update D once on reals (N, C, H, W) and fakes from z (N, nz). Returns its loss and measurements, detached."""
+        """Update D once, on reals (N, C, H, W) and on fakes from z (N, nz).
+
+        Returns:
+            The loss of D and the measurements of the step, both detached.
+        """
         config = self._config
         with self._autocast():
             with torch.no_grad():
@@ -82,9 +86,9 @@ class Steps:
         return loss.detach(), info
 
     def generator(self, z: Tensor, labels: Labels = ()) -> Tensor:
-        """Update G once through D, on fakes from z (N, nz). Returns its loss, detached."""
+        """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached."""
         with frozen(self._netD):
-            with self._autocast(), self._one_set_of_weights():
+            with self._autocast(), self._shared_normalisation():
                 loss = self._objective(z, labels)
             self._optG.zero_grad(set_to_none=True)
             loss.backward()
@@ -99,8 +103,8 @@ class Steps:
             loss = loss + D.auxiliary_weight_g * D.auxiliary_loss(fakes)
         return loss
 
-    def _one_set_of_weights(self) -> AbstractContextManager[None]:
-        """D's two calls, for its logits and its auxiliary loss, share one spectral normalisation."""
+    def _shared_normalisation(self) -> AbstractContextManager[None]:
+        """Within it, D's two calls (logits, auxiliary loss) share one spectral normalisation."""
         shared = self._has_auxiliary and is_fused(self._netD)
         return normalised_once(self._netD) if shared else nullcontext()
 
@@ -110,7 +114,7 @@ class Steps:
 
 
 def _auxiliary_of_reals(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
-    """D's auxiliary loss on the clean reals, weighted, as ``dat_step`` takes it."""
+    """D's weighted auxiliary loss on the clean reals, with the arguments that ``dat_step`` passes."""
     loss: Tensor = D.auxiliary_weight_d * D.auxiliary_loss(xr)
     return loss
 
@@ -130,7 +134,7 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Within it, ``net`` is in evaluation mode; afterwards every submodule is in the mode it was in."""
+    """Within it, ``net`` is in evaluation mode; afterwards every submodule has its old mode again."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -141,7 +145,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def measurements(info: DATInfo, config: DATConfig) -> dict[str, Tensor]:
-    """The means of ``info`` worth a record, 0-dimensional: always the logits, the attack's numbers where it acts."""
+    """The means of ``info`` that are recorded (0-dimensional): of logits, and of the attack on each attacked side."""
     values = {"logits_real": info.logits_real.mean(), "logits_fake": info.logits_fake.mean()}
     if config.attacks:
         values["clean_logits_real"] = info.clean_logits_real.mean()

@@ -1,4 +1,4 @@
-"""Stopping at the end of a step when the process is asked to: Ctrl-C, or a scheduler's SIGTERM."""
+"""Requests to stop at the end of a step: Ctrl-C, or a scheduler's SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any, Self
 
 
 class StopRequests:
-    """Within it the first SIGINT or SIGTERM sets :attr:`requested`, and says so; a second one interrupts at once.
+    """Within it, the first SIGINT or SIGTERM sets :attr:`requested` and prints a line; a second one interrupts at once.
 
-    Outside the main thread, where Python handles no signals, nothing is done.
+    Does nothing outside the main thread, where Python cannot handle signals.
+
+    Attributes:
+        requested: name of the signal that asked to stop, or None.
     """
 
     def __init__(self) -> None:
@@ -35,5 +38,5 @@ class StopRequests:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
-        # Straight to the descriptor: a handler must not wait for what the interrupted code may hold.
-        os.write(2, f"{self.requested}: stopping after this step; once more to stop at once\n".encode())
+        # Directly to the descriptor: print may wait for a lock that the interrupted code holds.
+        os.write(2, f"{self.requested}: stopping after this step; repeat to stop at once\n".encode())

@@ -1,4 +1,4 @@
-"""Settings of a training run: one frozen dataclass, checked when made, the same in Python, YAML and ``--set``."""
+"""Settings of a training run: one frozen dataclass, checked when it is made; the same in Python, YAML and ``--set``."""
 
 from __future__ import annotations
 
@@ -6,63 +6,48 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.util import settings
 from fastdat.util.errors import ConfigError
+from fastdat.util.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range
 
-#: What nets, optimizers and data are made from: it says nothing of those that a user brings along.
+#: Settings from which nets, optimizers and data are made: they mean nothing for nets that a user brings along.
 MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")
 
-_MINIMUM = {
-    "resolution": 1,
-    "ngf": 1,
-    "ndf": 1,
-    "nz": 1,
-    "steps": 1,
-    "batch_size": 2,  # batch statistics of one sample mean nothing
-    "n_dis": 1,
-    "ema": 0,
-    "seed": 0,
-    "microbatch": 1,
-    "log_every": 1,
-    "sample_every": 1,
-    "samples": 1,
-    "checkpoint_every": 1,
-    "nan_retries": 0,
-}
+_Decay = Annotated[float, Range(at_least=0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What is trained, on what, how and on which device. A step is one G step, after ``n_dis`` D steps.
+    """What is trained, on which data, how and on which device. A step is one G step, after ``n_dis`` D steps.
 
     Args:
-        model: a key of :data:`fastdat.training.models.MODELS`; None for nets of one's own.
+        model: a key of :data:`fastdat.training.models.MODELS`; None for your own nets.
         dataset: a key of :data:`fastdat.data.registry.DATASETS`, or a mixture of :data:`fastdat.data.mixture.MIXTURES`;
-            None for reals of one's own.
-        data: where it lies: a packed store, or the folder with the publisher's files.
+            None for your own reals.
+        data: path of the data set: a packed store, or the folder with the publisher's files.
         resolution: height and width of the images.
         ngf, ndf: full width of G and D in channels; None is the paper's.
         nz: length of z.
         loss: a name of :data:`fastdat.losses.LOSSES`.
-        dat: the attack; :class:`fastdat.DATConfig`. ``real=False, fake=False`` is the plain GAN, same engine.
+        dat: the attack; :class:`fastdat.DATConfig`. ``real=False, fake=False`` is the plain GAN in the same engine.
         steps: G steps in total.
-        batch_size: samples a side in every D step, and z's in every G step.
-        n_dis: D steps a G step.
-        lr, betas: of both Adams; optimizers of one's own have their own.
-        lr_decay: ``"linear"``: after G step t the rate is ``lr * (1 - t / steps)``. ``"none"``: constant.
-        ema: decay a G step of a running average of G, which then is sampled and evaluated in G's place; 0 is none.
-        flip: mirror reals left to right with probability 1/2.
+        batch_size: reals and fakes per D step, and fakes per G step; at least 2, for batch statistics.
+        n_dis: D steps per G step.
+        lr, betas: of both Adams; your own optimizers have their own.
+        lr_decay: ``"linear"``: the rate after G step t is ``lr * (1 - t / steps)``. ``"none"``: constant.
+        ema: decay per G step of a running average of G, which is then sampled and scored in place of G; 0: no average.
+        flip: mirror each real left to right with probability 1/2.
         seed: of weights, batches and noise.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"`` (CUDA where there is a GPU), ``"cpu"`` or ``"cuda"``.
         compile: compile the steps; the first step then takes a minute or two.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         channels_last: memory format of nets and images.
-        microbatch: D's samples a side at a time, for the same gradient in less memory; None is the whole batch.
-        log_every, sample_every: G steps between lines of stats.jsonl and between sample grids.
+        microbatch: samples a side that D sees at a time: the same gradient in less memory; None: the whole batch.
+        log_every, sample_every: G steps between lines of stats.jsonl, and between sample grids.
         samples: images in a sample grid.
         checkpoint_every: G steps between checkpoints.
         on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
@@ -71,58 +56,70 @@ class TrainConfig:
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
 
     Raises:
-        ConfigError: a value of another type or outside its range, at construction.
+        ConfigError: at construction, for a value of the wrong type or outside its range.
     """
 
     model: str | None = None
     dataset: str | None = None
     data: str | None = None
-    resolution: int = 32
-    ngf: int | None = None
-    ndf: int | None = None
-    nz: int = 128
+    resolution: PositiveInt = 32
+    ngf: PositiveInt | None = None
+    ndf: PositiveInt | None = None
+    nz: PositiveInt = 128
     loss: Literal["hinge", "gan", "lsgan", "wgan"] = "hinge"
     dat: DATConfig = field(default_factory=DATConfig)
-    steps: int = 100_000
-    batch_size: int = 64
-    n_dis: int = 5
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.9)
+    steps: PositiveInt = 100_000
+    batch_size: Annotated[int, Range(at_least=2)] = 64
+    n_dis: PositiveInt = 5
+    lr: PositiveFloat = 2e-4
+    betas: tuple[_Decay, _Decay] = (0.0, 0.9)
     lr_decay: Literal["linear", "none"] = "linear"
-    ema: float = 0.0
+    ema: _Decay = 0.0
     flip: bool = False
-    seed: int = 0
+    seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
-    microbatch: int | None = None
-    log_every: int = 50
-    sample_every: int = 500
-    samples: int = 64
-    checkpoint_every: int = 1000
+    microbatch: PositiveInt | None = None
+    log_every: PositiveInt = 50
+    sample_every: PositiveInt = 500
+    samples: PositiveInt = 64
+    checkpoint_every: PositiveInt = 1000
     on_nan: Literal["stop", "rollback"] = "stop"
-    nan_retries: int = 3
+    nan_retries: NonNegativeInt = 3
     tensorboard: bool = True
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        settings.check_fields(self, _MINIMUM)
-        if not self.lr > 0:
-            raise ConfigError(f"lr must be positive, got {self.lr!r}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must lie in [0, 1), got {list(self.betas)!r}")
-        if not self.ema < 1:
-            raise ConfigError(f"ema, the average's decay a step, must lie in [0, 1), got {self.ema!r}")
+        settings.check_fields(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers, strings: what config.yaml holds. ``from_dict`` is its inverse."""
+        """Plain dicts, lists, numbers and strings: the content of config.yaml. ``from_dict`` is the inverse."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
+    def recorded(self) -> dict[str, Any]:
+        """What a run's config.yaml and checkpoints say; without :data:`MAKING` for nets that a user brought along."""
+        return {key: value for key, value in self.to_dict().items() if self.model or key not in MAKING}
+
+    def refuse_unused(self) -> None:
+        """Check that no setting is changed that has no effect.
+
+        Raises:
+            ConfigError: one of :data:`MAKING` is set, but there is no model to make.
+        """
+        default = TrainConfig()
+        unused = [key for key in MAKING if getattr(self, key) != getattr(default, key)]
+        if self.model is None and unused:
+            raise ConfigError(
+                f"{', '.join(unused)} would have no effect: nets, optimizers and reals are given. Set it where they "
+                "are made."
+            )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The config with these values and the defaults for the rest.
+        """A config with these values, and defaults for the rest.
 
         Raises:
             ConfigError: an unknown key, or a bad value.
@@ -130,7 +127,7 @@ class TrainConfig:
         return cls().replace(values)
 
     def replace(self, changes: Mapping[str, Any]) -> TrainConfig:
-        """This config with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach the inner settings.
+        """A copy with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach the inner settings.
 
         Raises:
             ConfigError: an unknown key, or a bad value.
@@ -140,10 +137,10 @@ class TrainConfig:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``"key=value"`` of the command line -> key and value; the value is JSON where it is JSON, else a string.
+    """``"key=value"`` from the command line -> key and value. A value that is not JSON is a string.
 
     Raises:
-        ConfigError: no ``=``.
+        ConfigError: there is no ``=``.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -1,4 +1,4 @@
-"""The generator of a run: taken from its checkpoint, to be sampled and scored."""
+"""The generator of a run, loaded from a checkpoint to be sampled and scored."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdat.metrics.evaluators import Progress, quiet
-from fastdat.training import checkpoint, noise
+from fastdat.metrics.evaluators import Progress, Record, keep_going
+from fastdat.training import checkpoint, noise, scoring
 from fastdat.training.build import build_evaluator, choose_device
 from fastdat.training.models import build_nets, classes_of, model_of
 from fastdat.training.noise import Noise
-from fastdat.training.png import to_uint8
-from fastdat.training.run_folder import BEST, LATEST, read_config
-from fastdat.training.sampling import from_latents, generated
+from fastdat.training.sampling import from_latents
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.run_layout import BEST, LATEST, read_config
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator and where it comes from.
+    """A generator and its origin.
 
     Args:
-        net: G, or its running average, on ``device``.
-        weights: ``"G"`` or ``"ema"``, which of the two.
+        net: G or its running average, on ``device``.
+        weights: ``"G"`` or ``"ema"``.
         config: of the run.
-        step: G steps it has been trained for.
-        classes: what labels it takes; 0 is none.
+        step: G steps that it was trained for.
+        classes: number of classes; 0 for a generator without labels.
+        device: where it generates.
     """
 
     net: nn.Module
@@ -42,55 +42,63 @@ class Trained:
     device: torch.device
 
     def noise(self, seed: int) -> Noise:
-        """Latents and labels for it."""
+        """Draws latents and labels for this generator."""
         return Noise(self.config.nz, seed=seed, device=self.device, classes=self.classes)
 
     def samples(self, count: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
-        """``count`` samples in batches: images (n, C, H, W) in [-1, 1] or points (n, 2), of class ``label`` if given.
+        """``count`` samples in batches: images (n, C, H, W) in [-1, 1], or points (n, 2).
+
+        Args:
+            count: number of samples.
+            seed: of latents and labels.
+            label: class of all samples; None: random classes.
 
         Raises:
-            ConfigError: a label that it does not take.
+            ConfigError: the generator does not take this label.
         """
         draws = self.noise(seed)
-        labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._all(label, count)
+        labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._repeated(label, count)
         return from_latents(self.net, draws.draw(noise.COMMAND, 0, count), labels, self._batch_size)
 
     def interpolations(self, rows: int, steps: int, seed: int = 0, label: int | None = None) -> Tensor:
-        """``rows`` walks of ``steps`` samples between two latents each: (rows * steps, ...), row by row."""
+        """``rows`` walks of ``steps`` samples, each between two latents: (rows * steps, ...), row by row.
+
+        Raises:
+            ConfigError: the generator does not take this label.
+        """
         draws = self.noise(seed)
         ends = draws.draw(noise.COMMAND, 1, 2 * rows)
         z = between(ends[:rows], ends[rows:], steps).flatten(0, 1)
         labels: tuple[Tensor, ...] = ()
         if label is not None:
-            labels = self._all(label, len(z))
+            labels = self._repeated(label, len(z))
         elif self.classes:
             labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
         return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
 
-    def evaluate(self, progress: Progress = quiet) -> list[dict[str, Any]]:
-        """A record a split of the scores that ``config.eval`` asks for.
+    def evaluate(self, progress: Progress = keep_going) -> list[Record] | None:
+        """The scores that ``config.eval`` asks for.
 
         Args:
             progress: as of :class:`fastdat.metrics.evaluators.Evaluator`.
 
+        Returns:
+            One record per split; None if ``progress`` asked to stop.
+
         Raises:
-            ConfigError, DataError: what is needed is not there.
+            ConfigError, DataError: what is needed is missing.
         """
+        settings = self.config.eval
         evaluator = build_evaluator(self.config, self.device)
         evaluator.prepare()
-        shared = {"step": self.step, "weights": self.weights, "by": "eval"}
-        return [{**shared, **record} for record in evaluator(self._fakes, progress)]
+        about = {"step": self.step, "weights": self.weights, "by": "eval"}
+        return scoring.score(evaluator, self.net, settings, self.noise(settings.seed), about, progress)
 
     @property
     def _batch_size(self) -> int:
         return self.config.eval.batch_size
 
-    def _fakes(self, count: int) -> Iterator[Tensor]:
-        draws = self.noise(self.config.eval.seed)
-        for batch in generated(self.net, draws, noise.EVALUATION, count, self._batch_size):
-            yield to_uint8(batch) if batch.ndim == 4 else batch
-
-    def _all(self, label: int, count: int) -> tuple[Tensor, ...]:
+    def _repeated(self, label: int, count: int) -> tuple[Tensor, ...]:
         if not 0 <= label < self.classes:
             takes = f"labels from 0 to {self.classes - 1}" if self.classes else "no labels"
             raise ConfigError(f"model {self.config.model} takes {takes}; got {label}")
@@ -110,13 +118,13 @@ def load_trained(
     Args:
         run: run folder.
         which: ``"latest"``, ``"best"`` or the path of a checkpoint.
-        ema: take the running average where the run has one.
-        device: as of :class:`TrainConfig`.
-        settings: changes to the run's configuration, to its ``eval`` or ``data`` say.
+        ema: take the running average if the run has one.
+        device: as in :class:`TrainConfig`.
+        settings: changes to the run's configuration, for example to ``eval`` or ``data``.
 
     Raises:
-        RunFolderError: no run, no such checkpoint in it, or one of nets that are not fastdat's.
-        ConfigError: settings or a device that cannot be.
+        RunFolderError: there is no run or no such checkpoint, or the nets are not fastdat's.
+        ConfigError: bad settings, or no such device.
     """
     run = Path(run)
     config = TrainConfig.from_dict(read_config(run)).replace(settings or {})
@@ -135,14 +143,16 @@ def load_trained(
     try:
         net.load_state_dict(state["ema" if averaged else "netG"])
     except RuntimeError as error:
-        raise RunFolderError(f"{path} is of another generator than {run}/config.yaml: {error}") from error
+        raise RunFolderError(
+            f"{path} belongs to another generator than {run}/config.yaml: {error}"
+        ) from error
     net.to(where).eval().requires_grad_(False)
     classes = classes_of(config) if model_of(config).conditional else 0
     return Trained(net, "ema" if averaged else "G", config, state["step"], classes, where)
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Walks from ``start`` to ``end`` (N, nz) along the sphere, near which N(0, I) lies: (N, steps, nz)."""
+    """Walks (N, steps, nz) from ``start`` to ``end`` (N, nz) along a sphere, close to which samples of N(0, I) lie."""
     t = torch.linspace(0, 1, steps, device=start.device)[None, :, None]
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
     angle = cosine.acos()[:, None, None]

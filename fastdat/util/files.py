@@ -1,19 +1,23 @@
-"""Files that several processes use: written so that no reader ever sees half of one, and locked."""
+"""Files that several processes use: written whole or not at all, and locked."""
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
-    """Write ``content`` beside ``path``, then put it in its place in one move.
+    """Write ``content`` to a file beside ``path``, then move it there in one step.
 
-    ``flush``: wait until the disk has it, so that a power cut leaves the old file or the new one. Where many files are
-    written that can be made again, this takes longer than all the rest.
+    Args:
+        path: where the content belongs.
+        content: the whole file.
+        flush: wait until the disk has the content, so that a power cut leaves the old file or the new one. For many
+            files that can be made again, the waiting takes longer than everything else.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -25,11 +29,48 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_of(path: Path) -> Path:
+    """The file beside ``path`` that is written first and then moved to ``path``."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` whole or not at all; half a line that a kill or a full disk left at the end is dropped.
+
+    Raises:
+        OSError: the line cannot be written; the file ends with its last whole line.
+    """
+    # Opened for each line, without a buffer: a killed process leaves whole lines, and no handle stays open.
+    with path.open("a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        rest = memoryview((line + "\n").encode())
+        try:
+            file.truncate(end)
+            while rest:  # a full disk writes a part of the line and reports no error
+                rest = rest[file.write(rest) or 0 :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Position after the last newline."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
 def lock(descriptor: int) -> bool | None:
-    """Lock an open file or folder for this process, until it is closed or the process ends, however that does.
+    """Lock an open file or folder for this process, until it is closed or the process ends, for whatever reason.
 
     Returns:
-        True; False where another process has it; None on a file system without locks.
+        True if it is locked now, False if another process has it, None if the file system has no locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,40 +1,151 @@
-"""Settings given as text or plain values, checked against the types of a dataclass's fields.
+"""One checker for the fields of every configuration: frozen dataclasses whose annotations say what a field may hold.
 
-What a configuration is built of: the same value may come from Python, from YAML and from ``--set key=value``.
+A type alone, or a type with a constraint::
+
+    @dataclass(frozen=True)
+    class Penalty:
+        weight: NonNegativeFloat = 10.0
+        decay: Annotated[float, Range(at_least=0, below=1)] = 0.9
+        kind: Literal["l1", "l2"] = "l2"
+
+        def __post_init__(self) -> None:
+            check_fields(self)
+
+The same value may come from Python, from YAML or from ``--set key=value``: an int is accepted where a float is
+expected, and a list where a tuple is expected.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from fastdat.util.errors import ConfigError
 
 
-def check_fields(instance: Any, minimum: Mapping[str, float]) -> None:
-    """Check the fields of a frozen dataclass as it is made: types, put right where only the look differs, and minima.
+class FieldTypeError(ConfigError, TypeError):
+    """A setting has a value of the wrong type."""
+
+
+class Constraint(Protocol):
+    """What ``Annotated`` adds to the type of a field."""
+
+    @property
+    def words(self) -> str:
+        """The constraint in words that follow the type's, for example ``" >= 0"``."""
+        ...
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value``, which is of the right type, is allowed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``."""
+
+    at_least: float = -math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    @property
+    def words(self) -> str:
+        limits = [
+            f"{sign} {limit:.12g}"
+            for sign, limit in ((">=", self.at_least), (">", self.above), ("<", self.below))
+            if math.isfinite(limit)
+        ]
+        return " " + " and ".join(limits)
+
+    def holds(self, value: Any) -> bool:
+        return bool(self.at_least <= value and self.above < value < self.below)
+
+
+@dataclass(frozen=True)
+class Increasing:
+    """Each number of a tuple is smaller than the next one."""
+
+    words = ", with a < b"
+
+    def holds(self, value: Any) -> bool:
+        return all(a < b for a, b in pairwise(value))
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """No value of a tuple occurs twice."""
+
+    words = ", none of them twice"
+
+    def holds(self, value: Any) -> bool:
+        return len(set(value)) == len(value)
+
+
+@dataclass(frozen=True)
+class NoneMeans:
+    """Says in error messages what ``None`` stands for; allows everything."""
+
+    meaning: str
+
+    @property
+    def words(self) -> str:
+        return f" (= {self.meaning})"
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(at_least=0)]
+
+
+def check_fields(instance: Any, prefix: str = "") -> None:
+    """Check every field of a frozen dataclass against its annotation; called by its ``__post_init__``.
+
+    Values that only look different (int for float, list for tuple) are converted.
+
+    Args:
+        instance: the dataclass.
+        prefix: stands before the field's name in error messages.
 
     Raises:
-        ConfigError: naming the field, what was given and what is expected.
+        FieldTypeError: a value of the wrong type. It is a TypeError, and a ConfigError and so a ValueError.
+        ConfigError: a value outside its range. Both name the field, what was given and what is expected.
     """
-    for name, hint in get_type_hints(type(instance)).items():
-        object.__setattr__(instance, name, checked(name, getattr(instance, name), hint))
-    for name, least in minimum.items():
-        value = getattr(instance, name)
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value!r}")
+    cls: Any = type(instance)
+    for name, hint in _hints(cls).items():
+        object.__setattr__(instance, name, checked(prefix + name, getattr(instance, name), hint))
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """``value`` converted to the annotated type ``hint``; ``name`` is for error messages.
+
+    Raises:
+        FieldTypeError, ConfigError: as of :func:`check_fields`.
+    """
+    try:
+        return _converted(value, hint)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = FieldTypeError if isinstance(error, TypeError) else ConfigError
+        raise kind(f"{name} must be {_words(hint)}; got {value!r}") from None
 
 
 def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
-    """A dataclass with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach the dataclasses inside it.
+    """A copy of a dataclass with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach an inner dataclass.
 
     Raises:
         ConfigError: an unknown key, or a bad value.
     """
-    hints = get_type_hints(type(instance))
+    cls: Any = type(instance)
+    hints = _hints(cls)
     own: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
@@ -49,9 +160,8 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
             known = ", ".join(prefix + name for name in hints)
             raise ConfigError(f"unknown setting {prefix}{key}; there are: {known}")
     for section, values in inner.items():
-        own[section] = replace(
-            own.get(section, getattr(instance, section)), values, prefix=f"{prefix}{section}."
-        )
+        before = own.get(section, getattr(instance, section))
+        own[section] = replace(before, values, prefix=f"{prefix}{section}.")
     try:
         return dataclasses.replace(instance, **own)
     except ConfigError:
@@ -60,39 +170,60 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
         raise ConfigError(str(error)) from error
 
 
-def checked(name: str, value: Any, hint: Any) -> Any:
-    """``value`` as the type ``hint``: ints where floats are due, lists where tuples are due.
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
-    Raises:
-        ConfigError: it is not of that type.
-    """
+
+def _converted(value: Any, hint: Any) -> Any:
+    """``value`` as ``hint``; a TypeError or ValueError without a message where it does not fit."""
     origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = _converted(value, options[0])
+        if value is not None and not all(constraint.holds(value) for constraint in options[1:]):
+            raise ValueError
+        return value
     if origin in (Union, UnionType):
-        if value is None and NoneType in options:
-            return None
-        (hint,) = (option for option in options if option is not NoneType)
-        return checked(name, value, hint)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise ConfigError(f"{name} must be one of {', '.join(map(str, options))}; got {value!r}")
+        return None if value is None and NoneType in options else _converted(value, _without_none(options))
     if origin is tuple:
-        return _checked_tuple(name, value, options)
-    if hint is float and type(value) is int:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError
+        items = options[:1] * len(value) if options[-1] is Ellipsis else options
+        if not value or len(value) != len(items):
+            raise ValueError
+        return tuple(_converted(item, wanted) for item, wanted in zip(value, items, strict=True))
+    if origin is Literal:
+        if value not in options:
+            raise ValueError
+    elif hint is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError
+        if not math.isfinite(value):
+            raise ValueError
         return float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise ConfigError(f"{name} must be {_IN_WORDS.get(hint, hint.__name__)}; got {value!r}")
+    elif hint is not Any and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise TypeError
     return value
 
 
-def _checked_tuple(name: str, value: Any, options: tuple[Any, ...]) -> tuple[Any, ...]:
-    if options[-1] is Ellipsis:
-        if isinstance(value, list | tuple) and value:
-            return tuple(checked(name, item, options[0]) for item in value)
-        raise ConfigError(f"{name} must be a list, [a, b, ...]; got {value!r}")
-    if isinstance(value, list | tuple) and len(value) == len(options):
-        return tuple(checked(name, item, option) for item, option in zip(value, options, strict=True))
-    raise ConfigError(f"{name} must be {len(options)} numbers, [a, b]; got {value!r}")
+def _words(hint: Any) -> str:
+    """What ``hint`` expects, as the end of "... must be"."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _words(options[0]) + "".join(constraint.words for constraint in options[1:])
+    if origin in (Union, UnionType):
+        words = _words(_without_none(options))
+        return f"{words}{',' if ', ' in words else ''} or None"
+    if origin is tuple and options[-1] is Ellipsis:
+        return f"a list [a, b, ...], each {_words(options[0])}"
+    if origin is tuple:
+        return f"[{', '.join('abcdefgh'[: len(options)])}], each {_words(options[0])}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, options))}"
+    named = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+    return named.get(hint) or f"an instance of {hint.__name__}"
 
 
-_IN_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a name"}
+def _without_none(options: tuple[Any, ...]) -> Any:
+    (hint,) = (option for option in options if option is not NoneType)
+    return hint

@@ -1,22 +1,20 @@
-"""A whole run on each kind of device: training, an end in the middle, going on, scores, a generator taken from it."""
+"""A whole run on each kind of device: training, an end, a resume, scores, samples of the generator."""
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.metrics import Extractor, ImageEvaluator
 from fastdat.metrics import evaluators as evaluate_module
-from fastdat.training import Trainer, build, build_trainer, checkpoint, preset
-from fastdat.training.display import Lines
+from fastdat.training import Trainer, preset
 from fastdat.training.trained import load_trained
+from tests.training import runs
+from tests.training.runs import EndError, Means, end_at, latest, read_stats
 
 SETTINGS: dict[str, Any] = {
     "ngf": 8,
@@ -39,15 +37,6 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class EndError(Exception):
-    """The end of the process, as far as the trainer can tell."""
-
-
-class Means(nn.Module):
-    def forward(self, images: Tensor) -> Tensor:
-        return images.float().mean((2, 3)) / 255
-
-
 @pytest.fixture
 def noise() -> ImageSet:
     images = torch.randint(
@@ -58,7 +47,7 @@ def noise() -> ImageSet:
 
 @pytest.fixture(autouse=True)
 def _without_torch_fidelity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine with a GPU may have none; what is looked at here is on which device things are."""
+    """A machine with a GPU may not have it, and these tests are about devices, not about scores."""
     monkeypatch.setattr(evaluate_module, "torch_fidelity", lambda: type("None", (), {"__version__": "none"}))
     monkeypatch.setattr(
         evaluate_module, "make_extractor", lambda name, weights, device: Extractor(name, Means(), "none")
@@ -81,19 +70,12 @@ def real_features(
 def trainer_of(data: ImageSet, device: str, outdir: Path, name: str, **changes: Any) -> Trainer:
     config = preset(name).replace(SETTINGS | {"device": device} | changes)
     evaluator = ImageEvaluator(config.eval, {"train": data}, torch.device(device))
-    return build_trainer(config, data, outdir, evaluator=evaluator, display=Lines(io.StringIO()))
+    return runs.trainer_of(config, data, outdir, evaluator)
 
 
 def end_in_step_5(trainer: Trainer) -> None:
     """Train until the fifth step begins."""
-    iterate = trainer._iterate
-
-    def ending(step: int) -> None:
-        if step == 4:
-            raise EndError
-        iterate(step)
-
-    trainer._iterate = ending  # type: ignore[method-assign]
+    end_at(trainer, 8)
     with pytest.raises(EndError):
         trainer.train()
 
@@ -116,9 +98,8 @@ def test_a_run(
     trainer = trainer_of(noise, device, tmp_path / "run", name, **changes)
     assert trainer.done == 3
     trainer.train()
-    stats = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in stats] == [2, 4, 6]
-    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "latest.pt")["step"] == 6
+    assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 4, 6]
+    assert latest(tmp_path / "run")["step"] == 6
     assert trainer.ema is not None
     tensors = [p for net in (trainer.netG, trainer.netD, trainer.ema.net) for p in net.parameters()]
     tensors += [t for state in trainer.optD.state.values() for t in state.values() if t.dim() > 0]
@@ -127,22 +108,9 @@ def test_a_run(
     assert (images.shape, images.device.type) == ((5, 3, 32, 32), device)
 
 
-def test_adam_is_stepped_without_a_warning_where_torch_sees_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch warns of ``capturable=True`` in a step that no CUDA graph captures."""
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    net = nn.Linear(2, 1)
-    optimizer = build._adam(net, preset("sngan-dat-cifar10"))
-    before = net.weight.detach().clone()
-    net(torch.ones(3, 2)).sum().backward()
-    optimizer.step()
-    assert not torch.equal(net.weight, before)
-
-
 @pytest.mark.gpu
-def test_going_on_is_exact_on_a_gpu_too(noise: ImageSet, tmp_path: Path) -> None:
-    """With deterministic kernels: 6 steps straight, and 6 with an end after the third."""
+def test_resuming_is_exact_on_a_gpu_too(noise: ImageSet, tmp_path: Path) -> None:
+    """With deterministic kernels: 6 steps without a stop, and 6 with an end in the fifth."""
     changes = {"compile": False, "eval.every": None}
     torch.use_deterministic_algorithms(True)
     try:
@@ -151,8 +119,7 @@ def test_going_on_is_exact_on_a_gpu_too(noise: ImageSet, tmp_path: Path) -> None
         trainer_of(noise, "cuda", tmp_path / "stopped", "sngan-dat-cifar10", **changes).train()
     finally:
         torch.use_deterministic_algorithms(False)
-    paths = [tmp_path / name / "checkpoints" / "latest.pt" for name in ("straight", "stopped")]
-    straight, stopped = map(checkpoint.load, paths)
+    straight, stopped = (latest(tmp_path / name) for name in ("straight", "stopped"))
     for net in ("netG", "netD", "ema"):
         for key, value in straight[net].items():
             assert torch.equal(value, stopped[net][key]), f"{net}.{key}"
@@ -165,11 +132,8 @@ def test_a_set_too_large_for_the_gpu_is_gathered_ahead(noise: ImageSet, tmp_path
         trainer_of(noise, "cuda", tmp_path / name, "sngan-dat-cifar10", **settings)
         for name in ("resident", "ahead")
     ]
-    trainers[1]._batches = TrainSampler(noise, 8, seed=0, device="cuda", resident=False)
+    trainers[1].iteration.batches = TrainSampler(noise, 8, seed=0, device="cuda", resident=False)
     for trainer in trainers:
         trainer.train()
-    first = [
-        json.loads((tmp_path / name / "stats.jsonl").read_text().splitlines()[0])["logits_real"]
-        for name in ("resident", "ahead")
-    ]
+    first = [read_stats(tmp_path / name)[0]["logits_real"] for name in ("resident", "ahead")]
     assert first[0] == pytest.approx(first[1], rel=1e-3)

@@ -1,9 +1,7 @@
-"""Every GAN on every data set it is trained on: two steps with DAT at tiny width, on real images in that set's size."""
+"""Presets: the paper's settings, and two tiny steps with DAT of every GAN on images in the size of every data set."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from pathlib import Path
 
@@ -12,26 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
+from fastdat.config import DATConfig
 from fastdat.data import DATASETS, ImageSet, load_split
 from fastdat.data.mixture import MIXTURES
 from fastdat.data.resize import resized
-from fastdat.training import PRESETS, build_trainer, preset
-from fastdat.training.display import Lines
+from fastdat.training import PRESETS, ConfigError, preset
+from tests.training.runs import TINY, read_stats, trainer_of
 
 PAIRS = [name for name, config in PRESETS.items() if config.dat.attacks]
 COUNT = 12
-TINY = {
+TWO_STEPS = TINY | {
     "ngf": 16,
     "ndf": 64,  # 4 channels in the first block at 48 and 64: a single one may be zero everywhere
-    "batch_size": 4,
     "n_dis": 1,
     "steps": 2,
     "log_every": 1,
-    "samples": 4,
-    "compile": False,
-    "device": "cpu",
-    "tensorboard": False,
-    "eval.every": None,
 }
 
 
@@ -57,14 +50,14 @@ def images_of(dataset: str, resolution: int, photographs: ImageSet) -> ImageSet:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_two_steps(name: str, photographs: ImageSet, tmp_path: Path) -> None:
-    config = preset(name).replace(TINY)
+    config = preset(name).replace(TWO_STEPS)
     data = None if config.dataset in MIXTURES else images_of(config.dataset, config.resolution, photographs)
-    trainer = build_trainer(config, data, tmp_path / "run", display=Lines(io.StringIO()))
+    trainer = trainer_of(config, data, tmp_path / "run")
     before = [p.detach().clone() for p in (*trainer.netG.parameters(), *trainer.netD.parameters())]
     trainer.train()
     after = [*trainer.netG.parameters(), *trainer.netD.parameters()]
     assert sum(torch.equal(a, b) for a, b in zip(after, before, strict=True)) <= 0.1 * len(before)
-    stats = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    stats = read_stats(tmp_path / "run")
     assert [line["step"] for line in stats] == [1, 2]
     assert all(math.isfinite(value) for line in stats for value in line.values())
     assert all(line["delta_rms_real"] > 0 and line["delta_rms_fake"] > 0 for line in stats)
@@ -80,3 +73,44 @@ def test_every_net_meets_every_data_set() -> None:
     pairs = {(config.model, config.dataset) for config in PRESETS.values()}
     assert {(model, data) for model in ("sngan", "ssgan", "infomaxgan", "dcgan") for data in sets} <= pairs
     assert len(PAIRS) == len(PRESETS) / 2
+
+
+@pytest.mark.parametrize("model", ["sngan", "ssgan", "infomaxgan"])
+@pytest.mark.parametrize(
+    ("dataset", "resolution", "decay"),
+    [
+        ("cifar10", 32, "linear"),
+        ("cifar100", 32, "linear"),
+        ("stl10", 48, "linear"),
+        ("tiny-imagenet", 64, "none"),
+        ("lsun-bedroom", 64, "linear"),
+    ],
+)
+def test_presets_are_table_i(dataset: str, resolution: int, decay: str, model: str) -> None:
+    """Each of Table II's rows, of which every column is a model with or without DAT."""
+    for suffix, attack in (("", DATConfig(real=False, fake=False)), ("-dat", DATConfig())):
+        config = preset(f"{model}{suffix}-{dataset}")
+        assert (config.model, config.dataset, config.resolution) == (model, dataset, resolution)
+        assert (config.batch_size, config.n_dis, config.steps) == (64, 5, 100_000)
+        assert (config.lr, config.betas, config.lr_decay, config.loss) == (2e-4, (0.0, 0.9), decay, "hinge")
+        assert (config.ngf, config.ndf, config.nz) == (None, None, 128)
+        assert config.dat == attack
+        assert ("is" in config.eval.metrics) == (dataset != "lsun-bedroom")
+
+
+def test_further_presets() -> None:
+    fig4 = preset("dcgan-cifar10")
+    assert (fig4.loss, fig4.betas, fig4.n_dis, fig4.nz) == ("gan", (0.5, 0.999), 1, 100)
+    assert preset("dcgan-dat-mnist").resolution == 28
+    fig3 = preset("mlp-dat-gaussians")
+    assert (fig3.dat.bounds, fig3.nz, fig3.lr, fig3.steps) == (None, 16, 1e-3, 10_000)
+    assert fig3.eval.metrics == ("modes",)
+    assert not any(config.dat.attacks for name, config in PRESETS.items() if "-dat-" not in name)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"unknown preset 'sngan'; did you mean .*sngan-.*\? `fastdat presets` lists all 60",
+    ):
+        preset("sngan")

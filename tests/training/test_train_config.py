@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastdat import DATConfig
 from fastdat.losses import LOSSES
-from fastdat.training import PRESETS, ConfigError, TrainConfig, build_nets, preset
+from fastdat.training import ConfigError, TrainConfig
 from fastdat.training.train_config import parse_assignment
 
 # --- values ------------------------------------------------------------------------------------------------------
@@ -19,43 +19,46 @@ from fastdat.training.train_config import parse_assignment
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"steps": 1.5}, "steps must be a whole number; got 1.5"),
-        ({"steps": True}, "steps must be a whole number; got True"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"ndf": 0}, "ndf must be at least 1"),
-        ({"ngf": "wide"}, "ngf must be a whole number; got 'wide'"),
-        ({"lr": 0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be a finite number"),
-        ({"lr": "1e-3x"}, "lr must be a finite number; got '1e-3x'"),
-        ({"betas": [0.0, 1.0]}, r"betas must lie in \[0, 1\), got \[0.0, 1.0\]"),
-        ({"betas": 0.5}, r"betas must be 2 numbers, \[a, b\]; got 0.5"),
-        ({"betas": [0.0]}, "betas must be 2 numbers"),
+        ({"steps": 0}, "steps must be an integer >= 1; got 0"),
+        ({"steps": 1.5}, "steps must be an integer >= 1; got 1.5"),
+        ({"steps": True}, "steps must be an integer >= 1; got True"),
+        ({"batch_size": 1}, "batch_size must be an integer >= 2; got 1"),
+        ({"ndf": 0}, "ndf must be an integer >= 1 or None; got 0"),
+        ({"ngf": "wide"}, "ngf must be an integer >= 1 or None; got 'wide'"),
+        ({"lr": 0}, "lr must be a finite number > 0; got 0"),
+        ({"lr": float("nan")}, "lr must be a finite number > 0; got nan"),
+        ({"lr": "1e-3x"}, "lr must be a finite number > 0; got '1e-3x'"),
+        (
+            {"betas": [0.0, 1.0]},
+            r"betas must be \[a, b\], each a finite number >= 0 and < 1; got \[0.0, 1.0\]",
+        ),
+        ({"betas": 0.5}, r"betas must be \[a, b\], each a finite number .*; got 0.5"),
+        ({"betas": [0.0]}, r"betas must be \[a, b\], each a finite number .*; got \[0.0\]"),
         ({"lr_decay": "cosine"}, "lr_decay must be one of linear, none; got 'cosine'"),
         ({"loss": "hing"}, "loss must be one of hinge, gan, lsgan, wgan; got 'hing'"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda"),
         ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
         ({"compile": 1}, "compile must be true or false; got 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"dat": 3}, "dat must be DATConfig; got 3"),
-        ({"dat.eps": -1}, r"DATConfig\.eps must be"),
-        ({"dat.eps": "big"}, "dat.eps must be a finite number; got 'big'"),
-        ({"eval.seed": 2**32}, r"seed must be below 2\*\*32, got 4294967296"),
+        ({"seed": -1}, "seed must be an integer >= 0; got -1"),
+        ({"dat": 3}, "dat must be an instance of DATConfig; got 3"),
+        ({"dat.eps": -1}, r"dat\.eps must be a finite number >= 0; got -1"),
+        ({"dat.eps": "big"}, "dat.eps must be a finite number >= 0; got 'big'"),
+        ({"eval.seed": 2**32}, "eval.seed must be an integer >= 0 and < 4294967296; got 4294967296"),
         ({"dat.seed": "logit"}, "dat.seed must be one of logits, eq10, alg1; got 'logit'"),
-        ({"dat.bounds": [1, -1]}, "DATConfig.bounds must be"),
+        ({"dat.bounds": [1, -1]}, "dat.bounds must be .* with a < b, or None; got"),
         ({"dat": {"epsilon": 1}}, r"unknown setting dat\.epsilon; there are: dat\.seed, .*dat\.eps,"),
         ({"ndff": 3}, "unknown setting ndff; there are: model, dataset"),
         ({"data.eps": 3}, r"unknown setting data\.eps"),
-        ({"ema": 1.0}, r"ema, the average's decay a step, must lie in \[0, 1\), got 1.0"),
+        ({"ema": 1.0}, "ema must be a finite number >= 0 and < 1; got 1.0"),
         ({"on_nan": "ignore"}, "on_nan must be one of stop, rollback"),
-        ({"eval.every": 0}, "every must be at least 1, got 0"),
+        ({"eval.every": 0}, "eval.every must be an integer >= 1 or None; got 0"),
         (
             {"eval.metrics": ["sfid"]},
-            "eval.metrics must be one of fid, kid, is, precision-recall, modes; got",
+            r"eval.metrics must be a list .*, each one of fid, kid, is, precision-recall, modes, .*; got",
         ),
-        ({"eval.metrics": []}, r"eval.metrics must be a list, \[a, b, ...\]; got \[\]"),
-        ({"eval.splits": ["train", "train"]}, "splits must name each once"),
-        ({"eval.metrics": ["modes", "fid"]}, "modes, of the 2-D mixtures, stands alone"),
+        ({"eval.metrics": []}, r"eval.metrics must be a list \[a, b, ...\].*; got \[\]"),
+        ({"eval.splits": ["train", "train"]}, "eval.splits must be a list .*, none of them twice; got"),
+        ({"eval.metrics": ["modes", "fid"]}, "modes is for the 2-D mixtures and cannot be combined"),
         ({"eval": {"fake": 3}}, r"unknown setting eval\.fake; there are: eval\.every"),
     ],
 )
@@ -65,7 +68,7 @@ def test_bad_values(values: dict[str, Any], message: str) -> None:
 
 
 def test_construction_checks_too() -> None:
-    with pytest.raises(ConfigError, match="n_dis must be at least 1"):
+    with pytest.raises(ConfigError, match="n_dis must be an integer >= 1; got 0"):
         TrainConfig(n_dis=0)
 
 
@@ -135,53 +138,3 @@ def test_parse_assignment(text: str, expected: tuple[str, Any]) -> None:
 def test_parse_assignment_refuses(text: str) -> None:
     with pytest.raises(ConfigError, match="expected key=value"):
         parse_assignment(text)
-
-
-# --- presets -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", ["sngan", "ssgan", "infomaxgan"])
-@pytest.mark.parametrize(
-    ("dataset", "resolution", "decay"),
-    [
-        ("cifar10", 32, "linear"),
-        ("cifar100", 32, "linear"),
-        ("stl10", 48, "linear"),
-        ("tiny-imagenet", 64, "none"),
-        ("lsun-bedroom", 64, "linear"),
-    ],
-)
-def test_presets_are_table_i(dataset: str, resolution: int, decay: str, model: str) -> None:
-    """Each of Table II's rows, of which every column is a model with or without DAT."""
-    for suffix, attack in (("", DATConfig(real=False, fake=False)), ("-dat", DATConfig())):
-        config = preset(f"{model}{suffix}-{dataset}")
-        assert (config.model, config.dataset, config.resolution) == (model, dataset, resolution)
-        assert (config.batch_size, config.n_dis, config.steps) == (64, 5, 100_000)
-        assert (config.lr, config.betas, config.lr_decay, config.loss) == (2e-4, (0.0, 0.9), decay, "hinge")
-        assert (config.ngf, config.ndf, config.nz) == (None, None, 128)
-        assert config.dat == attack
-        assert ("is" in config.eval.metrics) == (dataset != "lsun-bedroom")
-
-
-def test_further_presets() -> None:
-    fig4 = preset("dcgan-cifar10")
-    assert (fig4.loss, fig4.betas, fig4.n_dis, fig4.nz) == ("gan", (0.5, 0.999), 1, 100)
-    assert preset("dcgan-dat-mnist").resolution == 28
-    fig3 = preset("mlp-dat-gaussians")
-    assert (fig3.dat.bounds, fig3.nz, fig3.lr, fig3.steps) == (None, 16, 1e-3, 10_000)
-    assert fig3.eval.metrics == ("modes",)
-    assert not any(config.dat.attacks for name, config in PRESETS.items() if "-dat-" not in name)
-
-
-def test_every_preset_can_be_built() -> None:
-    for name, config in PRESETS.items():
-        for net in build_nets(config.replace({"ngf": 16, "ndf": 16})):
-            assert any(True for _ in net.parameters()), name
-
-
-def test_unknown_preset() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"unknown preset 'sngan'; did you mean .*sngan-.*\? `fastdat presets` lists all 60",
-    ):
-        preset("sngan")

@@ -1,0 +1,108 @@
+"""What a run folder contains: the names of its files, and how their lines are read. Needs no torch.
+
+config.yaml             settings
+log.txt                 notes, each with the time
+stats.jsonl             one JSON object per ``log_every`` steps
+metrics.jsonl           one JSON object per scored split
+reals.png               a grid of training images
+samples/                step-000500.png, ...: grids of generated samples
+checkpoints/            latest.pt, best.pt
+tensorboard/            event files
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastdat.util.errors import RunFolderError
+
+CONFIG = "config.yaml"
+LOG = "log.txt"
+STATS = "stats.jsonl"
+METRICS = "metrics.jsonl"
+REALS = "reals.png"
+SAMPLES = "samples"
+CHECKPOINTS = "checkpoints"
+LATEST = f"{CHECKPOINTS}/latest.pt"
+BEST = f"{CHECKPOINTS}/best.pt"
+TENSORBOARD = "tensorboard"
+LOCK = ".lock"
+
+
+def sample_file(step: int) -> str:
+    """Name of the sample grid of a step, within the run folder."""
+    return f"{SAMPLES}/step-{step:06d}.png"
+
+
+def sample_grids(run: Path) -> list[tuple[int, Path]]:
+    """Step and file of every sample grid, by step; files with other names are left out."""
+    folder = run / SAMPLES
+    if not folder.is_dir():
+        return []
+    found = [
+        (int(match[1]), file)
+        for file in folder.iterdir()
+        if (match := re.fullmatch(r"step-([0-9]{1,12})\.png", file.name)) and file.is_file()
+    ]
+    return sorted(found)
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings in config.yaml.
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    import yaml
+
+    path = run / CONFIG
+    if not path.is_file():
+        raise RunFolderError(f"{run} is no run folder: it has no {CONFIG}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{path} must hold settings as key: value, but holds a {type(config).__name__}")
+    return config
+
+
+def read_records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Every line of stats.jsonl or metrics.jsonl with the JSON object in it; nothing if there is no such file.
+
+    A last line that a killed process left unfinished is skipped.
+
+    Raises:
+        RunFolderError: the file cannot be read, or another line is damaged.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):  # there is no newline after it
+                break
+            raise RunFolderError(
+                f"{path}, line {number}, is damaged: {line[:60]!r} ({error}). Expected a JSON object with a step; "
+                "remove the line to go on with the rest."
+            ) from error
+        yield line, record
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError(f"a {type(record).__name__}, no object")
+    step = record.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise ValueError(f"step is {step!r}")
+    return record

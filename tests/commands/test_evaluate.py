@@ -1,0 +1,56 @@
+"""`fastdat eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.commands.command_line import invoke
+from tests.training.runs import read_scores
+
+
+def test_eval_repeats_the_score_of_the_last_step(run: Path) -> None:
+    before = read_scores(run)
+    code, out, _ = invoke("eval", run, "--fakes", 20, "--reals", 30)
+    assert code == 0
+    assert out.count("[means]") == 2
+    after = read_scores(run)
+    assert after[: len(before)] == before
+    for old, new in zip(before[-1:], after[-1:], strict=True):
+        assert (old["step"], old["scores"]) == (new["step"], new["scores"])
+
+
+def test_eval_with_other_settings(run: Path) -> None:
+    code, _, _ = invoke(
+        "eval",
+        run,
+        "--checkpoint",
+        "best",
+        "--splits",
+        "test",
+        "--metrics",
+        "fid",
+        "--fakes",
+        10,
+        "--seed",
+        3,
+        "--device",
+        "cpu",
+    )
+    assert code == 0
+    last = read_scores(run)[-1]
+    assert (last["split"], list(last["scores"]), last["fake_count"], last["seed"]) == ("test", ["fid"], 10, 3)
+    assert last["real_count"] == 10_000, "all of the test images"
+
+
+def test_eval_refuses(run: Path, tmp_path: Path) -> None:
+    def message(*arguments: object) -> str:
+        code, _, err = invoke("eval", *arguments)
+        assert code == 2
+        return err
+
+    assert "is no run folder: it has no config.yaml" in message(tmp_path)
+    assert "there is no checkpoint" in message(run, "--checkpoint", tmp_path / "x.pt")
+    assert "eval.metrics must be a list [a, b, ...], each one of fid, " in message(run, "--metrics", "sfid")
+    assert "does not exist" in message(run, "--data", tmp_path / "nowhere", "--fakes", 4)
+    (run / "checkpoints" / "best.pt").unlink()
+    assert "has no best checkpoint" in message(run, "--checkpoint", "best")

@@ -1,0 +1,98 @@
+"""Reals from a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastdat import nets
+from fastdat.data import ImageSet
+from fastdat.training import ConfigError, Trainer
+from fastdat.training.batches import LoaderBatches
+from tests.training.runs import OWN_NETS, silent
+
+
+class Loader:
+    """Yields batches as a DataLoader does: the last one is incomplete."""
+
+    def __init__(self, data: ImageSet, labels: bool) -> None:
+        self._data, self._labels = data, labels
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(0, 10, 4):
+            x = self._data.images[i : i + 4].float() / 127.5 - 1
+            yield (x, self._data.labels[i : i + 4]) if self._labels else x
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_mimicry_like_loop(labels: bool, few_images: ImageSet, tmp_path: Path) -> None:
+    """netD, netG, optD, optG, a loader, and settings by keyword."""
+    if labels:
+        netG: torch.nn.Module = nets.ConditionalSNGANGenerator(32, 10, ngf=4, nz=8)
+        netD: torch.nn.Module = nets.ConditionalSNGANDiscriminator(32, 10, ndf=4)
+    else:
+        netG, netD = nets.SNGANGenerator(32, ngf=4, nz=8), nets.SNGANDiscriminator(32, ndf=4)
+    trainer = Trainer(
+        netD=netD,
+        netG=netG,
+        optD=torch.optim.Adam(netD.parameters(), 2e-4, betas=(0.0, 0.9)),
+        optG=torch.optim.Adam(netG.parameters(), 2e-4, betas=(0.0, 0.9)),
+        batches=Loader(few_images, labels),
+        outdir=tmp_path / "run",
+        classes=10 if labels else 0,
+        display=silent(),
+        steps=3,
+        n_dis=2,
+        batch_size=4,
+        nz=8,
+        compile=False,
+        samples=6,
+        tensorboard=False,
+    )
+    trainer.train()
+    assert trainer.done == 3
+
+
+class Endless:
+    """Yields the same batch forever."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self.batch_of_loader = batch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            yield self.batch_of_loader
+
+
+def test_a_short_last_batch_is_left_out() -> None:
+    parts = [torch.full((4, 2), 1.0), torch.full((4, 2), 2.0), torch.full((2, 2), 3.0)]
+    batches = LoaderBatches(parts, 4, torch.device("cpu"))
+    assert [batches.batch(step)[0, 0].item() for step in range(5)] == [1, 2, 1, 2, 1]
+    batches.close()
+    assert batches.batch(9)[0, 0].item() == 1
+
+
+def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> None:
+    def refused(batches: Any, message: str, **changes: Any) -> None:
+        settings = OWN_NETS | {"n_dis": 1} | changes
+        netG, netD = torch.nn.Linear(8, 2), torch.nn.Linear(2, 1)
+        opts = [torch.optim.SGD(net.parameters(), 0.1) for net in (netG, netD)]
+        with pytest.raises(ConfigError, match=message):
+            Trainer(netG, netD, *opts, batches, outdir=tmp_path, display=silent(), **settings).train()
+
+    refused(3, "have a method batch\\(step\\), or be a DataLoader; got int")
+    refused([torch.zeros(5, 2)], "yields batches of 5, but config.batch_size is 4")
+    refused([torch.zeros(3, 2)], "yields batches of 3, but config.batch_size is 4")
+    refused(Endless(torch.zeros(3, 2)), "yields batches of 3, but config.batch_size is 4")
+    refused([], "the loader yields nothing")
+    refused(
+        [torch.zeros(4, 2, dtype=torch.uint8)],
+        r"must yield floating-point images in \[-1, 1\], got torch.uint8",
+    )
+    refused([[1, 2]], "must yield floating-point images .* got int")
+    refused([torch.zeros(4, 2)], "eval.every is set, but no evaluator", **{"eval.every": 1})
