@@ -127,7 +127,9 @@ def test_a_finished_run_has_nothing_to_do(few_images: ImageSet, tmp_path: Path) 
     assert "nothing to do: all 8 steps are done" in read_log(tmp_path)
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_starts_again(few_images: ImageSet, tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again(
+    few_images: ImageSet, tmp_path: Path
+) -> None:
     trainer_of(resumable(), few_images, tmp_path / "straight").train()
     first = trainer_of(resumable(), few_images, tmp_path / "stopped")
     end_at(first, 3)
