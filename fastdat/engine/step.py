@@ -28,6 +28,9 @@ from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss, get_loss
 
 
+DEFAULT = DATConfig()
+
+
 @overload
 def dat_step(
     D: nn.Module,
@@ -108,7 +111,7 @@ def dat_step(
         NotImplementedError: a D that cannot be stepped exactly.
         RuntimeError: D could not be compiled as one graph.
     """
-    config = DATConfig() if config is None else config
+    config = DEFAULT if config is None else config
     if not isinstance(config, DATConfig):
         raise TypeError(f"config must be a fastdat.DATConfig, got {type(config).__name__}")
     batch = Batch(xr, xf, args_real, args_fake)
