@@ -27,7 +27,6 @@ from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, S
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss, get_loss
 
-
 DEFAULT = DATConfig()
 
 
