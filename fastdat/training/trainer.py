@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from fastdat.metrics.evaluators import Evaluator
-from fastdat.training import noise, scoring
+from fastdat.training import noise
 from fastdat.training.batches import as_batches
 from fastdat.training.clock import Clock
 from fastdat.training.display import Display, display_for
 from fastdat.training.ema import EMA
 from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
+from fastdat.training.outputs import Outputs
 from fastdat.training.recorder import Recorder
 from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.run_folder import RunFolder
-from fastdat.training.sampling import sample_grid
 from fastdat.training.state import RunState
 from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
@@ -98,6 +96,16 @@ class Trainer:
             self.folder.close()
             raise
         self._clock = Clock(self.done, self.state.seconds)
+        self._outputs = Outputs(
+            config,
+            self._networks,
+            self.state,
+            self._noise,
+            self._recorder,
+            self._checkpoints,
+            self._clock,
+            evaluator,
+        )
 
     @property
     def done(self) -> int:
@@ -141,10 +149,8 @@ class Trainer:
             return False
         self.folder.write_config(config.recorded())
         if state.done == 0:
-            batches = range(-(-config.samples // config.batch_size))
-            reals = torch.cat([self.iteration.batches.batch(i) for i in batches])
-            self._recorder.reals(reals[: config.samples])
-            self._sample()
+            self._outputs.reals(self.iteration.batches)
+            self._outputs.samples()
         state.restore_rng()  # again: the caller or the evaluator may have drawn since the checkpoint was read
         self.note("first step ..." + (" (compiles: a minute or two)" if config.compile else ""))
         self._clock.start()
@@ -182,69 +188,23 @@ class Trainer:
             state.done += 1
             self._recorder.advance(state.done)
             if self._clock.fresh:
-                self._report_first_step()
+                self._outputs.first_step()
             if self._due(config.log_every):
-                self._log()
+                self._outputs.stats()
             if self._due(config.sample_every):
-                self._sample()
+                self._outputs.samples()
             state.unscored = self._due(config.eval.every)
             # Before scoring, which may take as long as many steps: if it is interrupted, nothing is lost.
             if self._due(config.checkpoint_every) or state.unscored:
                 self.save()
         if state.unscored:
-            self._score()
+            self._outputs.scores(should_stop=lambda: self._stop.requested is not None)
         elif self._stop.requested and state.done < config.steps:
             self.save()
 
     def _due(self, every: int | None) -> bool:
         """Whether it is time for something that happens every ``every`` steps, and after the last step."""
         return every is not None and (self.done % every == 0 or self.done == self.config.steps)
-
-    def _report_first_step(self) -> None:
-        """Wait for the first step and say how long it took; later speeds leave it out."""
-        torch.stack([p.sum() for p in self.netG.parameters()]).sum().item()
-        self.note(f"first step took {self._clock.since_start():.1f} s")
-        self._clock.lap(self.done)
-
-    def _log(self) -> None:
-        means = self._checkpoints.check_finite()
-        self.state.clear_meters()
-        seconds, speed = self._clock.seconds(), self._clock.lap(self.done)
-        lr = float(self.optG.param_groups[0]["lr"])
-        self._recorder.stats(self.done, {"seconds": seconds, "it_per_s": speed, "lr": lr, **means})
-
-    def _sample(self) -> None:
-        config, draws = self.config, self._noise.reseeded(self.config.seed)
-        samples = sample_grid(self._networks.sampled, draws, config.samples, config.batch_size)
-        self._recorder.samples(self.done, samples)
-
-    def _score(self) -> None:
-        """Score the generator, and keep its checkpoint if it is the best. A stop request leaves it unscored."""
-        settings, state = self.config.eval, self.state
-        assert self._evaluator is not None
-        self._checkpoints.check_finite()
-        start = time.monotonic()
-        self.note(f"scoring with {settings.fakes:,} samples ...")
-        records = scoring.score(
-            self._evaluator,
-            self._networks.sampled,
-            settings,
-            self._noise.reseeded(settings.seed),
-            about={"step": state.done, "weights": self._networks.sampled_name, "by": "train"},
-            progress=lambda *_: not self._stop.requested,
-        )
-        if records is None:
-            return
-        for record in records:
-            self._recorder.scores(record)
-        self._clock.pause(time.monotonic() - start)
-        state.unscored = False
-        best = scoring.better(state.best, records[0], settings)
-        if best is not None:
-            state.best = best
-            state.seconds = self._clock.seconds()
-            self._checkpoints.save_best()
-        self.save()
 
     def _roll_back(self, error: NonFiniteError) -> None:
         """Go back to the last checkpoint and on with other noise.
@@ -271,9 +231,7 @@ class Trainer:
             RunFolderError: it cannot be written; the one before it is intact.
             NonFiniteError: there is NaN or infinity in what would be saved.
         """
-        self.state.seconds = self._clock.seconds()
-        self._checkpoints.save()
-        self._recorder.flush()
+        self._outputs.checkpoint()
 
     def note(self, text: str) -> None:
         """Show ``text`` and keep it in log.txt."""
