@@ -1,4 +1,4 @@
-"""What ``dat_step(..., with_info=True)`` tells of the step."""
+"""The measurements that ``dat_step(..., with_info=True)`` returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SideInfo(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Measurements of a step, a record a side, as the engine passes them on."""
+    """Measurements of a step, one record per side, as the engine passes them on."""
 
     real: SideInfo
     fake: SideInfo
@@ -30,7 +30,9 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DATInfo:
-    """Measurements of one step over this rank's samples: detached tensors on D's device; reading none synchronises.
+    """Measurements of one step over this rank's samples.
+
+    They are detached tensors on D's device. Making them never waits for the device; reading a value does.
 
     Logits are (N,), images have the shape of the inputs, the rest are 0-dimensional.
     """

@@ -33,7 +33,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NamedLoss:
-    """A loss that can be asked for by name; its methods are elementwise, (N,) -> (N,)."""
+    """A loss that can be chosen by its name; its methods are elementwise, (N,) -> (N,)."""
 
     name: str
     g1: Callable[[Tensor], Tensor]
@@ -41,7 +41,7 @@ class NamedLoss:
     generator: Callable[[Tensor], Tensor]
 
 
-# g1 and g2 are those of the one table that the kernels read too; beside them stand their formulas.
+# g1 and g2 come from the one table that the kernels read too. The comments show what the functions compute.
 HINGE = NamedLoss("hinge", table.HINGE_G1, table.HINGE_G2, lambda t: -t)  # -relu(1 - t), -relu(1 + t)
 #: Vanilla GAN; the generator's side is the non-saturating one.
 GAN = NamedLoss(

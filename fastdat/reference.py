@@ -32,7 +32,7 @@ def dat_step(
     aux_loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     with_info: bool = False,
 ) -> Tensor | tuple[Tensor, DATInfo]:
-    """D's loss on perturbed samples (Eq. 8), one process, whole batch; arguments as of ``fastdat.dat_step``.
+    """D's loss on perturbed samples (Eq. 8), one process, whole batch; arguments as in ``fastdat.dat_step``.
 
     Returns:
         loss, a scalar with an ordinary autograd graph; (loss, DATInfo) with ``with_info``.

@@ -1,7 +1,7 @@
 """The attack as one coefficient a sample: ``c_i = -scale * s_i * a'(D_i)``, ``s = sign(a(D) - t)``.
 
 Targets, their means, signs and slopes in one launch of one program per batch: 2 or 3 reads of the 2n logits and one
-write each of coefficients and signs. Its cost is that of the launch, which in PyTorch is that of about 20 launches.
+write each of coefficients and signs. The time is that of one launch; the PyTorch formula needs about 20.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # (Triton has no types.)
@@ -18,7 +18,7 @@ from torch import Tensor
 from fastdat.kernels.formulas import check_attack_coefficients, function_of_code
 from fastdat.kernels.logit_functions import LogitFunction
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.operator import launches, operator
+from fastdat.kernels.operator import must_launch, operator
 from fastdat.kernels.rounding import divide
 
 BLOCK = 1024
@@ -180,14 +180,15 @@ def _launch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients, signs and targets; a schema holds no functions, so their codes stand for ``a_r`` and ``a_f``."""
     check_attack_coefficients(clean, now, targets, reduction)
-    attacked = [function_of_code(code).code for code in (attacked_real, attacked_fake)]
+    for code in (attacked_real, attacked_fake):
+        function_of_code(code)  # raises for an unknown code
     coefficient, sign, target = (now.new_empty(shape) for shape in (now.shape, now.shape, now.shape[:-1]))
-    if launches(target):
+    if must_launch(target):
         with torch.cuda.device_of(now):
             attack_coefficients_kernel[target.numel() // 2,](
                 clean.contiguous(), now.contiguous(), None if targets is None else targets.contiguous(),
                 coefficient, sign, target, scale, now.shape[-1],
-                REAL=attacked[0], FAKE=attacked[1], PER_SAMPLE=reduction == "sample", BLOCK=BLOCK,
+                REAL=attacked_real, FAKE=attacked_fake, PER_SAMPLE=reduction == "sample", BLOCK=BLOCK,
                 num_warps=NUM_WARPS,
             )  # fmt: skip
     return coefficient, sign, target

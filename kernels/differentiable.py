@@ -33,7 +33,7 @@ def differentiable(op: Any, setup_context: SetupContext, backward: Backward) -> 
 
     Args:
         op: a ``torch.library.custom_op`` of positional arguments; lists of tensors may be among them and its results.
-        setup_context, backward: as of ``register_autograd``. What ``backward`` calls must be differentiable in turn
+        setup_context, backward: as in ``register_autograd``. What ``backward`` calls must be differentiable in turn
             for the second derivative.
 
     Returns:

@@ -12,6 +12,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+NAMESPACE = "fastdat"
+"""Of the operators, as in ``torch.ops.fastdat``."""
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 """Kernels run on the CPU, one program after another, in NumPy."""
 

@@ -199,11 +199,11 @@ def attack_coefficients(
     Args:
         clean: logits (2, n) of the clean samples, reals in row 0 and fakes in row 1; or (B, 2, n), B of these.
         now: logits at the point attacked, shape of ``clean``.
-        targets: ``(t_r, t_f)`` of the first attack step (2,), or (B, 2), where it is over; else None.
+        targets: ``(t_r, t_f)`` of the first attack step, (2,) or (B, 2); None in the first step itself.
         attacked: ``a_r`` and ``a_f``, elementwise.
         reduction: "batch", the sign of ``mean_i a(now_i) - t`` for all; "sample", a sign a sample.
         scale: ``eps / eps_batch``.
-        means: how the mean of a batch is taken, in one call a step.
+        means: function that takes the means of several vectors over the whole batch; it is called at most once a call.
 
     Returns:
         coefficient and sign, shape of ``now``, and the targets, as above. A residual of NaN has the sign NaN, where

@@ -5,21 +5,23 @@ from __future__ import annotations
 from torch._library.custom_ops import OPDEFS
 from torch._library.utils import get_layout_constraint_tag
 
-NAMESPACE = "fastdat::"
+from fastdat.kernels.dispatch import NAMESPACE
+
+PREFIX = f"{NAMESPACE}::"
 
 
 def introduce_operators() -> None:
-    """Let inductor know that the operators take their arguments from memory. Quick when it does already.
+    """Let inductor know that the operators take their arguments from memory. A second call costs almost nothing.
 
-    By itself it learns this when it first lowers a call of an operator (torch 2.11 to 2.13), which is too late for the
-    arguments of that call: each of their uses computes them anew. The first step that a process compiles would launch
-    more kernels than the same step compiled later, and for ``power_iterations="per_forward"`` torch 2.11 would write
-    the nested arguments out for a log, which takes it longer than anybody waits.
+    Without this, inductor notices it only when it first lowers a call of an operator (torch 2.11 to 2.13), which is
+    too late for the arguments of that call: each of their uses computes them anew. The first step that a process
+    compiles would launch more kernels than the same step compiled later, and for ``power_iterations="per_forward"``
+    torch 2.11 would format the nested arguments for a log message, which practically never ends.
     """
     from torch._inductor import lowering  # takes seconds, which only those who compile should wait
 
     for name, definition in OPDEFS.items():
         op = definition._opoverload
-        if name.startswith(NAMESPACE) and op not in lowering.lowerings:
+        if name.startswith(PREFIX) and op not in lowering.lowerings:
             constraint = lowering.tag_to_layout_constraint(get_layout_constraint_tag(op))
             lowering.make_fallback(op, layout_constraint=constraint)

@@ -1,7 +1,7 @@
 """The elementwise functions of logits that losses and attacks are made of: one table.
 
-PyTorch has the value here; slopes follow from it. The Triton forms of value and slope stand in
-``attack_coefficients``, under the same codes, and a test compares the two for every code.
+The values are written here in PyTorch, and the slopes are derived from them. The Triton forms of value and slope are in
+``attack_coefficients`` under the same codes, and a test compares them for every code.
 """
 
 from __future__ import annotations

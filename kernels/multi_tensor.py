@@ -23,7 +23,7 @@ COLUMNS_TILE = (32, 64)
 BLOCK = 2048
 WARPS = 4
 
-# What a kernel knows of a layer, by position in LAYERS[i].
+# The description of a layer for a kernel, by position in LAYERS[i].
 START = tl.constexpr(0)  # first program of the layer in this launch
 ROWS = tl.constexpr(1)
 COLS = tl.constexpr(2)
@@ -124,7 +124,10 @@ def blocks(n: int, size: int) -> int:
 def plan(
     layers: Sequence[Layer], programs: Sequence[int], sums: Sequence[int] = ()
 ) -> tuple[tuple[int, ...], ...]:
-    """LAYERS of a launch with ``programs`` of each layer; ``sums`` puts those of U_SUMS in the place of the norms'."""
+    """LAYERS of a launch with ``programs`` programs for each layer.
+
+    ``sums``, if given, are the counts of partial sums at U_SUMS, in place of those of the norms.
+    """
     us = [blocks(layer.rows, ROWS_TILE[0]) for layer in layers]
     vs = [blocks(layer.cols, COLUMNS_TILE[1]) for layer in layers]
     n_rows, n_cols = sum(layer.rows for layer in layers), sum(layer.cols for layer in layers)
@@ -140,7 +143,10 @@ def plan(
 
 
 def aligned(layers: Sequence[Layer], *tensors: Sequence[Tensor]) -> bool:
-    """Whether loads and stores of 16 bytes do for all: a gradient in a bucket of DDP may begin anywhere."""
+    """Whether all tensors can be loaded and stored 16 bytes at a time.
+
+    A gradient in a bucket of DDP may begin at any address.
+    """
     sizes = all(layer.rows * layer.cols % 16 == 0 for layer in layers)
     return sizes and all(t.data_ptr() % 16 == 0 for of_layers in tensors for t in of_layers)
 

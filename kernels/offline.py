@@ -1,6 +1,6 @@
-"""Kernels compiled for a GPU that is not there, and what they take of it: ``python -m fastdat.kernels.offline``.
+"""Compiles kernels without a GPU and prints the resources they need: ``python -m fastdat.kernels.offline``.
 
-Triton compiles to PTX for any architecture. Its own ptxas, which tells registers and spills, makes the machine code.
+Triton compiles to PTX for any architecture. Its own ptxas, which reports registers and spills, makes the machine code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Variant:
 
     Args:
         kernel: what ``triton.jit`` made.
-        name: tells the variant from others of its kernel.
+        name: distinguishes the variant from others of its kernel.
         signature: type of each argument in order: "*fp32", "i32", "constexpr", or a tuple of types for a tuple.
         constexprs: value of each argument of type "constexpr".
         num_warps: warps a program.

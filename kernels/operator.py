@@ -1,7 +1,7 @@
 """From a formula and a launch to an operator: its schema, its shapes, its derivative and its vmap rule.
 
 An operator has one signature, that of its formula (``formulas``), and one function that computes it on a GPU, the
-launch. A launch allocates its results, starts the kernel where :func:`launches` says so, and returns the results: so
+launch. A launch allocates its results, starts the kernel where :func:`must_launch` says so, and returns the results: so
 the same function also tells torch.compile the shapes, on tensors that have no memory.
 """
 
@@ -16,29 +16,21 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from fastdat.kernels.differentiable import Backward, SetupContext, differentiable
+from fastdat.kernels.dispatch import NAMESPACE
 from fastdat.kernels.formulas import Limits
 
-NAMESPACE = "fastdat"
-
-# A schema knows no named tuple: the fields of ``Limits`` are arguments of their own there, and nowhere else.
-_FIELDS: dict[str, Any] = {
-    "delta_clip": Optional[float],  # noqa: UP045 - a schema is inferred of nothing else
-    "bounds": Optional[Sequence[float]],  # noqa: UP045
-    "clip_from": int,
-}
+VmapRule = Callable[..., tuple[Any, Any]]
+"""(operator, info, in_dims, *args) -> results, out_dims; as in ``torch.library.register_vmap``."""
 
 
-def launches(result: Tensor) -> bool:
-    """Whether a launch is to start its kernel: not while only the shapes of its results are asked for."""
+def must_launch(result: Tensor) -> bool:
+    """Whether a launch has to start its kernel. It does not if only the shapes of its results are needed."""
     return not _has_no_memory(result)
 
 
 def _has_no_memory(tensor: Tensor) -> bool:
+    """``bench.gpu_plan`` replaces this, since it records launches on such tensors."""
     return isinstance(tensor, FakeTensor) or tensor.is_meta
-
-
-VmapRule = Callable[..., tuple[Any, Any]]
-"""(operator, info, in_dims, *args) -> results, out_dims; as of ``torch.library.register_vmap``."""
 
 
 def operator(
@@ -56,67 +48,101 @@ def operator(
     Args:
         name: of the operator.
         launch: computes it, as above.
-        like: function whose annotated signature the operator has, its formula say; ``launch`` itself where None.
+        like: function whose annotated signature the operator has, its formula for example; ``launch`` where None.
         returns: annotation of the results where ``like`` has others.
-        setup_context, backward: the derivative, as of ``differentiable``. ``backward`` returns a gradient an argument.
+        setup_context, backward: the derivative, as in ``differentiable``. ``backward`` returns a gradient an argument.
         vmap: rule for mapped arguments.
 
     Returns:
         function of the arguments of ``like``, by position or by name.
     """
-    hints = get_type_hints(like or launch)
-    parameters = list(inspect.signature(like or launch).parameters.values())
-    names = [p.name for p in parameters]
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    at = next((i for i, name in enumerate(names) if hints[name] is Limits), None)
-
-    def flat(args: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(args) if at is None else (*args[:at], *args[at], *args[at + 1 :])
-
-    def grouped(args: Sequence[Any]) -> tuple[Any, ...]:
-        if at is None:
-            return tuple(args)
-        end = at + len(_FIELDS)
-        return (*args[:at], Limits(*args[at:end]), *args[end:])
+    arguments = _Arguments(name, like or launch)
 
     def run(*args: Any) -> Any:
-        return launch(*grouped(args))
+        return launch(*arguments.with_limits(args))
 
-    types = {
-        n: hint
-        for name in names
-        for n, hint in (_FIELDS if hints[name] is Limits else {name: hints[name]}).items()
-    }
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=t)
-            for n, t in types.items()
-        ],
-        return_annotation=returns or hints["return"],
-    )
+    run.__signature__ = arguments.signature_of_schema(returns)  # type: ignore[attr-defined]
     op: Any = torch.library.custom_op(f"{NAMESPACE}::{name}", run, mutates_args=())
     op.register_fake(run)
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        setup_context(ctx, grouped(inputs), output)
+        setup_context(ctx, arguments.with_limits(inputs), output)
 
     def pull_back(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        found = backward(ctx, *grads)
-        return found if at is None else (*found[:at], *(None,) * len(_FIELDS), *found[at + 1 :])
+        return arguments.without_limits(backward(ctx, *grads), of_limits=_NO_GRADIENT)
 
     everywhere = differentiable(op, setup, pull_back)
 
     def call(*args: Any, **named: Any) -> Any:
-        rest = [named[n] if n in named else defaults[n] for n in names[len(args) :]]
-        return everywhere(*flat((*args, *rest)))
+        return everywhere(*arguments.without_limits(arguments.in_order(args, named)))
 
     if vmap is not None:
 
         @op.register_vmap  # type: ignore[untyped-decorator]
         def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-            return vmap(call_op, info, in_dims, *grouped(args))
+            return vmap(call_op, info, in_dims, *arguments.with_limits(args))
 
         def call_op(*args: Any) -> Any:
-            return op(*flat(args))
+            return op(*arguments.without_limits(args))
 
     return call
+
+
+# A schema cannot contain a named tuple, so the fields of ``Limits`` are separate arguments there, and only there.
+_FIELDS: dict[str, Any] = {
+    "delta_clip": Optional[float],  # noqa: UP045 - torch infers a schema only from these types
+    "bounds": Optional[Sequence[float]],  # noqa: UP045
+    "clip_from": int,
+}
+_NO_GRADIENT = (None,) * len(_FIELDS)
+
+
+class _Arguments:
+    """The arguments of an operator, in two forms: with ``Limits`` as one argument, and with its fields instead."""
+
+    def __init__(self, operator: str, function: Callable[..., Any]) -> None:
+        self._operator = operator
+        self._hints = get_type_hints(function)
+        parameters = inspect.signature(function).parameters
+        self._names = list(parameters)
+        self._defaults = {p.name: p.default for p in parameters.values() if p.default is not p.empty}
+        self._limits = next((i for i, name in enumerate(self._names) if self._hints[name] is Limits), None)
+
+    def signature_of_schema(self, returns: Any) -> inspect.Signature:
+        """The signature from which torch infers the schema, with ``returns`` as its results unless that is None."""
+        types: dict[str, Any] = {}
+        for name in self._names:
+            types |= _FIELDS if self._hints[name] is Limits else {name: self._hints[name]}
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in types.items()]
+        return inspect.Signature(parameters, return_annotation=returns or self._hints["return"])
+
+    def in_order(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by position.
+
+        Raises:
+            TypeError: one is missing, unknown, or given twice.
+        """
+        rest = self._names[len(args) :]
+        missing = [name for name in rest if name not in named and name not in self._defaults]
+        if len(args) > len(self._names) or missing or not all(name in rest for name in named):
+            raise TypeError(
+                f"{self._operator}({', '.join(self._names)}) was called with {len(args)} arguments by position and "
+                f"with {', '.join(named) or 'none'} by name"
+            )
+        return (*args, *[named[name] if name in named else self._defaults[name] for name in rest])
+
+    def with_limits(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """The fields of ``Limits`` put together."""
+        i = self._limits
+        if i is None:
+            return tuple(args)
+        end = i + len(_FIELDS)
+        return (*args[:i], Limits(*args[i:end]), *args[end:])
+
+    def without_limits(self, args: Sequence[Any], of_limits: Sequence[Any] | None = None) -> tuple[Any, ...]:
+        """``Limits`` taken apart, its fields replaced by ``of_limits`` if given."""
+        i = self._limits
+        if i is None:
+            return tuple(args)
+        return (*args[:i], *(args[i] if of_limits is None else of_limits), *args[i + 1 :])

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
 from fastdat.kernels import formulas
 from fastdat.kernels.dispatch import AVAILABLE, use_triton
-from fastdat.kernels.logit_functions import LogitFunction
+from fastdat.kernels.logit_functions import TABLE, LogitFunction
 
 Arguments = ParamSpec("Arguments")
 Results = TypeVar("Results")
@@ -32,15 +33,16 @@ def _dispatched(
     Args:
         formula: the definition; its first argument is a tensor, or a sequence of tensors.
         module: where the kernel is; imported only where Triton can run.
-        fits: whether the kernel knows the arguments.
+        fits: whether the kernel supports the arguments.
     """
     kernel: Any = getattr(import_module(f"fastdat.kernels.{module}"), formula.__name__) if AVAILABLE else None
+    name_of_first = next(iter(signature(formula).parameters))
 
     @wraps(formula)
     def operation(*args: Arguments.args, **named: Arguments.kwargs) -> Results:
-        first: Any = args[0] if args else next(iter(named.values()))
+        first: Any = args[0] if args else named.get(name_of_first, ())
         first = first if isinstance(first, Tensor) else next(iter(first), None)
-        if kernel is None or first is None or not use_triton(first) or not fits(*args, **named):
+        if first is None or not use_triton(first) or not fits(*args, **named):
             return formula(*args, **named)
         found: Results = kernel(*args, **named)
         return found
@@ -49,8 +51,8 @@ def _dispatched(
 
 
 def _in_table(clean: Any, now: Any, targets: Any, attacked: Any, *rest: Any, **named: Any) -> bool:
-    """The kernel knows the functions of the table, and takes means over the samples of this process."""
-    known = all(isinstance(function, LogitFunction) for function in attacked)
+    """Whether both functions are in the table and the means are those of this process, as the kernel requires."""
+    known = all(isinstance(a, LogitFunction) and TABLE.get(a.code) is a for a in attacked)
     return known and len(rest) < 3 and "means" not in named
 
 

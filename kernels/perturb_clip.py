@@ -28,7 +28,7 @@ from torch import Tensor
 from fastdat.kernels import formulas
 from fastdat.kernels.formulas import Limits, arithmetic_dtype, check_perturb_clip
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.operator import launches, operator
+from fastdat.kernels.operator import must_launch, operator
 
 BLOCK = 1024
 """Elements a program handles, 8 a thread."""
@@ -175,7 +175,7 @@ def _launch(x, grad, coefficient, limits, out_dtype, with_stats=False):
     n, size, blocks = sizes(x)
     out = torch.empty_like(x, dtype=out_dtype or x.dtype)
     partials = x.new_empty((n, blocks, 2), dtype=dtype) if with_stats else None
-    if launches(out):
+    if must_launch(out):
         low, high = limits.bounds or (None, None)
         with torch.cuda.device_of(x):
             perturb_clip_kernel[n * blocks,](
@@ -200,7 +200,7 @@ def _launch_backward(
     n, size, blocks = sizes(x)
     dx, dg = torch.empty_like(x), torch.empty_like(x, dtype=grad.dtype)
     partials = x.new_empty((n, blocks), dtype=dtype)
-    if launches(dx):
+    if must_launch(dx):
         low, high = limits.bounds or (None, None)
         with torch.cuda.device_of(x):
             perturb_clip_backward_kernel[n * blocks,](

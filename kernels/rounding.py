@@ -1,7 +1,7 @@
 """Division and square root rounded to the nearest, as torch rounds them.
 
-Of float32 Triton makes ``div.full`` and ``sqrt.approx``, which may be two units in the last place off; of float64 it
-makes the exact ones.
+For float32 Triton emits ``div.full`` and ``sqrt.approx``, which may be wrong by two units in the last place; for
+float64 it emits the exact instructions.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # (Triton has no types.)

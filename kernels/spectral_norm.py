@@ -64,7 +64,7 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.operator import launches, operator
+from fastdat.kernels.operator import must_launch, operator
 from fastdat.kernels.rounding import divide, square_root
 from fastdat.kernels.spectral_norm_backward import spectral_norm_backward
 
@@ -243,7 +243,7 @@ def _launch(weights, us, vs, iterations, eps, u_first, out_dtype):
     sigma = weights[0].new_empty(len(weights), dtype=dtype)
     given = () if iterations else [s.to(dtype) for s in (*us, *vs)]
     state = torch.cat(given) if given else weights[0].new_empty(state_size(weights), dtype=dtype)
-    if launches(sigma):
+    if must_launch(sigma):
         us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
         with torch.cuda.device_of(sigma):
             _launch_passes(weights, us, vs, iterations, eps, u_first, outs, state, sigma)
@@ -313,10 +313,10 @@ _of_lists = operator(
 
 
 def spectral_norm(
-    weights: Sequence[Tensor], us: Sequence[Tensor], vs: Sequence[Tensor], *rest: Any
+    weights: Sequence[Tensor], us: Sequence[Tensor], vs: Sequence[Tensor], *rest: Any, **named: Any
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
     """As ``formulas.spectral_norm``."""
-    outs, state, sigma = _of_lists(list(weights), list(us), list(vs), *rest)
+    outs, state, sigma = _of_lists(list(weights), list(us), list(vs), *rest, **named)
     return (outs, *split_state(state, weights), sigma)
 
 

@@ -49,7 +49,7 @@ from fastdat.kernels.multi_tensor import (
     sum_of,
 )
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.operator import launches, operator
+from fastdat.kernels.operator import must_launch, operator
 from fastdat.kernels.rounding import divide
 
 COMBINE_TILE = (16, 128)
@@ -130,7 +130,7 @@ def _launch(
     """dW of every weight, in the layout of the weight."""
     weights = [as_stored(w) for w in weights]
     outs = [torch.empty_like(w) for w in weights]
-    if launches(state):
+    if must_launch(state):
         # A gradient with strides of its own is copied into those of its weight.
         grads = [
             g if g.stride() == w.stride() else torch.empty_like(w, dtype=g.dtype).copy_(g)

@@ -1,4 +1,4 @@
-"""The house stays easy to enter: few rooms, dependencies that point one way, files that can be read in one sitting."""
+"""The structure stays simple: few units, imports in one direction, files that can be read in one sitting."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_every_file_can_be_read_in_one_sitting() -> None:
     assert too_long == {}
 
 
-def test_no_file_name_names_two_rooms() -> None:
+def test_file_names_are_unique() -> None:
     names = Counter(
         path.name
         for path in {path.resolve() for path in sources("fastdat", "kernels")}

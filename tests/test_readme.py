@@ -35,7 +35,7 @@ def name_of(path: Path) -> str:
 
 
 def each(paths: list[Path]) -> pytest.MarkDecorator:
-    """A test a page, of those that exist."""
+    """One test per page that exists."""
     return pytest.mark.parametrize("path", [path for path in paths if path.exists()], ids=name_of)
 
 

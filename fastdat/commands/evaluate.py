@@ -48,13 +48,7 @@ def evaluate(
         }
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
-        line = ProgressLine()
-
-        def progress(what: str, done: int, total: int) -> bool:
-            line(what, done, total)
-            return True
-
-        for record in trained.evaluate(progress) or ():
+        for record in trained.evaluate(ProgressLine()) or ():
             typer.echo(
                 shown(record)
             )  # first, so that hours of work are not lost if the file cannot be written

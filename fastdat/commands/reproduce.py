@@ -24,7 +24,8 @@ def run_fig3(
     landing: Annotated[
         bool,
         typer.Option(
-            "--landing", help="Train nothing: draw landing.png from fig3.json and fig3.png in the folder."
+            "--landing",
+            help="Only draw landing.png from fig3.json and fig3.png in --outdir. Other options have no effect.",
         ),
     ] = False,
 ) -> None:

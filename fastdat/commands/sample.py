@@ -31,9 +31,13 @@ def sample(
     """Generate samples with a run's generator, as one grid or as files."""
     with user_errors():
         if (grid is None) == (folder is None):
-            raise typer.BadParameter("is given, or --folder: one of them", param_hint="--grid")
+            raise typer.BadParameter(
+                "give exactly one of --grid and --folder", param_hint="--grid / --folder"
+            )
         if interpolate and folder:
-            raise typer.BadParameter("draws rows, which take --grid", param_hint="--interpolate")
+            raise typer.BadParameter(
+                "rows can only be written with --grid, not with --folder", param_hint="--interpolate"
+            )
         from fastdat.training.sample_files import write_folder, write_grid, write_strips
         from fastdat.training.trained import load_trained
 

@@ -94,5 +94,7 @@ def _print_config(config: TrainConfig) -> None:
 def _required(option: str, value: Path | None) -> Path:
     """``value``, which is required unless ``--dry-run`` is given."""
     if value is None:
-        raise typer.BadParameter("is required", param_hint=option)
+        raise typer.BadParameter(
+            "this option is required; only --dry-run works without it", param_hint=option
+        )
     return value

@@ -55,7 +55,7 @@ class Measured(NamedTuple):
     grad_norm: Tensor
     clipped: Tensor
     delta_rms: Tensor | None
-    """None where further steps follow, or the side is not attacked: it is then that of x_hat - x."""
+    """None if further attack steps follow or the side is not attacked; it is then computed from x_hat - x."""
 
 
 class AttackInfo(NamedTuple):
@@ -107,9 +107,9 @@ def run_attack(
     linearised: Linearised | None = None
     if once:  # the clean pass is the first step's, too
         linearised = discriminator.linearise(of_clean, at, None, not (signs_only and config.steps == 1))
-        clean, moved = linearised.logits, linearised.buffers
+        clean, buffers = linearised.logits, linearised.buffers
     else:
-        clean, moved = discriminator.logits(of_clean, at)
+        clean, buffers = discriminator.logits(of_clean, at)
 
     targets: Tensor | None = None
     signs: list[Pair] = []
@@ -132,12 +132,12 @@ def run_attack(
             if measures:
                 info = _info(spec, linearised, moves, seeds, stats)
         linearised = None
-    return AttackResult(batch, clean, moved, signs, info)
+    return AttackResult(batch, clean, buffers, signs, info)
 
 
 # --- signs and seeds -----------------------------------------------------------------------------------------------
 
-SEEDS = -1.0
+SEED_SCALE = -1.0
 """The scale at which the coefficients ``-scale * s_i * a'(D_i)`` are the seeds ``dA/dD_i`` themselves."""
 
 
@@ -164,11 +164,11 @@ def _signs_and_seeds(
     attacked = attacked_functions(spec.config, spec.loss)
     logits = torch.stack(now)
     if given is not None:
-        seeds = coefficients_of_signs(logits, torch.stack(given), attacked, SEEDS)
+        seeds = coefficients_of_signs(logits, torch.stack(given), attacked, SEED_SCALE)
         return given, Pair(*seeds.unbind()), None
     means = () if spec.group is None else (partial(global_means, spec.group),)
     seeds, sign, targets = ops.attack_coefficients(
-        torch.stack(clean), logits, targets, attacked, spec.config.reduction, SEEDS, *means
+        torch.stack(clean), logits, targets, attacked, spec.config.reduction, SEED_SCALE, *means
     )
     return Pair(*sign.unbind()), Pair(*seeds.unbind()), targets
 
@@ -240,16 +240,16 @@ Stats = tuple[Tensor | None, Tensor | None]
 
 
 def _perturbed(config: DATConfig, batch: Batch, moves: Moves, with_stats: bool) -> tuple[Batch, Stats]:
-    """``clip(x + clamp(c g))`` on the attacked sides, and what the limits did."""
+    """``clip(x + clamp(c g))`` on the attacked sides, and their statistics if asked for."""
     if moves.both is not None:
         m = batch.xr.shape[0]
         # Reals come first: where they are not clipped, clipping begins with the fakes.
         limits = Limits(config.delta_clip, config.bounds, 0 if config.clip_real else m)
-        x_hat, stats = _moved(batch.samples(), moves.both, limits, with_stats)
+        x_hat, stats = _move_samples(batch.samples(), moves.both, limits, with_stats)
         of_real, of_fake = (None, None) if stats is None else stats.split(m)
         return batch._replace(xr=x_hat[:m], xf=x_hat[m:], both=x_hat), (of_real, of_fake)
-    xr, of_real = _moved(batch.xr, moves.real, _limits_of(config, "real"), with_stats)
-    xf, of_fake = _moved(batch.xf, moves.fake, _limits_of(config, "fake"), with_stats)
+    xr, of_real = _move_samples(batch.xr, moves.real, _limits_of(config, "real"), with_stats)
+    xf, of_fake = _move_samples(batch.xf, moves.fake, _limits_of(config, "fake"), with_stats)
     return batch.replaced(xr, xf), (of_real, of_fake)
 
 
@@ -257,7 +257,9 @@ def _limits_of(config: DATConfig, side: Literal["real", "fake"]) -> Limits:
     return Limits(config.delta_clip, config.bounds_of(side))
 
 
-def _moved(x: Tensor, move: Move | None, limits: Limits, with_stats: bool) -> tuple[Tensor, Tensor | None]:
+def _move_samples(
+    x: Tensor, move: Move | None, limits: Limits, with_stats: bool
+) -> tuple[Tensor, Tensor | None]:
     if move is None:
         return x, None
     if with_stats:
@@ -289,7 +291,7 @@ def _side_info(
         move: of the side; None where it is not attacked.
         seeds: ``dA/dD_i`` (n,).
         slopes: ``g'(D_i)`` (n,).
-        own: gradient (n, ...) of ``sum_i g(D_i)``; None for an independent D, whose ``move`` tells it.
+        own: gradient (n, ...) of ``sum_i g(D_i)``; None for an independent D, for which it follows from ``move``.
         stats: of ``perturb_clip_stats``.
     """
     if move is None or stats is None:

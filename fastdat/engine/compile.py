@@ -1,4 +1,7 @@
-"""Steps made ready: an engine for each kind of request, inspected once and compiled once."""
+"""Prepares steps: for each kind of request D is inspected once and the step is compiled once.
+
+The result is kept as an :class:`Engine`.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class Engine:
     """A step made ready for one kind of request."""
 
     spec: StepSpec
-    """With what the inspection of D has found."""
+    """The request's spec, completed by what the inspection of D found."""
     buffers: tuple[str, ...]
     """Those of D's buffers that the step reads or moves."""
     step: Callable[..., StepResult]
@@ -48,7 +51,7 @@ class Engine:
 
 # --- one engine for each kind of request ---------------------------------------------------------------------------
 
-# A memo, not state: what is compiled for a D, and forgotten with it. Engines hold no reference to D.
+# A cache of compiled steps for each D. It is dropped together with D, since engines hold no reference to D.
 _ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, Engine]] = WeakKeyDictionary()
 
 

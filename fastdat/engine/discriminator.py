@@ -89,7 +89,7 @@ def call_both(
     batch: Batch,
     fake_first: bool = False,
 ) -> tuple[Call, Call, Tensors]:
-    """D on real and on fake, in one call where that is the same thing, and the buffers after both."""
+    """D on real and on fake, in one call where that gives the same result, and the buffers after both."""
     of_real, of_fake = weights
     if spec.joint:
         logits, extras, _ = call(D, of_real, {}, *batch.joined())
@@ -106,7 +106,7 @@ def call_both(
 
 
 class _Holder(nn.Module):
-    """Gives a function of D the D whose tensors ``functional_call`` has put in place."""
+    """Lets ``functional_call`` run a function of D: the function gets D while D's tensors are replaced."""
 
     def __init__(self, D: nn.Module) -> None:
         super().__init__()
@@ -160,7 +160,10 @@ class WholeBatchD:
     def linearise(
         self, weights: SideWeights, batch: Batch, known: Pair | None = None, needs_gradient: bool = True
     ) -> Linearised:
-        """D linearised at the samples of the attacked sides. The other side's logits are ``known``, or computed."""
+        """D linearised at the samples of the attacked sides. The other side's logits are ``known``, or computed.
+
+        ``needs_gradient`` is not used: the gradient costs nothing until ``pull`` is called.
+        """
         D, config, buffers = self._D, self._spec.config, self._buffers
         if self._spec.joint and config.real and config.fake:
             return _linearise_joint(D, weights[0], batch)

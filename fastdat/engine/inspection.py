@@ -63,7 +63,7 @@ def _run(
 
 
 def _changed(before: Tensors, after: Tensors) -> set[str]:
-    """By value: batch norm moves its statistics without telling their version counters."""
+    """Compares values, since batch norm moves its statistics without increasing their version counters."""
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 

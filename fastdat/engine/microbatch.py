@@ -78,6 +78,7 @@ class PartwiseD:
     def linearise(
         self, weights: SideWeights, batch: Batch, known: Pair | None, needs_gradient: bool
     ) -> Linearised:
+        """As in ``BatchedD``. ``known`` is not used: one pass computes the logits of both sides."""
         passes = [
             self._attack_pass(self._D, self._spec, weights, part, needs_gradient)
             for part in split(batch, self._size)

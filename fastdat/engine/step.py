@@ -1,7 +1,8 @@
 """``dat_step``: the DAT step as a loss, computed with its gradients in one compiled graph.
 
-A custom ``autograd.Function`` runs the graph in its forward pass. The graph computes the parameter gradients of both
-orders with the loss; the Function keeps them, and its backward pass multiplies them by the incoming scalar. That is
+A custom ``autograd.Function`` runs the graph in its forward pass. The graph computes the loss together with the
+parameter gradients, for attacks of first and of second order alike. The Function keeps the gradients, and its backward
+pass multiplies them by the incoming scalar. That is
 what lets a doubly differentiated step compile: torch.compile cannot differentiate a compiled graph twice.
 """
 
@@ -27,7 +28,7 @@ from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, S
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss, get_loss
 
-DEFAULT = DATConfig()
+DEFAULT_CONFIG = DATConfig()
 
 
 @overload
@@ -110,7 +111,7 @@ def dat_step(
         NotImplementedError: a D that cannot be stepped exactly.
         RuntimeError: D could not be compiled as one graph.
     """
-    config = DEFAULT if config is None else config
+    config = DEFAULT_CONFIG if config is None else config
     if not isinstance(config, DATConfig):
         raise TypeError(f"config must be a fastdat.DATConfig, got {type(config).__name__}")
     batch = Batch(xr, xf, args_real, args_fake)
@@ -166,13 +167,13 @@ class _Step(torch.autograd.Function):
 
 def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo]) -> Tensor:
     """The step's loss, attached to the parameters and inputs that want gradients; adds its record to ``measured``."""
-    wanted: Tensors = {}
+    params: Tensors = {}
     if torch.is_grad_enabled():
-        wanted = {name: p for name, p in request.structure.params.items() if p.requires_grad}
-        wanted |= {name: getattr(batch, name) for name in request.spec.inputs_wanted}
+        params = {name: p for name, p in request.structure.params.items() if p.requires_grad}
+    wanted = params | {name: getattr(batch, name) for name in request.spec.inputs_wanted}
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        result = _run(request, batch.detached(), trainable=wanted.keys())
+        result = _run(request, batch.detached(), trainable=params.keys())
         if result.info is not None:
             measured.append(result.info)
         return result.loss, [result.grads[name] for name in wanted]

@@ -36,13 +36,12 @@ Record = dict[str, Any]
 Fakes = Callable[[int], Iterator[Tensor]]
 """Makes ``count`` generated samples in batches: images uint8 (n, C, H, W), or points (n, 2)."""
 
-Progress = Callable[[str, int, int], bool]
-"""Called after each batch with what is worked on, how many are done, and how many there are; False asks to stop."""
+Progress = Callable[[str, int, int], bool | None]
+"""Called after each batch with what is worked on, how many are done and how many there are; returns False to stop."""
 
 
-def keep_going(what: str, done: int, total: int) -> bool:
+def keep_going(what: str, done: int, total: int) -> None:
     """Shows nothing, and never asks to stop."""
-    return True
 
 
 class Evaluator(Protocol):
@@ -65,7 +64,8 @@ class Evaluator(Protocol):
             progress: called after each batch of samples or reals.
 
         Returns:
-            One record per split, the one that ranks checkpoints first; None if ``progress`` returned False.
+            One record per split, the one that ranks checkpoints first. None soon after ``progress`` has returned False:
+            an evaluator that goes on lets Ctrl-C and SIGTERM wait until all scores are made.
         """
         ...
 
@@ -157,7 +157,7 @@ class ImageEvaluator:
             features.append(of_batch)
             logits += [] if logits_of_batch is None else [logits_of_batch]
             done += len(batch)
-            if not progress("fakes", done, self._config.fakes):
+            if progress("fakes", done, self._config.fakes) is False:
                 return None
         return torch.cat(features), torch.cat(logits) if logits else None
 
@@ -221,7 +221,7 @@ class ModesEvaluator:
         for batch in fakes(self._config.fakes):
             batches.append(batch.cpu())
             done += len(batch)
-            if not progress("fakes", done, self._config.fakes):
+            if progress("fakes", done, self._config.fakes) is False:
                 return None
         points = torch.cat(batches)
         found = coverage(points, self._mixture)

@@ -46,7 +46,7 @@ def real_features(
     device: torch.device,
     batch_size: int,
     cache: Path,
-    progress: Callable[[int, int], bool] = lambda done, total: True,
+    progress: Callable[[int, int], bool | None] = lambda done, total: None,
 ) -> Reals | None:
     """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there.
 
@@ -68,7 +68,7 @@ def real_features(
         parts = []
         for rows in chosen.split(batch_size):
             parts.append(extractor(data.images[rows].to(device))[0])
-            if not progress(sum(map(len, parts)), len(chosen)):
+            if progress(sum(map(len, parts)), len(chosen)) is False:
                 return None
         features = torch.cat(parts)
         found = Reals(features, Statistics.of(features))

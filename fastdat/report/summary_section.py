@@ -32,7 +32,9 @@ def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series
         "Model": model_name,
         "Data set": _data,
         "Attack": attack,
-        "Batch, D steps a G step": lambda run: f"{_setting(run, 'batch_size')}, {_setting(run, 'n_dis')}",
+        "Batch size, D steps per G step": lambda run: (
+            f"{_setting(run, 'batch_size')}, {_setting(run, 'n_dis')}"
+        ),
         "Seed": lambda run: _setting(run, "seed"),
         "G steps": _progress,
         "Time": _time,

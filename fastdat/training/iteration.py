@@ -59,7 +59,7 @@ class Iteration:
         config: of the run.
 
     Raises:
-        ConfigError: as of :class:`fastdat.training.steps.Steps`.
+        ConfigError: as in :class:`fastdat.training.steps.Steps`.
     """
 
     def __init__(

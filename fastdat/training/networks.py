@@ -19,7 +19,7 @@ class Networks:
     """Two nets on one device with their optimizers.
 
     Args:
-        G, D: the nets, and ``opt_g``, ``opt_d`` their optimizers; as of :class:`fastdat.training.Trainer`.
+        G, D: the nets, and ``opt_g``, ``opt_d`` their optimizers; as in :class:`fastdat.training.Trainer`.
         ema: the running average of G, or None.
     """
 

@@ -76,12 +76,7 @@ class Outputs:
         self._recorder.samples(self._state.done, samples)
 
     def checkpoint(self) -> None:
-        """latest.pt, from which the run can be resumed.
-
-        Raises:
-            RunFolderError: it cannot be written; the one before it is intact.
-            NonFiniteError: there is NaN or infinity in what would be saved.
-        """
+        """latest.pt, from which the run can be resumed; raises as :meth:`Trainer.save`."""
         self._state.seconds = self._clock.seconds()
         self._checkpoints.save()
         self._recorder.flush()
@@ -105,6 +100,8 @@ class Outputs:
             progress=lambda *_: not should_stop(),
         )
         if records is None:
+            if not should_stop():
+                raise RuntimeError("the evaluator returned no scores, but it was not asked to stop")
             return
         for record in records:
             self._recorder.scores(record)

@@ -59,7 +59,7 @@ def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done
 def check_same_parts(
     path: Path, state: Mapping[str, Any], optimizers: Mapping[str, Any], data: str | None
 ) -> None:
-    """Compare what is not in the configuration: optimizers that a user brings along, and the images themselves.
+    """Compare what is not in the configuration: optimizers that the user provides, and the images themselves.
 
     Args:
         path: the run folder, for messages.

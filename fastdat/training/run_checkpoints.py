@@ -59,12 +59,7 @@ class RunCheckpoints:
         return means
 
     def save(self) -> None:
-        """Write latest.pt.
-
-        Raises:
-            RunFolderError: it cannot be written; the one before it is intact.
-            NonFiniteError: there is NaN or infinity in what would be saved.
-        """
+        """Write latest.pt; raises as :meth:`Trainer.save`."""
         self.check_finite()
         checkpoint.save(self._folder.latest, self._content())
 

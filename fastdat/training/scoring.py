@@ -34,7 +34,7 @@ def score(
         settings: gives the batch size.
         draws: the generator's noise and labels, seeded with ``settings.seed``.
         about: what each record begins with: ``step``, ``weights`` ("G" or "ema") and ``by`` ("train" or "eval").
-        progress: as of :class:`fastdat.metrics.evaluators.Evaluator`.
+        progress: as in :class:`fastdat.metrics.evaluators.Evaluator`.
 
     Returns:
         One record per split, the one that ranks checkpoints first; None where ``progress`` asked to stop.

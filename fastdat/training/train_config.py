@@ -14,7 +14,7 @@ from fastdat.util import settings
 from fastdat.util.errors import ConfigError
 from fastdat.util.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range
 
-#: Settings from which nets, optimizers and data are made: they mean nothing for nets that a user brings along.
+#: Settings from which nets, optimizers and data are made: they mean nothing for nets that the user provides.
 MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")
 
 _Decay = Annotated[float, Range(at_least=0, below=1)]
@@ -46,7 +46,7 @@ class TrainConfig:
         compile: compile the steps; the first step then takes a minute or two.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         channels_last: memory format of nets and images.
-        microbatch: samples a side that D sees at a time: the same gradient in less memory; None: the whole batch.
+        microbatch: real samples, and as many fakes, that D sees at a time: the same gradient in less memory; None: all.
         log_every, sample_every: G steps between lines of stats.jsonl, and between sample grids.
         samples: images in a sample grid.
         checkpoint_every: G steps between checkpoints.

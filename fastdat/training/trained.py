@@ -80,7 +80,7 @@ class Trained:
         """The scores that ``config.eval`` asks for.
 
         Args:
-            progress: as of :class:`fastdat.metrics.evaluators.Evaluator`.
+            progress: as in :class:`fastdat.metrics.evaluators.Evaluator`.
 
         Returns:
             One record per split; None if ``progress`` asked to stop.

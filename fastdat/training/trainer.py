@@ -117,12 +117,13 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss, a logit or a weight became NaN or infinite, and no retry is left.
-            KeyboardInterrupt: the process was asked to stop; the checkpoint of that step is written.
+            KeyboardInterrupt: the process was asked to stop. After one request latest.pt holds the last step; after a
+                second one it may be older.
             RunFolderError: the run folder can no longer be written.
         """
         if not self.folder.close.alive:
             raise ConfigError(
-                f"this Trainer has trained already; a new one on {self.folder.path} goes on from its checkpoint"
+                f"this Trainer has trained already; make a new one on {self.folder.path} to resume from its checkpoint"
             )
         if self.config.tensorboard:
             self._recorder.open_events(self.done)
@@ -174,7 +175,7 @@ class Trainer:
                 where = " while scoring" if state.unscored else ""
                 self.note(
                     f"stopped by {self._stop.requested}{where} after {state.done} steps; "
-                    "the same command goes on from here"
+                    "run the same command again to resume"
                 )
                 raise KeyboardInterrupt
         took = f"{config.steps} steps in {self._clock.seconds():.0f} s"

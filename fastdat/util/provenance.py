@@ -20,7 +20,7 @@ def device_name() -> str:
 
 
 def processor_name() -> str:
-    """The processor's own name where Linux tells it, and how many cores may be used."""
+    """The processor's name as Linux reports it, and how many cores may be used."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -51,8 +51,10 @@ def machine_info() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of fastdat, torch and Python, what every result depends on."""
-    torch_version = str(torch.__version__)  # a class of its own, which no safe loader knows
+    """Versions of fastdat, torch and Python, on which every result depends."""
+    torch_version = str(
+        torch.__version__
+    )  # torch's own has a type that torch.load(weights_only=True) refuses
     return {"fastdat": __version__, "torch": torch_version, "python": platform.python_version()}
 
 

@@ -129,7 +129,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     """``value`` converted to the annotated type ``hint``; ``name`` is for error messages.
 
     Raises:
-        FieldTypeError, ConfigError: as of :func:`check_fields`.
+        FieldTypeError, ConfigError: as in :func:`check_fields`.
     """
     try:
         return _converted(value, hint)

@@ -30,8 +30,8 @@ def test_sample_refuses(run: Path, tmp_path: Path) -> None:
         assert code == 2
         return err
 
-    assert "one of them" in message()
-    assert "one of them" in message("--grid", "a.png", "--folder", "b")
+    assert "exactly one of --grid and --folder" in message()
+    assert "exactly one of --grid and --folder" in message("--grid", "a.png", "--folder", "b")
     assert "takes no labels; got 3" in message("--grid", tmp_path / "a.png", "--label", 3)
     (tmp_path / "file").write_text("")
     assert "cannot write" in message("--grid", tmp_path / "file" / "a.png")

@@ -276,3 +276,26 @@ class TestWhereALossWorks:
         clones = [copy.deepcopy(D), pickle.loads(pickle.dumps(D))]
         for clone in clones:
             torch.testing.assert_close(clone.eval()(xr), D.eval()(xr))
+
+
+def test_a_parameter_may_be_called_like_an_input() -> None:
+    """A frozen parameter named ``xr`` stays what it is where the gradient for ``xr`` is wanted."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.xr = nn.Parameter(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), requires_grad=False)
+            self.head = nn.Linear(3, 1, dtype=torch.float64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x * self.xr)
+
+    D = Named()
+    xr, xf = torch.rand(2, 4, 3, dtype=torch.float64).unbind()
+    found, expected = [], []
+    for step, results in ((fastdat.dat_step, found), (fastdat.reference.dat_step, expected)):
+        x = xr.clone().requires_grad_()
+        more = {"compile": False} if step is fastdat.dat_step else {}
+        loss = step(D, x, xf, STRONG, "gan", **more)
+        results += [loss.detach(), *torch.autograd.grad(loss, (x, D.head.weight))]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

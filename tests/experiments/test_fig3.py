@@ -28,8 +28,8 @@ def test_checkpoints(iterations: int, expected: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"iterations": 0}, "iterations must be at least 1"),
-        ({"seeds": -1}, "seeds=-1"),
+        ({"iterations": 0}, "iterations must be an integer >= 1"),
+        ({"seeds": -1}, "seeds must be an integer >= 1; got -1"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda"),
         ({"init": "he"}, "init must be one of kaiming, torch"),
     ],

@@ -44,7 +44,7 @@ def test_options(arguments: list[str], expected: dict[str, Any], calls: list[Any
     ("arguments", "message"),
     [
         (["--full", "--iterations", "3"], "--full"),
-        (["--iterations", "0"], "iterations must be at least 1"),
+        (["--iterations", "0"], "iterations must be an integer >= 1"),
         (["--device", "tpu"], "device must be one of"),
         (["--landing", "--full"], "--landing"),
         (["--landing", "--iterations", "3"], "--landing"),

@@ -1,4 +1,4 @@
-"""Inductor knows what the operators want before it lowers a graph with one."""
+"""Inductor is told the operators' requirements before it lowers a graph that contains one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATORS = {
 
 
 def test_operators_take_their_arguments_from_memory() -> None:
-    """Also where inductor had not heard of them, as in a new process."""
+    """Also in a process in which inductor has not seen them yet."""
     pytest.importorskip("triton")
     from torch._inductor import lowering
     from torch._library.custom_ops import OPDEFS
@@ -25,9 +25,9 @@ def test_operators_take_their_arguments_from_memory() -> None:
     from fastdat.kernels import attack_coefficients, perturb_clip, spectral_norm  # noqa: F401
 
     overloads = {
-        name.removeprefix(inductor.NAMESPACE): definition._opoverload
+        name.removeprefix(inductor.PREFIX): definition._opoverload
         for name, definition in OPDEFS.items()
-        if name.startswith(inductor.NAMESPACE)
+        if name.startswith(inductor.PREFIX)
     }
     assert set(overloads) == OPERATORS
     for op in overloads.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch._subclasses import FakeTensorMode
 
 from fastdat.kernels import formulas, ops
 from fastdat.kernels.formulas import Limits
+from fastdat.kernels.logit_functions import IDENTITY, LogitFunction
+from tests.kernels.noted_operators import NotedOperators
 
 pytest.importorskip("triton")
 
@@ -22,6 +25,10 @@ SCHEMAS = {
     "ScalarType? out_dtype) -> Tensor",
     "perturb_clip_backward": "(Tensor upstream, Tensor x, Tensor grad, Tensor coefficient, float? delta_clip, "
     "float[]? bounds, SymInt clip_from) -> (Tensor, Tensor, Tensor)",
+    "perturb_clip_stats": "(Tensor x, Tensor grad, Tensor coefficient, float? delta_clip, float[]? bounds, "
+    "SymInt clip_from, ScalarType? out_dtype) -> (Tensor, Tensor)",
+    "spectral_norm_backward": "(Tensor[] grads, Tensor[] weights, Tensor state, Tensor sigma, Tensor grad_sigma) "
+    "-> Tensor[]",
     "attack_coefficients": "(Tensor clean, Tensor now, Tensor? targets, str attacked_real, str attacked_fake, "
     "str reduction, float scale) -> (Tensor, Tensor, Tensor)",
     "spectral_norm": "(Tensor[] weights, Tensor[] us, Tensor[] vs, SymInt iterations, float eps, bool u_first, "
@@ -30,7 +37,7 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_schema_is_the_formulas_signature(name: str) -> None:
+def test_schemas(name: str) -> None:
     """The fields of ``Limits`` are arguments of their own, in their order."""
     schema = str(getattr(torch.ops.fastdat, name).default._schema)
     assert schema == f"fastdat::{name}{SCHEMAS[name]}"
@@ -65,15 +72,67 @@ def test_dispatch_keeps_signature_and_documentation(name: str) -> None:
     assert operation.__name__ == name
 
 
-def test_arguments_by_name(device: str) -> None:
-    x, grad, coefficient = (
-        torch.rand(3, 4, device=device),
-        torch.randn(3, 4, device=device),
-        torch.ones(3, device=device),
-    )
-    limits = Limits(0.25, (0.1, 0.9), 1)
-    by_name = ops.perturb_clip(
-        limits=limits, coefficient=coefficient, grad=grad, x=x, out_dtype=torch.float64
-    )
-    torch.testing.assert_close(by_name, ops.perturb_clip(x, grad, coefficient, limits, torch.float64))
-    assert by_name.dtype == torch.float64
+def by_name(device: str) -> dict[str, dict[str, Any]]:
+    """Arguments of every operation, the first one last."""
+    logits = torch.tensor([[1.0, 2.0, -0.5], [0.5, -1.0, 0.25]], device=device)
+    return {
+        "perturb_clip": {
+            "limits": Limits(1.0, (-1.0, 1.0), 1),
+            "out_dtype": torch.float64,
+            "coefficient": torch.ones(3, device=device),
+            "grad": torch.randn(3, 4, device=device),
+            "x": torch.rand(3, 4, device=device),
+        },
+        "attack_coefficients": {
+            "attacked": (IDENTITY, IDENTITY),
+            "reduction": "batch",
+            "scale": 0.5,
+            "targets": None,
+            "now": logits + 0.5,
+            "clean": logits,
+        },
+        "spectral_norm": {
+            "iterations": 1,
+            "eps": 1e-12,
+            "u_first": True,
+            "out_dtype": torch.float32,
+            "vs": [torch.ones(3, device=device) / 3**0.5],
+            "us": [torch.ones(2, device=device) / 2**0.5],
+            "weights": [torch.randn(2, 3, device=device)],
+        },
+    }
+
+
+@pytest.mark.parametrize("name", ["perturb_clip", "attack_coefficients", "spectral_norm"])
+def test_arguments_by_name_reach_the_kernel(name: str, device: str) -> None:
+    named = by_name(device)[name]
+    with NotedOperators() as noted:
+        found = getattr(ops, name)(**named)
+    assert noted.names == {name}
+    torch.testing.assert_close(found, getattr(formulas, name)(**named), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["unknown", "twice", "missing"])
+def test_wrong_arguments_are_refused(wrong: str, device: str) -> None:
+    named = by_name(device)["perturb_clip"]
+    x = named.pop("x")
+    if wrong == "unknown":
+        named["outdtype"] = named.pop("out_dtype")
+    elif wrong == "twice":
+        named["x"] = x
+    else:
+        del named["limits"]
+    with pytest.raises(
+        TypeError, match=r"^perturb_clip\(x, grad, coefficient, limits, out_dtype\) was called with 1 "
+    ):
+        ops.perturb_clip(x, **named)
+
+
+def test_a_function_that_only_looks_like_one_of_the_table_takes_the_formula(device: str) -> None:
+    clean = torch.randn(2, 5, device=device)
+    impostor = (LogitFunction("hinge.g1", torch.tanh), IDENTITY)
+    with NotedOperators() as noted:
+        found = ops.attack_coefficients(clean, clean + 0.5, None, impostor, "batch", 1.0)
+    assert noted.names == set()
+    expected = formulas.attack_coefficients(clean, clean + 0.5, None, (torch.tanh, IDENTITY), "batch", 1.0)
+    torch.testing.assert_close(found, expected)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdat
 from fastdat import DATConfig
 from tests.compare import assert_step_matches, gradients, relative_error, rounding_bound
 from tests.discriminators import batch, make
 from tests.engine.test_step import STRONG
+from tests.kernels.noted_operators import NotedOperators
 
 CONFIGS = {
     "default": STRONG,
@@ -27,23 +26,10 @@ CONFIGS = {
 }
 
 
-class _NotedOperators(TorchDispatchMode):
-    """Notes which of fastdat's operators run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "fastdat":
-            self.names.add(func._schema.name.removeprefix("fastdat::"))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def kernels_used(device: str) -> Iterator[set[str]]:
     """Names of the operators that ran so far, all but derivatives."""
-    with _NotedOperators() as noted:
+    with NotedOperators() as noted:
         yield noted.names
 
 

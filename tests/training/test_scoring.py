@@ -193,3 +193,21 @@ def test_the_best_is_replaced_by_a_better_score_only() -> None:
     lower = better(best, record(3, 29.0), settings)
     assert lower is not None
     assert_same(lower, {"step": 3, "kind": best["kind"], "rank": -29.0, "score": 29.0})
+
+
+def test_an_evaluator_must_return_scores_unless_it_is_stopped(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    """Without this the loop would score again and again."""
+
+    class Silent:
+        def prepare(self) -> None:
+            return None
+
+        def __call__(self, fakes: Any, progress: Any) -> None:
+            return None
+
+    trainer = trainer_of(scored(cifar10_root), few_images, tmp_path / "run", evaluator=Silent())
+    with pytest.raises(RuntimeError, match="returned no scores, but it was not asked to stop"):
+        trainer.train()
+    assert latest(tmp_path / "run")["unscored"] is True

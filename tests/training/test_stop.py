@@ -94,7 +94,7 @@ def test_a_stop_request_ends_scoring(few_images: ImageSet, cifar10_root: Path, t
         trainer.train()
     assert len(evaluator.drawn) == 1
     log = read_log(tmp_path / "run")
-    assert "stopped by SIGTERM while scoring after 2 steps; the same command goes on from here" in log
+    assert "stopped by SIGTERM while scoring after 2 steps; run the same command again to resume" in log
     trainer_of(scored(cifar10_root), few_images, tmp_path / "run").train()
     assert [(r["step"], r["split"]) for r in read_scores(tmp_path / "run")] == [
         (2, "train"), (2, "test"), (4, "train"), (4, "test"),

@@ -55,3 +55,14 @@ def test_walks_keep_the_length_of_noise() -> None:
     torch.testing.assert_close(walk[:, 0], a)
     torch.testing.assert_close(walk[:, -1], b)
     assert (walk.norm(dim=2) / 500**0.5 - 1).abs().max() < 0.15, "a straight line would pass at 0.7"
+
+
+def test_a_progress_that_returns_nothing_stops_nothing(run: Path, cifar10_root: Path) -> None:
+    """Only False stops: a callback that just notes what it is told is enough."""
+    seen: list[tuple[str, int, int]] = []
+    settings = {"eval.fakes": 8, "eval.splits": ["train"], "data": str(cifar10_root)}
+    trained = load_trained(run, device="cpu", settings=settings)
+    records = trained.evaluate(lambda *progress: seen.append(progress))
+    assert records is not None
+    assert [record["split"] for record in records] == ["train"]
+    assert seen[-1][1:] == (8, 8)

@@ -211,6 +211,7 @@ def test_a_trainer_trains_once(few_images: ImageSet, tmp_path: Path) -> None:
     trainer = trainer_of(tiny(), few_images, tmp_path / "run")
     trainer.train()
     with pytest.raises(
-        ConfigError, match=r"this Trainer has trained already; a new one on .* goes on from its checkpoint"
+        ConfigError,
+        match=r"this Trainer has trained already; make a new one on .* to resume from its checkpoint",
     ):
         trainer.train()

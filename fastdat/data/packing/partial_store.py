@@ -64,7 +64,9 @@ class PartialStore:
                     f"{self.path} was started with other settings: {differs}. Run the first command again to resume, "
                     "or remove the folder to start anew."
                 )
-        elif any(entry.name not in (_LOCK, _temporary(_PLAN)) for entry in self.path.iterdir()):
+        elif any(
+            entry.name not in (_LOCK, files.temporary_of(recorded).name) for entry in self.path.iterdir()
+        ):
             raise DataError(f"{self.path} is in the way and was not made by fastdat data pack. Remove it.")
         self._require_room(plan, image_bytes)
         files.write_atomically(recorded, json.dumps(plan).encode())
@@ -92,7 +94,7 @@ def remove_working_files(store: Path) -> None:
     """Remove the files that packing needs and a store does not."""
     for name in (JOURNAL, _PLAN):
         (store / name).unlink(missing_ok=True)
-        (store / _temporary(name)).unlink(missing_ok=True)
+        files.temporary_of(store / name).unlink(missing_ok=True)
     (store / _LOCK).unlink(missing_ok=True)
 
 
@@ -103,8 +105,3 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     if "identity" in keys and not shown:
         shown = ["it has the same number of images, but other images"]
     return ", ".join(shown)
-
-
-def _temporary(name: str) -> str:
-    """The file that :func:`fastdat.util.files.write_atomically` may leave behind when it is killed."""
-    return f".{name}.tmp"

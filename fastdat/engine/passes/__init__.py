@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from fastdat.engine.passes.zero_flow import ZeroFlow
+from fastdat.engine.passes.zero_flow import ZeroFlow, options_with
 
 AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(),)
 """Passes over the differentiated ATen graph with fake tensors in ``node.meta["val"]``, first to last."""
@@ -31,8 +30,5 @@ class InOrder(CustomGraphPass):
 
 
 def options(mode: str) -> dict[str, Any]:
-    """``options`` of torch.compile that stand for its ``mode``, with every pass."""
-    return {
-        **torch._inductor.list_mode_options(mode),
-        "post_grad_custom_pre_pass": InOrder(AFTER_DIFFERENTIATION),
-    }
+    """``options`` of torch.compile that select its ``mode`` and apply every pass."""
+    return options_with(mode, InOrder(AFTER_DIFFERENTIATION))

@@ -40,7 +40,12 @@ aten = torch.ops.aten
 
 def options(mode: str = "default") -> dict[str, Any]:
     """``options`` of torch.compile that select its ``mode`` and apply zero flow."""
-    return {**torch._inductor.list_mode_options(mode), "post_grad_custom_pre_pass": ZeroFlow()}
+    return options_with(mode, ZeroFlow())
+
+
+def options_with(mode: str, rewrite: CustomGraphPass) -> dict[str, Any]:
+    """``options`` of torch.compile that select its ``mode`` and apply ``rewrite`` to the differentiated graph."""
+    return {**torch._inductor.list_mode_options(mode), "post_grad_custom_pre_pass": rewrite}
 
 
 class ZeroFlow(CustomGraphPass):

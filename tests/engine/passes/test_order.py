@@ -1,4 +1,4 @@
-"""Graph passes run in the order of their list, and inductor's cache knows each of them."""
+"""Graph passes run in the order of their list, and the key of inductor's cache contains each of them."""
 
 from __future__ import annotations
 
