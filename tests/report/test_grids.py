@@ -19,7 +19,7 @@ def test_many_grids_are_thinned_out_evenly(tmp_path: Path) -> None:
     steps = [int(str(image["data-step"])) for image in page.find("img") if "data-step" in image]
     assert (len(steps), steps[0], steps[-1]) == (24, 0, 500)
     assert {b - a for a, b in itertools.pairwise(steps)} <= {20, 25}
-    assert "24 of 101 grids, evenly chosen; 77 left out (at most 24 a run)." in page.text
+    assert "24 of 101 grids, evenly chosen; 77 left out (at most 24 per run)." in page.text
 
 
 def test_evenly_keeps_both_ends() -> None:
