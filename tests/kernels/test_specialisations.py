@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastdat.kernels import ops
+from fastdat.kernels.formulas import Limits
 from fastdat.kernels.dispatch import AVAILABLE, INTERPRETED
 from fastdat.kernels.offline import Resources
 from tests.kernels import recording, specialisations
@@ -65,7 +66,7 @@ def launches() -> Iterator[dict[str, Launch]]:
 
 
 def test_a_launch_is_noted_as_it_is(launches: dict[str, Launch]) -> None:
-    ops.perturb_clip(unaligned(3, 8), torch.zeros(3, 8, dtype=torch.bfloat16), torch.ones(3), 0.3, None)
+    ops.perturb_clip(unaligned(3, 8), torch.zeros(3, 8, dtype=torch.bfloat16), torch.ones(3), Limits(0.3))
     pointers = (Pointer(torch.float32, 4), Pointer(torch.bfloat16), *[Pointer(torch.float32)] * 2)
     assert list(launches.values()) == [
         Launch(
@@ -86,7 +87,7 @@ def test_a_launch_is_noted_as_it_is(launches: dict[str, Launch]) -> None:
 
 def test_equal_launches_are_noted_once(launches: dict[str, Launch]) -> None:
     for size, fill in ((8, 0.0), (8, 1.0), (16, 0.0)):
-        ops.perturb_clip(*[torch.full((3, size), fill)] * 2, torch.ones(3), 0.3, None)
+        ops.perturb_clip(*[torch.full((3, size), fill)] * 2, torch.ones(3), Limits(0.3))
     assert [found.arguments[5] for found in launches.values()] == [8, 16]
 
 
@@ -101,7 +102,7 @@ def test_a_failed_launch_is_not_noted(launches: dict[str, Launch]) -> None:
 def test_nothing_is_noted_afterwards(launches: dict[str, Launch]) -> None:
     with recorded() as inner:
         pass
-    ops.perturb_clip(*[torch.zeros(3, 8)] * 2, torch.ones(3), 0.3, None)
+    ops.perturb_clip(*[torch.zeros(3, 8)] * 2, torch.ones(3), Limits(0.3))
     assert not inner
     assert len(launches) == 1
 
@@ -110,7 +111,7 @@ def test_the_plugin_writes_what_the_tests_launch(launches: dict[str, Launch], tm
     options = {"launches": tmp_path / "launches"}
     run = recording.pytest_runtestloop(SimpleNamespace(config=SimpleNamespace(getoption=options.get)))
     next(run)
-    ops.perturb_clip(*[torch.zeros(3, 8)] * 2, torch.ones(3), 0.3, None)
+    ops.perturb_clip(*[torch.zeros(3, 8)] * 2, torch.ones(3), Limits(0.3))
     with pytest.raises(StopIteration):
         run.send(True)
     assert pickle.loads(options["launches"].read_bytes()) == list(launches.values())
