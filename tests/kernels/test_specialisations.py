@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fastdat.kernels import ops
-from fastdat.kernels.formulas import Limits
 from fastdat.kernels.dispatch import AVAILABLE, INTERPRETED
+from fastdat.kernels.formulas import Limits
 from fastdat.kernels.offline import Resources
 from tests.kernels import recording, specialisations
 from tests.kernels.recording import Launch, Pointer, recorded
