@@ -89,3 +89,7 @@ class DATConfig:
     def paper(cls) -> DATConfig:
         """Exactly Eq. 10: attack g1 and g2 with one sign per sample, unscaled, no limit on delta."""
         return cls(seed="eq10", reduction="sample", eps=1.0, eps_batch=1, delta_clip=None)
+
+
+DEFAULT_CONFIG = DATConfig()
+"""The settings of a step that is given none, made once: every construction checks all fields."""

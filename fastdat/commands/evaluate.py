@@ -49,7 +49,6 @@ def evaluate(
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
         for record in trained.evaluate(ProgressLine()) or ():
-            typer.echo(
-                shown(record)
-            )  # first, so that hours of work are not lost if the file cannot be written
+            # Shown first, so that hours of work are not lost if the file cannot be written.
+            typer.echo(shown(record))
             append_metrics(run, record)

@@ -130,7 +130,7 @@ def run_attack(
             measures = spec.with_info and k == 0 and not signs_only
             batch, stats = _perturbed(config, batch, moves, measures)
             if measures:
-                info = _info(spec, linearised, moves, seeds, stats)
+                info = _attack_info(spec, linearised, moves, seeds, stats)
         linearised = None
     return AttackResult(batch, clean, buffers, signs, info)
 
@@ -270,18 +270,20 @@ def _move_samples(
 # --- measurements --------------------------------------------------------------------------------------------------
 
 
-def _info(spec: StepSpec, linearised: Linearised, moves: Moves, seeds: Pair, stats: Stats) -> AttackInfo:
+def _attack_info(
+    spec: StepSpec, linearised: Linearised, moves: Moves, seeds: Pair, stats: Stats
+) -> AttackInfo:
     """What the first step did to each side, and the penalty fraction of both (see ``DATInfo``)."""
     loss, logits = spec.loss, linearised.logits
     slopes = Pair(slope(loss.g1, logits.real), slope(loss.g2, logits.fake))
     gradients = (None, None) if spec.independent else linearised.pull(slopes)
-    real, lowered_real = _side_info(spec, moves.real, seeds.real, slopes.real, gradients[0], stats[0])
-    fake, lowered_fake = _side_info(spec, moves.fake, seeds.fake, slopes.fake, gradients[1], stats[1])
+    real, lowered_real = _measured_side(spec, moves.real, seeds.real, slopes.real, gradients[0], stats[0])
+    fake, lowered_fake = _measured_side(spec, moves.fake, seeds.fake, slopes.fake, gradients[1], stats[1])
     lowered = [side for side in (lowered_real, lowered_fake) if side is not None]
     return AttackInfo(real, fake, torch.cat(lowered).mean())
 
 
-def _side_info(
+def _measured_side(
     spec: StepSpec, move: Move | None, seeds: Tensor, slopes: Tensor, own: Tensor | None, stats: Tensor | None
 ) -> tuple[Measured, Tensor | None]:
     """What the first step did to one side, and 1 for each sample (n,) whose ``g(D(x))`` it lowers to first order.

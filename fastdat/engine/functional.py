@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastdat.config import DATConfig
+from fastdat.config import DEFAULT_CONFIG, DATConfig
 from fastdat.engine.objective import step
 from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.engine.types import Batch, StepInputs, StepSpec, Tensors
@@ -40,7 +40,7 @@ def dat_grads(
     """
     if spectral_weights(dict(D.named_modules())):
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
-    config = config or DATConfig()
+    config = config or DEFAULT_CONFIG
     loss = get_loss(loss)
     spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0])
     constants = {name: param.detach() for name, param in params.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastdat.config import DATConfig
+from fastdat.config import DEFAULT_CONFIG, DATConfig
 from fastdat.engine import checks
 from fastdat.engine.compile import Request, compile_mode, engine_for
 from fastdat.engine.discriminator import structure_of
@@ -27,8 +27,6 @@ from fastdat.engine.spectral.normalise import bypassed, spectral_weights
 from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss, get_loss
-
-DEFAULT_CONFIG = DATConfig()
 
 
 @overload
@@ -187,13 +185,9 @@ def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo
 def _run(request: Request, batch: Batch, trainable: Collection[str]) -> StepResult:
     """Run the step on the engine that is made for requests like this one, and move D's buffers."""
     params, buffers = request.structure.params, request.structure.buffers
-    constants = {name: p.detach() for name, p in params.items()}
-    inputs = StepInputs(
-        trainable={name: p for name, p in constants.items() if name in trainable},
-        frozen={name: p for name, p in constants.items() if name not in trainable},
-        buffers=buffers,
-        batch=batch,
-    )
+    inputs = StepInputs({}, {}, buffers, batch)
+    for name, p in params.items():
+        (inputs.trainable if name in trainable else inputs.frozen)[name] = p.detach()
     with _weights_cast_anew(batch.xr.device), torch.no_grad():
         engine = engine_for(request, inputs)
         inputs = inputs._replace(buffers={name: buffers[name] for name in engine.buffers})

@@ -180,7 +180,8 @@ def _converted(value: Any, hint: Any) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin is Annotated:
         value = _converted(value, options[0])
-        if value is not None and not all(constraint.holds(value) for constraint in options[1:]):
+        constraints: tuple[Constraint, ...] = options[1:]
+        if value is not None and not all(constraint.holds(value) for constraint in constraints):
             raise ValueError
         return value
     if origin in (Union, UnionType):
