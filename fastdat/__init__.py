@@ -41,6 +41,7 @@ _MODULES = {
     "losses": "fastdat.losses",
     "metrics": "fastdat.metrics",
     "nets": "fastdat.nets",
+    "passes": "fastdat.engine.passes",
     "reference": "fastdat.reference",
     "training": "fastdat.training",
     "zero_flow": "fastdat.engine.passes.zero_flow",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import uuid
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.step.eager_baselines import sngan_loss
 from bench.step.workloads import Batch, LossOf, Step, Variant, Workload, gradient_step
+from fastdat.engine import passes
 
 
 class CountFlops(TorchDispatchMode):
@@ -56,12 +61,58 @@ def of_loss(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> 
 
 
 def of_step(step: Step, batch: Batch) -> int:
-    """FLOPs of a variant, uncompiled: the compiler keeps convolutions and matrix products, and fuses the rest."""
-    return of_loss(step.variant.eager, step.D, batch, step.workload)
+    """FLOPs of a variant, uncompiled unless it is folded: the compiler keeps convolutions and matrix products."""
+    variant, D = step.variant, copy.deepcopy(step.D)
+    if not variant.fold:
+        return of_loss(variant.eager, D, batch, step.workload)
+    return of_compiled(lambda: gradient_step(variant.loss, D, batch, step.workload))
+
+
+class _CountedError(Exception):
+    """A graph was counted, and need not be compiled."""
+
+
+class _CountGraph(CustomGraphPass):
+    def __init__(self) -> None:
+        self.total = 0
+        self._id = uuid.uuid4().hex
+
+    def __call__(self, graph: fx.Graph) -> None:
+        self.total += of_graph(graph)
+        raise _CountedError
+
+    def uuid(self) -> str:
+        return self._id  # never in a cache: a graph found there is not counted
+
+
+def of_compiled(call: Callable[[], object]) -> int:
+    """FLOPs of the graph that ``call`` compiles first with `fastdat.passes.options`, after all passes.
+
+    The graph is neither compiled further nor run.
+    """
+    counter = _CountGraph()
+    with mock.patch.object(passes, "AFTER_DIFFERENTIATION", (*passes.AFTER_DIFFERENTIATION, counter)):
+        try:
+            call()
+        except Exception:
+            if not counter.total:
+                raise
+    return counter.total
+
+
+def of_graph(graph: fx.Graph) -> int:
+    """FLOPs of an ATen graph with fake tensors in ``node.meta["val"]``."""
+    total = 0
+    for node in graph.nodes:
+        formula = flop_registry.get(getattr(node.target, "overloadpacket", None))
+        if formula is not None:
+            args = fx.map_arg(node.args, lambda n: n.meta["val"])
+            total += int(formula(*args, **node.kwargs, out_val=node.meta.get("val")))
+    return total
 
 
 def floor(variant: Variant, D: nn.Module, batch: Batch, workload: Workload) -> int:
-    """The least number of FLOPs that computes a variant's gradients.
+    """The least number of FLOPs that computes a variant's gradients while every layer stays where D applies it.
 
     It is a number of passes of F each. A first-order step does not need the gradient for the images in its last
     backward pass, so that part is subtracted; the plain step, which costs 3F without it, shows how much it is.

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 import fastdat
 from bench.step.eager_baselines import released_dat_loss, sngan_loss
+from bench.step.plain_discriminator import PlainDiscriminator
 from fastdat import DATConfig
 from fastdat.data import load_cifar10
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
@@ -37,11 +39,13 @@ class Workload:
     amp: torch.dtype | None = None
     """Type of autocast; None is fp32 without autocast."""
     resolution: int = 32
+    net: Literal["sngan", "plain"] = "sngan"
+    """SNGAN's D of `fastdat.nets`, or a D of torch's modules only (`plain_discriminator.py`)."""
 
     @property
     def name(self) -> str:
         dtype = "fp32" if self.amp is None else str(self.amp).removeprefix("torch.")
-        return f"sngan{self.resolution}-{self.device.type}-{dtype}-batch{self.batch}"
+        return f"{self.net}{self.resolution}-{self.device.type}-{dtype}-batch{self.batch}"
 
     @property
     def cuda(self) -> bool:
@@ -55,9 +59,10 @@ class Workload:
         return torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None)
 
     def discriminator(self) -> nn.Module:
-        """SNGAN's D at the paper's width, in train mode, after ten power iterations; the same at every call."""
+        """D at the paper's width, in train mode, after ten power iterations; the same at every call."""
         torch.manual_seed(0)
-        D = SNGANDiscriminator(self.resolution).to(self.device)
+        plain = self.net == "plain"
+        D = (PlainDiscriminator() if plain else SNGANDiscriminator(self.resolution)).to(self.device)
         D.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # missing from torch's annotations
         with torch.no_grad():
             for _ in range(10):
@@ -99,6 +104,8 @@ class Variant:
     compiled: bool = False
     mode: str = "default"
     """Mode of torch.compile."""
+    fold: bool = False
+    """Whether it is compiled with convolutions and pools reordered."""
 
     @property
     def replays_itself(self) -> bool:
@@ -106,12 +113,13 @@ class Variant:
         return self.mode == "reduce-overhead"
 
 
-def _fastdat(name: str, config: DATConfig, passes: int, mode: str = "default") -> Variant:
+def _fastdat(name: str, config: DATConfig, passes: int, mode: str = "default", fold: bool = True) -> Variant:
     loss = partial(fastdat.dat_step, config=config, loss="hinge")
-    compiled, eager = partial(loss, compile=mode), partial(loss, compile=False)
-    suffix = "" if mode == "default" else f", {mode}"
+    compiled, eager = partial(loss, compile=mode, fold=fold), partial(loss, compile=False)
+    name += "" if mode == "default" else f", {mode}"
+    name += "" if fold else ", not folded"
     return Variant(
-        name + suffix, compiled, eager, config, passes, config.second_order, compiled=True, mode=mode
+        name, compiled, eager, config, passes, config.second_order, compiled=True, mode=mode, fold=fold
     )
 
 
@@ -129,6 +137,11 @@ REPLAYED = (
     _fastdat("fastdat DAT", DAT, 5, "reduce-overhead"),
     _fastdat("fastdat DAT second order", DAT_SECOND_ORDER, 7, "reduce-overhead"),
 )
+UNFOLDED = (
+    _fastdat("fastdat SNGAN", PLAIN, 3, fold=False),
+    _fastdat("fastdat DAT", DAT, 5, fold=False),
+    _fastdat("fastdat DAT second order", DAT_SECOND_ORDER, 7, fold=False),
+)
 MAX_REPLAYED_BATCH = 512
 """Samples a side up to which the replayed variants are measured. For more, the host's time does not matter."""
 
@@ -137,9 +150,10 @@ def variants_of(workload: Workload) -> tuple[Variant, ...]:
     """The variants that are measured on a workload, the most important first; they are compiled in this order."""
     if torch.backends.cudnn.benchmark:  # a run of its own, see bench/README.md
         return VARIANTS[1:4]
-    if not workload.cuda or workload.batch > MAX_REPLAYED_BATCH:
-        return VARIANTS
-    return *VARIANTS, *REPLAYED
+    if workload.net == "plain":
+        return *VARIANTS, UNFOLDED[1]
+    replayed = REPLAYED if workload.cuda and workload.batch <= MAX_REPLAYED_BATCH else ()
+    return *VARIANTS, *replayed, *UNFOLDED
 
 
 @dataclass

@@ -35,6 +35,8 @@ class Request:
     mode: str | None
     """Of torch.compile; None for eager."""
     microbatch: int | None
+    fold: bool
+    """Whether the compiled graph may reorder convolutions and pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     buffers = (*of_spectral, *spec.moving)
     if request.mode is EAGER:
         return Engine(spec, buffers, partial(objective.step, traced=False), microbatch.attack_pass)
-    step, attack_pass = (compiled(f, request.mode) for f in (objective.step, microbatch.attack_pass))
+    step, attack_pass = (
+        compiled(f, request.mode, request.fold) for f in (objective.step, microbatch.attack_pass)
+    )
     return Engine(spec, buffers, step, attack_pass)
 
 
@@ -89,6 +93,7 @@ def _key(request: Request, inputs: StepInputs) -> Hashable:
         request.spec,
         request.mode,
         request.microbatch,
+        request.fold,
         tuple(inputs.trainable),
         batch.xr.shape,
         batch.xr.dtype,
@@ -127,13 +132,13 @@ def compile_mode(compile: bool | str) -> str | None:
     return compile
 
 
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], mode: str, fold: bool) -> Callable[..., Any]:
     """``function`` as one graph, with a cache of its own."""
     introduce_operators()
     # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     own.__defaults__ = function.__defaults__
-    graph = torch.compile(own, fullgraph=True, dynamic=False, options=passes.options(mode))
+    graph = torch.compile(own, fullgraph=True, dynamic=False, options=passes.options(mode, fold))
     replayed = mode in ("reduce-overhead", "max-autotune")
 
     def run(*args: Any) -> Any:

@@ -41,6 +41,7 @@ def dat_step(
     args_fake: Args = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
+    fold: bool = ...,
     microbatch: int | None = ...,
     with_info: Literal[False] = ...,
     check_finite: bool = ...,
@@ -57,6 +58,7 @@ def dat_step(
     args_fake: Args = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
+    fold: bool = ...,
     microbatch: int | None = ...,
     with_info: Literal[True],
     check_finite: bool = ...,
@@ -72,6 +74,7 @@ def dat_step(
     args_fake: Args = (),
     aux_loss: AuxLoss | None = None,
     compile: bool | str = True,
+    fold: bool = True,
     microbatch: int | None = None,
     with_info: bool = False,
     check_finite: bool = False,
@@ -97,6 +100,8 @@ def dat_step(
         aux_loss: function (D, xr, xf) -> scalar, added to the loss in the same graph; it sees the clean batch and
             the weights of D's last call.
         compile: True, a mode of torch.compile, or False for eager, which in second order waits for the device.
+        fold: in a compiled step, reorder convolutions beside average pools and up-samplings so that they take less
+            work; the results are the same up to rounding.
         microbatch: samples a side at a time; the loss and gradient stay those of the whole batch.
         with_info: return (loss, DATInfo) too.
         check_finite: refuse NaN and Inf in xr, xf. Synchronises with the device.
@@ -138,7 +143,7 @@ def dat_step(
         ),
         with_info=with_info,
     )
-    request = Request(module, structure, spec, aux_loss, compile_mode(compile), microbatch)
+    request = Request(module, structure, spec, aux_loss, compile_mode(compile), microbatch, fold)
     measured: list[StepInfo] = []
     evaluate = partial(_differentiable_loss, request, batch, measured)
     value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)

@@ -17,6 +17,7 @@ FREE = frozenset(
         "steps",
         "device",
         "compile",
+        "fold",
         "microbatch",
         "log_every",
         "sample_every",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.config import DATConfig
+from fastdat.engine import passes
 from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
@@ -31,7 +32,7 @@ class Steps:
     Args:
         netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Conditional nets also take labels (N,).
         optG, optD: their optimizers.
-        config: loss, attack, precision, compile, microbatch.
+        config: loss, attack, precision, compile, fold, microbatch.
 
     Raises:
         ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch.
@@ -50,10 +51,12 @@ class Steps:
                 "and cannot be computed in parts; do not set microbatch"
             )
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
-        self._generate = torch.compile(netG) if config.compile else netG
-        self._objective = (
-            torch.compile(self._generator_objective) if config.compile else self._generator_objective
-        )
+        self._generate: Callable[..., Tensor] = netG
+        self._objective: Callable[..., Tensor] = self._generator_objective
+        if config.compile:
+            options = passes.options(fold=config.fold)
+            self._generate = torch.compile(netG, options=options)
+            self._objective = torch.compile(self._objective, options=options)
 
     def discriminator(
         self, xr: Tensor, z: Tensor, labels_real: Labels = (), labels_fake: Labels = ()
@@ -77,6 +80,7 @@ class Steps:
                 args_fake=labels_fake,
                 aux_loss=_auxiliary_of_reals if self._has_auxiliary else None,
                 compile=config.compile,
+                fold=config.fold,
                 microbatch=config.microbatch,
                 with_info=True,
             )

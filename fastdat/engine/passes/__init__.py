@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from fastdat.engine.passes.zero_flow import ZeroFlow, options_with
+from fastdat.engine.passes.conv_layout import ConvLayout
+from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.zero_flow import ZeroFlow
 
-AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(),)
+BEFORE_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (PooledConv(),)
+"""Passes over the graph as Dynamo has traced it, first to last; left out where ``fold`` is False."""
+
+AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(), ConvLayout())
 """Passes over the differentiated ATen graph with fake tensors in ``node.meta["val"]``, first to last."""
 
 
@@ -29,6 +35,19 @@ class InOrder(CustomGraphPass):
         return tuple(rewrite.uuid() for rewrite in self._passes)
 
 
-def options(mode: str) -> dict[str, Any]:
-    """``options`` of torch.compile that select its ``mode`` and apply every pass."""
-    return options_with(mode, InOrder(AFTER_DIFFERENTIATION))
+def options(mode: str = "default", fold: bool = True) -> dict[str, Any]:
+    """``options`` of torch.compile that select its ``mode`` and apply every pass::
+
+        torch.compile(generator_loss, options=fastdat.passes.options())
+
+    Args:
+        mode: of torch.compile.
+        fold: reorder convolutions, pools and up-samplings so that they take less work (``pooled_conv``).
+    """
+    chosen: dict[str, Any] = {
+        **torch._inductor.list_mode_options(mode),
+        "post_grad_custom_pre_pass": InOrder(AFTER_DIFFERENTIATION),
+    }
+    if fold:
+        chosen["pre_grad_custom_pass"] = InOrder(BEFORE_DIFFERENTIATION)
+    return chosen

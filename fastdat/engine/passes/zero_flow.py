@@ -8,8 +8,8 @@ whose result must be zero, and it drops additions of zero. It does not inspect t
 such zeros and keeps its whole second derivative. Everything that is differentiated twice gains, gradient penalties
 included::
 
-    torch.compile(penalty_and_its_gradient, options=zero_flow.options())   # in a graph
-    with zero_flow.skipping():                                             # in eager mode
+    torch.compile(penalty_and_its_gradient, options=fastdat.passes.options())  # in a graph
+    with fastdat.zero_flow.skipping():                                      # in eager mode
         penalty.backward()
 
 Where every number is finite, the result equals that of the full computation. Zero times Inf or NaN counts as zero.
@@ -36,16 +36,6 @@ aten = torch.ops.aten
 
 
 # --- in a graph ----------------------------------------------------------------------------------------------------
-
-
-def options(mode: str = "default") -> dict[str, Any]:
-    """``options`` of torch.compile that select its ``mode`` and apply zero flow."""
-    return options_with(mode, ZeroFlow())
-
-
-def options_with(mode: str, rewrite: CustomGraphPass) -> dict[str, Any]:
-    """``options`` of torch.compile that select its ``mode`` and apply ``rewrite`` to the differentiated graph."""
-    return {**torch._inductor.list_mode_options(mode), "post_grad_custom_pre_pass": rewrite}
 
 
 class ZeroFlow(CustomGraphPass):

@@ -9,6 +9,8 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from fastdat.engine import passes
+from fastdat.engine.passes.conv_layout import ConvLayout
+from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.engine.passes.zero_flow import ZeroFlow
 
 
@@ -33,8 +35,12 @@ def test_passes_run_first_to_last() -> None:
 
 def test_steps_are_compiled_with_every_pass() -> None:
     options = passes.options("max-autotune")
-    assert options.pop("post_grad_custom_pre_pass").uuid() == tuple(
-        p.uuid() for p in passes.AFTER_DIFFERENTIATION
-    )
+    for stage, of_stage in (
+        ("pre_grad_custom_pass", passes.BEFORE_DIFFERENTIATION),
+        ("post_grad_custom_pre_pass", passes.AFTER_DIFFERENTIATION),
+    ):
+        assert options.pop(stage).uuid() == tuple(p.uuid() for p in of_stage)
     assert options == torch._inductor.list_mode_options("max-autotune")
-    assert any(isinstance(rewrite, ZeroFlow) for rewrite in passes.AFTER_DIFFERENTIATION)
+    assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
+    # Zeros first: what they leave out is never rewritten. Layouts last, when the convolutions are what they will be.
+    assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == [ZeroFlow, ConvLayout]
