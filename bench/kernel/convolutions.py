@@ -1,6 +1,6 @@
-"""Benchmark cases of convolutions: two ways to compute what SNGAN's discriminator spends most of its time on.
+"""Benchmark cases of convolutions: ways to compute what SNGAN's discriminator spends most of its time on.
 
-Both ways of a case give the same numbers up to rounding; a GPU will tell which one is faster. The shapes are those of
+All ways of a case give the same numbers up to rounding; a GPU will tell which one is fastest. The shapes are those of
 SNGAN-32 with 64 samples a side, in bf16 and channels_last.
 """
 
@@ -18,15 +18,19 @@ from torch.nn import functional as F
 from bench.kernel.case import Case, Provider
 
 AS_WRITTEN, ONE_CONVOLUTION = "3x3 convolution, pool", "4x4 convolution, stride 2"
+MEANS_FIRST = "means of 2x2, 3x3 convolution, stride 2"
+"""What `fastdat.engine.passes.pooled_conv` does."""
 LARGE_FILTER, OF_WEIGHT = "filter as large as the image", "convolution_backward"
 
 Shape = tuple[int, int, int, int]
 What = Literal["forward", "input gradient", "weight gradient"]
 
 
-def convolution_backward(g: Tensor, x: Tensor, w: Tensor, stride: int, wanted: tuple[bool, bool]) -> Tensor:
-    """The gradient of a convolution with padding 1, for x or for w: ``wanted`` is (for x, for w), one of them True."""
-    arguments = (None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [*wanted, False])
+def convolution_backward(
+    g: Tensor, x: Tensor, w: Tensor, stride: int, wanted: tuple[bool, bool], padding: int = 1
+) -> Tensor:
+    """The gradient of a convolution for x or for w: ``wanted`` is (for x, for w), one of them True."""
+    arguments = (None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [*wanted, False])
     of_input, of_weight, _ = torch.ops.aten.convolution_backward(g, x, w, *arguments)
     found: Tensor = of_input if wanted[0] else of_weight
     return found
@@ -101,7 +105,7 @@ def _call(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> list[T
     return [function(*inputs)]
 
 
-# --- a 3x3 convolution and an average pool are one 4x4 convolution ------------------------------------------------
+# --- a 3x3 convolution and an average pool are one convolution of stride 2 ----------------------------------------
 
 
 def folded(w: Tensor) -> Tensor:
@@ -140,9 +144,13 @@ class PooledConvolution(ConvolutionCase):
 
     def providers(self) -> tuple[Provider, ...]:
         if self.what == "forward":
-            return _providers({AS_WRITTEN: _pooled, ONE_CONVOLUTION: _strided})
+            return _providers({AS_WRITTEN: _pooled, MEANS_FIRST: _of_means, ONE_CONVOLUTION: _strided})
         wanted = (self.what == "input gradient", self.what == "weight gradient")
-        calls = {AS_WRITTEN: _pooled_backward, ONE_CONVOLUTION: _strided_backward}
+        calls = {
+            AS_WRITTEN: _pooled_backward,
+            MEANS_FIRST: _of_means_backward,
+            ONE_CONVOLUTION: _strided_backward,
+        }
         return _providers({name: partial(call, wanted=wanted) for name, call in calls.items()})
 
 
@@ -152,6 +160,19 @@ def _pooled(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
 
 def _strided(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
     return F.conv2d(x, folded(w), stride=2, padding=1)
+
+
+def _of_means(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
+    return F.conv2d(F.avg_pool2d(x, 2, 1, 1), w, stride=2)
+
+
+def _of_means_backward(x: Tensor, w: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> Tensor:
+    found = convolution_backward(g, F.avg_pool2d(x, 2, 1, 1), w, 2, wanted, padding=0)
+    if wanted[1]:
+        return found
+    window = ([2, 2], [1, 1], [1, 1], False, True, None)
+    of_image: Tensor = torch.ops.aten.avg_pool2d_backward(found, x, *window)
+    return of_image
 
 
 def _pooled_backward(x: Tensor, w: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> Tensor:

@@ -1,0 +1,120 @@
+"""A whole training iteration, five D steps and one G step: as released code is written, and by fastdat's trainer."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from bench.step.eager_baselines import released_dat_loss, sngan_loss
+from bench.step.workloads import LossOf, real_images
+from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
+from fastdat import DATConfig
+from fastdat.data import ImageSet
+from fastdat.training import build_trainer, preset
+from fastdat.training.display import Lines
+from fastdat.training.steps import frozen
+
+CLOCK = ReplayClock()
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+BATCH = 64 if CUDA else 16
+N_DIS = 5
+ROUNDS = 20 if CUDA else 7
+BASELINE = "eager released DAT"
+
+Iteration = Callable[[], None]
+
+
+def eager(D: torch.nn.Module, G: torch.nn.Module, loss_of: LossOf, reals: Tensor, nz: int) -> Iteration:
+    """The iteration in plain eager PyTorch; reals (N_DIS, BATCH, 3, 32, 32)."""
+    opt_d, opt_g = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9)) for net in (D, G))
+
+    def iterate() -> None:
+        for xr in reals:
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=CUDA):
+                with torch.no_grad():
+                    xf = G(torch.randn(BATCH, nz, device=DEVICE)).to(xr.dtype)
+                loss = loss_of(D, xr, xf)
+            opt_d.zero_grad(set_to_none=True)
+            loss.backward()
+            opt_d.step()
+        with frozen(D):  # released code computes D's gradients here too, and does not use them
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=CUDA):
+                loss = -D(G(torch.randn(BATCH, nz, device=DEVICE))).mean()
+            opt_g.zero_grad(set_to_none=True)
+            loss.backward()
+        opt_g.step()
+
+    return iterate
+
+
+def by_trainer(config: DATConfig, fold: bool, reals: Tensor, outdir: Path) -> Iteration:
+    """The D and G steps of `Trainer`, compiled, without its batches and logs."""
+    images = ImageSet(
+        "noise", torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8), torch.zeros(BATCH), ("none",)
+    )
+    settings = {"batch_size": BATCH, "dat": config, "fold": fold, "eval.every": None, "sample_every": 10**9}
+    settings |= {"precision": "bf16", "channels_last": True} if CUDA else {}
+    trainer = build_trainer(
+        preset("sngan-dat-cifar10").replace(settings), images, outdir, display=Lines(io.StringIO())
+    )
+    trainer._begin()
+    steps, nz = trainer.iteration.steps, trainer.config.nz
+
+    def iterate() -> None:
+        for xr in reals:
+            steps.discriminator(xr, torch.randn(BATCH, nz, device=DEVICE))
+        steps.generator(torch.randn(BATCH, nz, device=DEVICE))
+
+    return iterate
+
+
+@pytest.fixture(scope="module")
+def timings(cifar10_or_none: Path | None) -> Iterator[dict[str, Timing]]:
+    """Every kind of iteration, timed in turns, on nets of the paper's width."""
+    from fastdat.nets import SNGANDiscriminator, SNGANGenerator
+
+    reals = real_images(N_DIS * BATCH, 32, cifar10_or_none).to(DEVICE).unflatten(0, (N_DIS, BATCH))
+    torch.manual_seed(0)
+    G, D = SNGANGenerator(32).to(DEVICE), SNGANDiscriminator(32).to(DEVICE)
+    if CUDA:
+        G, D = (net.to(memory_format=torch.channels_last) for net in (G, D))  # type: ignore[call-overload]
+    with tempfile.TemporaryDirectory() as folder:
+        iterations = {
+            BASELINE: eager(copy.deepcopy(D), copy.deepcopy(G), released_dat_loss, reals, G.nz),
+            "eager SNGAN": eager(D, G, sngan_loss, reals, G.nz),
+        }
+        for name, config, fold in (
+            ("fastdat SNGAN", DATConfig(real=False, fake=False), True),
+            ("fastdat DAT", DATConfig(), True),
+            ("fastdat DAT, not folded", DATConfig(), False),
+            ("fastdat DAT second order", DATConfig(second_order=True), True),
+        ):
+            iterations[name] = by_trainer(config, fold, reals, Path(folder, name))
+        rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
+        yield interleave(iterations, as_called(DEVICE), rounds=rounds, warmup=1)
+    torch.compiler.reset()
+
+
+@pytest.mark.benchmark(timer=CLOCK, group="one training iteration")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(BASELINE, "eager SNGAN", "fastdat SNGAN", "fastdat DAT", "fastdat DAT, not folded"),
+        "fastdat DAT second order",
+    ],
+)
+def bench_iteration(benchmark: BenchmarkFixture, timings: dict[str, Timing], kind: str) -> None:
+    """SNGAN-32: five D steps and one G step. `bench_dat_step.py` checks the gradients of the D steps."""
+    ratio = timings[kind].median / timings[BASELINE].median
+    benchmark.extra_info.update(timings[kind].summary(), batch=BATCH, n_dis=N_DIS, over_released=ratio)
+    benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(timings[kind]))
