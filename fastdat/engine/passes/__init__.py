@@ -11,12 +11,13 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from fastdat.engine.passes.conv_layout import ConvLayout
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
 
 BEFORE_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (PooledConv(),)
 """Passes over the graph as Dynamo has traced it, first to last; left out where ``fold`` is False."""
 
-AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(), ConvLayout())
+AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(), WeightGradient(), ConvLayout())
 """Passes over the differentiated ATen graph with fake tensors in ``node.meta["val"]``, first to last."""
 
 

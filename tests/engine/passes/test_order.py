@@ -11,6 +11,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from fastdat.engine import passes
 from fastdat.engine.passes.conv_layout import ConvLayout
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
 
 
@@ -43,4 +44,4 @@ def test_steps_are_compiled_with_every_pass() -> None:
     assert options == torch._inductor.list_mode_options("max-autotune")
     assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
     # Zeros first: what they leave out is never rewritten. Layouts last, when the convolutions are what they will be.
-    assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == [ZeroFlow, ConvLayout]
+    assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == [ZeroFlow, WeightGradient, ConvLayout]

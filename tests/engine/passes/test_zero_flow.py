@@ -11,8 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.flop_counter import flop_registry
 
 import fastdat
 from bench.step.flops import CountFlops, of_forward
@@ -20,6 +18,7 @@ from fastdat import DATConfig, zero_flow
 from fastdat.nets import SNGANDiscriminator
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.discriminators import KINDS, Smooth, batch, make
+from tests.traced_graphs import flops_of, penalty_gradients, rewritten, traced
 
 aten = torch.ops.aten
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
@@ -30,26 +29,8 @@ def images(m: int = 4) -> tuple[Tensor, Tensor]:
     return xr, xf
 
 
-def flops_of(graph: fx.Graph) -> int:
-    """FLOPs of the matrix products and convolutions of a traced graph, by torch's own formulas."""
-    total = 0
-    for node in graph.nodes:
-        formula = flop_registry.get(getattr(node.target, "overloadpacket", None))
-        if formula is not None:
-            args = fx.map_arg(node.args, lambda n: n.meta["val"])
-            total += int(formula(*args, **node.kwargs, out_val=node.meta.get("val")))
-    return total
-
-
-def traced(function: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
-    return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*args)
-
-
 def pruned(module: fx.GraphModule) -> fx.GraphModule:
-    module = copy.deepcopy(module)
-    zero_flow.ZeroFlow()(module.graph)
-    module.recompile()
-    return module
+    return rewritten(module, zero_flow.ZeroFlow())
 
 
 # --- the step ------------------------------------------------------------------------------------------------------
@@ -99,18 +80,6 @@ def test_eager_gradients_are_those_of_the_full_computation(
 
 
 # --- gradient penalties --------------------------------------------------------------------------------------------
-
-
-def penalty_gradients(D: nn.Module, x: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-    """Function of D's parameters, in order: the gradient of ``E (||dD/dx|| - 1)^2`` (GP, Table III)."""
-    names = [name for name, _ in D.named_parameters()]
-
-    def penalty(*params: Tensor) -> Tensor:
-        weights = dict(zip(names, params, strict=True))
-        gradient = torch.func.grad(lambda x: torch.func.functional_call(D, weights, (x,)).sum())(x)
-        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-    return torch.func.grad(penalty, argnums=tuple(range(len(names))))
 
 
 def test_gradient_penalty_in_a_graph() -> None:
