@@ -240,8 +240,6 @@ def _channels(node: fx.Node) -> _Slice | None:
     """The channels that ``node`` has as its batch."""
     node = _uncopied(node)
     part = _slice(node)
-    if part is not None and part.dim != 0:
-        return None
     source = _exchanged(_uncopied(part.whole) if part else node)
     if source is None or not _are_static(source):
         return None

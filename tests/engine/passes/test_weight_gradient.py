@@ -230,11 +230,13 @@ def with_layer(result: Callable[..., Any]) -> Program:
     return lambda x, v, g, w: (propagated(x, w, g), result(v, g))
 
 
-def by_group(x: Tensor, v: Tensor, g: Tensor, w: Tensor, *order: int) -> tuple[Tensor, Tensor]:
+def by_group(
+    x: Tensor, v: Tensor, g: Tensor, w: Tensor, *order: int, whole: bool = False
+) -> tuple[Tensor, ...]:
     """A layer of two groups, and the correlations of these groups in the given order."""
     of_x, a, b = propagated(x, w[:, :2], g, groups=2), v.transpose(0, 1), g.transpose(0, 1)
     parts = [F.conv2d(share(a, i, 2), share(b, i, 2), None, 1, 1, 3) for i in order]
-    return of_x, narrowed(torch.cat(parts, 1).transpose(0, 1))
+    return of_x, narrowed(torch.cat(parts, 1).transpose(0, 1)), *parts[: int(whole)]
 
 
 AS_DOUBLE_BACKWARD = with_layer(lambda v, g: narrowed(correlated(v, g).transpose(0, 1)))
@@ -269,6 +271,10 @@ OTHERS: dict[str, Program] = {
         propagated(x, w[:4], g[:, :4]),
         narrowed(correlated(v, g[:, :4])),
     ),
+    "a result with rows and columns exchanged": lambda x, v, g, w: (
+        propagated(x, w[:4], g[:, :4]),
+        narrowed(correlated(v, g[:, :4]).transpose(2, 3)),
+    ),
     "operands with rows and columns exchanged": lambda x, v, g, w: (
         propagated(x[:, :, :9], w, g[:, :, :3]),
         F.conv2d(v[:, :, :9].permute(1, 0, 3, 2), g[:, :, :3].permute(1, 0, 3, 2), None, 1, 1, 3)
@@ -283,6 +289,19 @@ OTHERS: dict[str, Program] = {
     ),
     "groups in another order": lambda *arguments: by_group(*arguments, 1, 0),
     "a group twice": lambda *arguments: by_group(*arguments, 0, 0),
+    "a group that is used elsewhere": lambda *arguments: by_group(*arguments, 0, 1, whole=True),
+    "a transposed convolution": lambda x, v, g, w: (
+        propagated(x, w[:N], g[:, :N]),
+        narrowed(
+            F.conv_transpose2d(v.transpose(0, 1), g[:, :N].transpose(0, 1), None, 1, 1, dilation=3).transpose(
+                0, 1
+            )
+        ),
+    ),
+    "whole numbers": lambda x, v, g, w: (
+        F.conv2d(x.long(), w.long(), None, 3, 1),
+        narrowed(correlated(v.long(), g.long()).transpose(0, 1)),
+    ),
 }
 
 
