@@ -1,4 +1,4 @@
-"""Functions as ATen graphs: traced, rewritten by a pass, and their cost."""
+"""Functions as ATen graphs: traced, and rewritten by a pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.flop_counter import flop_registry
 
 
 def traced(function: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
@@ -23,17 +22,6 @@ def rewritten(module: fx.GraphModule, rewrite: CustomGraphPass) -> fx.GraphModul
     rewrite(module.graph)
     module.recompile()
     return module
-
-
-def flops_of(graph: fx.Graph) -> int:
-    """FLOPs of the matrix products and convolutions of a traced graph, by torch's own formulas."""
-    total = 0
-    for node in graph.nodes:
-        formula = flop_registry.get(getattr(node.target, "overloadpacket", None))
-        if formula is not None:
-            args = fx.map_arg(node.args, lambda n: n.meta["val"])
-            total += int(formula(*args, **node.kwargs, out_val=node.meta.get("val")))
-    return total
 
 
 def penalty_gradients(D: nn.Module, x: Tensor) -> Callable[..., tuple[Tensor, ...]]:

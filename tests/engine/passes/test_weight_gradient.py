@@ -12,10 +12,11 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import spectral_norm
 
+from bench.step.flops import of_graph
 from fastdat import DATConfig
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from tests.compare import assert_step_matches
-from tests.traced_graphs import flops_of, penalty_gradients, rewritten, traced
+from tests.traced_graphs import penalty_gradients, rewritten, traced
 
 aten = torch.ops.aten
 Program = Callable[[Tensor, Tensor, Tensor, Tensor], Any]
@@ -94,7 +95,7 @@ def test_the_rewritten_graph_computes_the_same(name: str, layout: str) -> None:
     assert exchanged(full.graph) > 0
     assert exchanged(short.graph) == 0
     if getattr(layer, "groups", 1) == 1:  # torch's formula for convolution_backward ignores them
-        assert flops_of(short.graph) <= flops_of(full.graph)
+        assert of_graph(short.graph) <= of_graph(full.graph)
 
 
 def test_a_single_sample() -> None:
@@ -112,9 +113,9 @@ def test_narrowing_made_the_convolution_more_expensive() -> None:
     params = [p.detach() for p in D.parameters()]
     full = traced(penalty_gradients(D, x), *params)
     one = (
-        flops_of(rewritten(full, WeightGradient()).graph) / 5
+        of_graph(rewritten(full, WeightGradient()).graph) / 5
     )  # forward, two backward passes, two of the latter
-    assert flops_of(full.graph) == (4 + 25 / 9) * one
+    assert of_graph(full.graph) == (4 + 25 / 9) * one
 
 
 def test_bfloat16_is_as_accurate() -> None:

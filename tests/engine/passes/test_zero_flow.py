@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fastdat
-from bench.step.flops import CountFlops, of_forward
-from fastdat import DATConfig, zero_flow
+from bench.step.flops import CountFlops, of_forward, of_graph
+from fastdat import DATConfig, passes, zero_flow
 from fastdat.nets import SNGANDiscriminator
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.discriminators import KINDS, Smooth, batch, make
-from tests.traced_graphs import flops_of, penalty_gradients, rewritten, traced
+from tests.traced_graphs import penalty_gradients, rewritten, traced
 
 aten = torch.ops.aten
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
@@ -52,9 +52,9 @@ def test_compiled_second_order_costs_seven_forward_passes(monkeypatch: pytest.Mo
     original = zero_flow.ZeroFlow.__call__
 
     def measured(self: zero_flow.ZeroFlow, graph: fx.Graph) -> None:
-        before_and_after.append(flops_of(graph))
+        before_and_after.append(of_graph(graph))
         original(self, graph)
-        before_and_after.append(flops_of(graph))
+        before_and_after.append(of_graph(graph))
 
     monkeypatch.setattr(zero_flow.ZeroFlow, "__call__", measured)
     # A graph found in the cache would not be counted.
@@ -88,7 +88,7 @@ def test_gradient_penalty_in_a_graph() -> None:
     params = [p.detach() for p in D.parameters()]
     full = traced(penalty_gradients(D, x), *params)
     short = pruned(full)
-    assert flops_of(short.graph) < 0.75 * flops_of(full.graph)
+    assert of_graph(short.graph) < 0.75 * of_graph(full.graph)
     torch.testing.assert_close(short(*params), full(*params), rtol=0, atol=0)
 
 
@@ -103,7 +103,7 @@ def test_gradient_penalty_compiled_and_eager() -> None:
         found = function(*params)
     assert short.total < 0.75 * full.total
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    compiled = torch.compile(function, fullgraph=True, options=zero_flow.options())
+    compiled = torch.compile(function, fullgraph=True, options=passes.options())
     torch.testing.assert_close(compiled(*params), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -117,7 +117,7 @@ def test_smooth_networks_keep_their_second_derivative() -> None:
     x = torch.rand(5, 2, dtype=torch.float64)
     full = traced(penalty_gradients(D, x), *params)
     short = pruned(full)
-    assert flops_of(short.graph) == flops_of(full.graph)
+    assert of_graph(short.graph) == of_graph(full.graph)
     torch.testing.assert_close(short(*params), full(*params), rtol=0, atol=0)
     with zero_flow.skipping():
         torch.testing.assert_close(penalty_gradients(D, x)(*params), full(*params), rtol=0, atol=0)
@@ -142,7 +142,7 @@ def test_a_smooth_layer_among_piecewise_linear_ones() -> None:
     x = torch.rand(3, 3, 10, 10, dtype=torch.float64)
     full = traced(penalty_gradients(D, x), *params)
     short = pruned(full)
-    assert flops_of(short.graph) < flops_of(full.graph)
+    assert of_graph(short.graph) < of_graph(full.graph)
     torch.testing.assert_close(short(*params), full(*params), rtol=0, atol=0)
 
 
@@ -224,8 +224,8 @@ def test_a_convolution_backward_leaves_out_each_part(zero: str) -> None:
         eager = function(x)
     for found in (short(x), eager):
         torch.testing.assert_close(found, expected)
-    assert flops_of(short.graph) <= flops_of(full.graph) / 2
-    assert counter.total <= flops_of(full.graph) / 2
+    assert of_graph(short.graph) <= of_graph(full.graph) / 2
+    assert counter.total <= of_graph(full.graph) / 2
 
 
 def test_a_tensor_that_was_zero_is_forgotten_when_written_to() -> None:
@@ -293,7 +293,7 @@ def test_shapes_that_are_not_known() -> None:
         return grads[0] * 2, grads[1] * grads[1], grads[2] + 1
 
     x, weight = torch.randn(5, 3, 7), torch.randn(3, 3, 3)
-    compiled = torch.compile(function, dynamic=True, fullgraph=True, options=zero_flow.options())
+    compiled = torch.compile(function, dynamic=True, fullgraph=True, options=passes.options())
     torch.testing.assert_close(compiled(x, weight), function(x, weight))
 
 
