@@ -8,7 +8,6 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -74,11 +73,17 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     if request.microbatch is not None:
         checks.check_splittable(structure.modules, traits.independent, traits.moving)
     joint = traits.joint and spec.config.power_iterations == "once"
-    spec = replace(spec, independent=traits.independent, joint=joint, moving=traits.moving)
+    spec = replace(
+        spec,
+        independent=traits.independent,
+        joint=joint,
+        moving=traits.moving,
+        traced=request.mode is not EAGER,
+    )
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
     if request.mode is EAGER:
-        return Engine(spec, buffers, partial(objective.step, traced=False), microbatch.attack_pass)
+        return Engine(spec, buffers, objective.step, microbatch.attack_pass)
     step, attack_pass = (
         compiled(f, request.mode, request.fold) for f in (objective.step, microbatch.attack_pass)
     )

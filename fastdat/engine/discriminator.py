@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastdat.engine.types import Args, AuxLoss, Batch, Pair, SideWeights, StepSpec, Tensors
+
+Found = TypeVar("Found")
 
 # --- taken apart ---------------------------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ def split_outputs(out: Any) -> tuple[Tensor, Args]:
 
 def call(D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: Args) -> Call:
     """D(x, *args) with these tensors in place of its own; D's own tensors stay as they are."""
-    moved = {name: buffer.clone() for name, buffer in buffers.items()}
+    moved = _copies(buffers)
     out = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
     return Call(*split_outputs(out), moved)
 
@@ -112,18 +114,27 @@ class _Holder(nn.Module):
         super().__init__()
         self.D = D
 
-    def forward(self, function: AuxLoss, xr: Tensor, xf: Tensor) -> Tensor:
-        return function(self.D, xr, xf)
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(self.D, *args)
+
+
+def holding(D: nn.Module, tensors: Tensors, function: Callable[..., Found], *args: Any) -> Found:
+    """``function(D, *args)`` with these tensors in place of D's own; D's own tensors stay as they are."""
+    named = {f"D.{name}": tensor for name, tensor in tensors.items()}
+    found: Found = torch.func.functional_call(_Holder(D), named, (function, *args), tie_weights=False)
+    return found
 
 
 def call_aux(
     D: nn.Module, aux_loss: AuxLoss, weights: Tensors, buffers: Tensors, batch: Batch
 ) -> tuple[Tensor, Tensors]:
     """``aux_loss(D, xr, xf)`` with these tensors in place of D's own, and the buffers it moved."""
-    moved = {name: buffer.clone() for name, buffer in buffers.items()}
-    tensors = {f"D.{name}": tensor for name, tensor in {**weights, **moved}.items()}
-    loss = torch.func.functional_call(_Holder(D), tensors, (aux_loss, batch.xr, batch.xf), tie_weights=False)
-    return loss, moved
+    moved = _copies(buffers)
+    return holding(D, {**weights, **moved}, aux_loss, batch.xr, batch.xf), moved
+
+
+def _copies(buffers: Tensors) -> Tensors:
+    return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
 # --- linearised ----------------------------------------------------------------------------------------------------
@@ -166,13 +177,13 @@ class WholeBatchD:
         """
         D, config, buffers = self._D, self._spec.config, self._buffers
         if self._spec.joint and config.real and config.fake:
-            return _linearise_joint(D, weights[0], batch)
+            return _linearise_joint(D, self._spec, weights[0], batch)
         pullbacks: list[Any] = [None, None]
         logits: list[Tensor] = []
         sides = ((batch.xr, batch.args_real, config.real), (batch.xf, batch.args_fake, config.fake))
         for i, (x, args, attacked) in enumerate(sides):
             if attacked:
-                of_side, buffers, pullbacks[i] = _vjp(D, weights[i], buffers, x, args)
+                of_side, buffers, pullbacks[i] = _vjp(D, self._spec, weights[i], buffers, x, args)
             elif known is not None:
                 of_side = known[i]
             else:
@@ -187,9 +198,9 @@ class WholeBatchD:
         return Linearised(Pair(*logits), buffers, pull)
 
 
-def _linearise_joint(D: nn.Module, weights: Tensors, batch: Batch) -> Linearised:
+def _linearise_joint(D: nn.Module, spec: StepSpec, weights: Tensors, batch: Batch) -> Linearised:
     """Both sides in one call of D."""
-    logits, _, pullback = _vjp(D, weights, {}, *batch.joined())
+    logits, _, pullback = _vjp(D, spec, weights, {}, *batch.joined())
 
     def pull_both(seeds: Tensor) -> Tensor:
         gradient: Tensor = pullback(seeds)[0]
@@ -203,9 +214,11 @@ def _linearise_joint(D: nn.Module, weights: Tensors, batch: Batch) -> Linearised
 
 
 def _vjp(
-    D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: Args
+    D: nn.Module, spec: StepSpec, weights: Tensors, buffers: Tensors, x: Tensor, args: Args
 ) -> tuple[Tensor, Tensors, Any]:
-    """Logits (n,), the buffers moved, and the function from seeds (n,) to the gradient (n, ...) for x."""
+    """Logits (n,), the buffers moved, and the function from seeds (n,) to the gradient (n, ...) for x in a tuple."""
+    if not spec.traced:
+        return _autograd_vjp(D, spec, weights, buffers, x, args)
 
     def logits_of(x: Tensor) -> tuple[Tensor, Tensors]:
         logits, _, moved = call(D, weights, buffers, x, args)
@@ -213,3 +226,33 @@ def _vjp(
 
     logits, pullback, moved = torch.func.vjp(logits_of, x, has_aux=True)  # type: ignore[misc]
     return logits, moved, pullback
+
+
+def _autograd_vjp(
+    D: nn.Module, spec: StepSpec, weights: Tensors, buffers: Tensors, x: Tensor, args: Args
+) -> tuple[Tensor, Tensors, Any]:
+    """``_vjp`` by autograd, in any grad mode. What will not be differentiated further keeps no graph alive."""
+    differentiated = x.requires_grad or any(weight.requires_grad for weight in weights.values())
+    pulled_twice = spec.with_info and not spec.independent  # by the move and by the measurements
+    at = x if x.requires_grad else x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits, _, moved = call(D, weights, buffers, at, args)
+
+    def gradient(_: nn.Module, seeds: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            logits,
+            at,
+            seeds,
+            create_graph=differentiated and spec.config.second_order,
+            retain_graph=differentiated or pulled_twice,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+    def pullback(seeds: Tensor) -> tuple[Tensor, ...]:
+        if not logits.requires_grad:  # D lets no gradient through
+            return (torch.zeros_like(at),)
+        # Activation checkpointing runs parts of D again, which then has to hold what it held in this call.
+        return holding(D, {**weights, **_copies(buffers)}, gradient, seeds)
+
+    return logits if differentiated else logits.detach(), moved, pullback

@@ -1,21 +1,22 @@
 """The DAT step as a pure function of tensors: what is compiled, differentiated and mapped over.
 
 Read it next to ``fastdat.reference``, which computes the same with the plainest PyTorch. Here D is a function of its
-weights (``torch.func.functional_call``), input gradients are ``torch.func.vjp``, and nothing is mutated.
+weights (``torch.func.functional_call``), and nothing is mutated.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
 from fastdat.engine.attack import AttackInfo, AttackResult, Measured, run_attack
-from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both
+from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both, holding
 from fastdat.engine.passes import zero_flow
+from fastdat.engine.recomputation import held_in_last_backward
 from fastdat.engine.types import (
     AuxLoss,
     Batch,
@@ -37,8 +38,8 @@ Moved = tuple[Tensors, tuple[StepInfo, ...]]
 def objective(
     D: nn.Module,
     spec: StepSpec,
-    params: Tensors,
-    buffers: Tensors,
+    weights: Weights,
+    moving: Tensors,
     batch: Batch,
     aux_loss: AuxLoss | None = None,
     given: FromWholeBatch = FromWholeBatch(),  # noqa: B008 - it is immutable
@@ -48,8 +49,8 @@ def objective(
     Args:
         D: the discriminator, its spectral norm bypassed.
         spec: of the step.
-        params: every parameter of D by name.
-        buffers: u, v and the moving buffers by name, before the step.
+        weights: D's weights call by call.
+        moving: the moving buffers by name, before the step.
         batch: the samples.
         aux_loss: a further loss of D on the clean batch, added; it sees the weights of D's last call.
         given: what the whole batch has decided, where this one is a part of it.
@@ -58,8 +59,6 @@ def objective(
         loss, (new values of the moving buffers, measurements if asked for).
     """
     config, loss = spec.config, spec.loss
-    weights = Weights(spec, params, buffers, in_full=aux_loss is not None)
-    moving = {name: buffers[name] for name in spec.moving}
     perturbed = batch if given.x_hat is None else batch.replaced(*given.x_hat)
     attack: AttackResult | None = None
     if config.attacks and given.x_hat is None:
@@ -122,35 +121,63 @@ def _side_info(x: Tensor, x_hat: Tensor, call: Call, clean: Tensor, measured: Me
     )
 
 
-def step(
-    D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None = None, traced: bool = True
-) -> StepResult:
+def step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None = None) -> StepResult:
     """``objective`` and its gradient for the trainable parameters and for ``spec.inputs_wanted``.
 
-    With ``traced`` the outer derivative is ``torch.func.grad``, which compiles. Without, it is autograd's, which
-    in eager mode does not keep a graph of the backward pass alive.
+    Where ``spec.traced`` both derivatives are those of ``torch.func``, which compile. Else they are autograd's, which
+    in eager mode take any D and do not keep a graph of the backward pass alive.
     """
-    trainable, frozen, buffers, batch, given = inputs
-    wanted = {**trainable, **{name: getattr(batch, name) for name in spec.inputs_wanted}}
+    with _twice_differentiable() if spec.config.second_order else nullcontext():
+        return (
+            _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
+        )
 
+
+def _twice_differentiable() -> AbstractContextManager[None]:
+    """Attention in plain operations: the fast kernels of ``scaled_dot_product_attention`` have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _wanted(spec: StepSpec, inputs: StepInputs) -> Tensors:
+    """What the gradient is wanted for, by name."""
+    return {**inputs.trainable, **{name: getattr(inputs.batch, name) for name in spec.inputs_wanted}}
+
+
+def _with(
+    spec: StepSpec, inputs: StepInputs, wanted: Tensors, aux_loss: AuxLoss | None
+) -> tuple[Weights, Tensors, Batch]:
+    """The arguments ``weights``, ``moving`` and ``batch`` of ``objective``, with ``wanted`` in their places."""
+    params = {**inputs.frozen, **{name: wanted[name] for name in inputs.trainable}}
+    weights = Weights(spec, params, inputs.buffers, in_full=aux_loss is not None)
+    batch = inputs.batch
+    if spec.inputs_wanted:
+        batch = batch.replaced(wanted.get("xr", batch.xr), wanted.get("xf", batch.xf))
+    return weights, {name: inputs.buffers[name] for name in spec.moving}, batch
+
+
+def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
     def of(wanted: Tensors) -> tuple[Tensor, Moved]:
-        params = {**frozen, **{name: wanted[name] for name in trainable}}
-        samples = batch
-        if spec.inputs_wanted:
-            samples = batch.replaced(wanted.get("xr", batch.xr), wanted.get("xf", batch.xf))
-        return objective(D, spec, params, buffers, samples, aux_loss, given)
+        return objective(D, spec, *_with(spec, inputs, wanted, aux_loss), aux_loss, inputs.given)
 
+    wanted = _wanted(spec, inputs)
     if not wanted:
         loss, (moved, info) = of({})
         return StepResult(loss, {}, moved, *info)
-    if traced:
-        grads, (loss, (moved, info)) = torch.func.grad_and_value(of, has_aux=True)(wanted)
-        return StepResult(loss, grads, moved, *info)
-    with torch.enable_grad():
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in wanted.items()}
-        loss, (moved, info) = of(leaves)
+    grads, (loss, (moved, info)) = torch.func.grad_and_value(of, has_aux=True)(wanted)
+    return StepResult(loss, grads, moved, *info)
+
+
+def _eager_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in _wanted(spec, inputs).items()}
+    weights, moving, batch = _with(spec, inputs, leaves, aux_loss)
+
+    def gradient(_: nn.Module, loss: Tensor) -> tuple[Tensor, ...]:
         with zero_flow.skipping() if spec.config.second_order else nullcontext():
-            found: Any = torch.autograd.grad(
-                loss, list(leaves.values()), allow_unused=True, materialize_grads=True
-            )
+            return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+
+    with torch.set_grad_enabled(bool(leaves)):
+        loss, (moved, info) = objective(D, spec, weights, moving, batch, aux_loss, inputs.given)
+        if not leaves:
+            return StepResult(loss, {}, moved, *info)
+        found = holding(D, held_in_last_backward(D, spec, weights, moving), gradient, loss)
     return StepResult(loss.detach(), dict(zip(leaves, found, strict=True)), moved, *info)

@@ -100,6 +100,9 @@ class StepSpec:
     inputs_wanted: tuple[str, ...] = ()
     """Those of ``"xr"``, ``"xf"`` whose gradient is wanted."""
     with_info: bool = False
+    traced: bool = True
+    """Derivatives are those of ``torch.func``, which can be compiled and mapped over. Otherwise they are autograd's,
+    which take any D."""
 
 
 class FromWholeBatch(NamedTuple):
