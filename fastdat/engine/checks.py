@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -159,3 +159,13 @@ def check_splittable(modules: Mapping[str, nn.Module], independent: bool, moving
         f"microbatch needs a D that treats its samples independently, but {cause}: parts of the batch would give "
         "another gradient. Use D.eval(), another normalisation, or no microbatch"
     )
+
+
+def check_functions(names: Collection[str]) -> None:
+    """Raises NotImplementedError where D calls autograd.Functions whose second derivative a graph would lose."""
+    if names:
+        raise NotImplementedError(
+            f"D (or aux_loss) calls the autograd.Function {', '.join(names)}: torch.compile loses a part of its second "
+            "derivative, so the gradient would be wrong with second_order=True. Call dat_step(..., compile=False), or "
+            "write it with PyTorch's own operations"
+        )

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from fastdat.engine import checks, microbatch, objective, passes
 from fastdat.engine.discriminator import Structure
-from fastdat.engine.inspection import inspect
+from fastdat.engine.inspection import autograd_functions, inspect
 from fastdat.engine.spectral.normalise import bypassed
 from fastdat.engine.types import AuxLoss, StepInputs, StepResult, StepSpec
 from fastdat.kernels.inductor import introduce_operators
@@ -70,6 +70,9 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     spec, structure = request.spec, request.structure
     with bypassed(structure.modules, spec.spectral):
         traits = inspect(request.D, spec, inputs, request.aux_loss)
+        if request.mode is not EAGER and spec.config.second_order:
+            names = autograd_functions(request.D, spec, inputs, request.aux_loss)
+            checks.check_functions(names)
     if request.microbatch is not None:
         checks.check_splittable(structure.modules, traits.independent, traits.moving)
     joint = traits.joint and spec.config.power_iterations == "once"
@@ -149,19 +152,38 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool) -> Callable[..
     def run(*args: Any) -> Any:
         if replayed:
             torch.compiler.cudagraph_mark_step_begin()
+        level = torch._C._functorch.get_dynamic_layer_stack_depth()
         try:
             result = graph(*args)
-        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
-            raise RuntimeError(
-                "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "
-                f"or change what torch.compile stumbles over:\n{error}"
-            ) from error
-        except torch._dynamo.exc.FailOnRecompileLimitHit as error:
-            raise RuntimeError(
-                "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
-                f"from call to call. Keep it in a buffer, or call dat_step(..., compile=False).\n{error}"
-            ) from error
+        except torch._dynamo.exc.TorchDynamoException as error:
+            # A failed compilation may leave levels of torch.func behind, which would break every later step.
+            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(level)
+            raise RuntimeError(f"{_advice(error)}\n{error}") from error
         # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
         return tree_map_only(Tensor, Tensor.clone, result) if replayed else result
 
     return run
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error of torch.compile."""
+    if "saved tensor hooks" in str(error):
+        return (
+            "D uses activation checkpointing, or another hook on saved tensors, which cannot be compiled into the "
+            "step. Call dat_step(..., compile=False), or leave the checkpointing out and pass microbatch, which saves "
+            "memory, too:"
+        )
+    if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
+        return (
+            "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
+            "from call to call. Keep it in a buffer, or call dat_step(..., compile=False)."
+        )
+    if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
+        return (
+            "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "
+            "or change what torch.compile stumbles over:"
+        )
+    return (
+        "torch.compile failed on the step. Where D (or aux_loss, or the loss) is the cause, change it or call "
+        "dat_step(..., compile=False):"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,9 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
     """
     batch, params = inputs.batch, {**inputs.frozen, **inputs.trainable}
     devices = [batch.xr.device] if batch.xr.is_cuda else []
+    buffers = _without_spectral(spec, inputs.buffers)
     with torch.no_grad(), torch.random.fork_rng(devices):
         weights = Weights(spec, params, inputs.buffers).next(False)
-        of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
-        buffers = {name: buffer for name, buffer in inputs.buffers.items() if name not in of_spectral}
         out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
         checks.check_output(out, batch.xr.shape[0])
         if aux_loss is not None:
@@ -52,6 +52,50 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
         )
     names = tuple(name for name in buffers if name in moving)
     return Traits(independent, independent and args_join and outputs_join and not names, names)
+
+
+def autograd_functions(
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None
+) -> list[str]:
+    """Names of the autograd.Functions that D and aux_loss call.
+
+    torch.compile differentiates the backward of such a function wrongly in silence (torch 2.11 to 2.13).
+    """
+    batch, params = inputs.batch, {**inputs.frozen, **inputs.trainable}
+    devices = [batch.xr.device] if batch.xr.is_cuda else []
+    buffers = _without_spectral(spec, inputs.buffers)
+    # A part of D that is compiled already is an autograd.Function only where it runs compiled.
+    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), torch.random.fork_rng(devices):
+        weights = {
+            name: weight.detach().requires_grad_(weight.is_floating_point())
+            for name, weight in Weights(spec, params, inputs.buffers).next(False).items()
+        }
+        at = batch.replaced(batch.xr.detach().requires_grad_(), batch.xf.detach().requires_grad_())
+        out, _ = _run(D, weights, buffers, at.xr, batch.args_real)
+        results = list(out) if isinstance(out, (tuple, list)) else [out]
+        if aux_loss is not None:
+            results.append(call_aux(D, aux_loss, weights, buffers, at)[0])
+    return sorted({name for result in results for name in _functions_of(result)})
+
+
+def _functions_of(result: Tensor) -> Iterator[str]:
+    """Names of the autograd.Functions in the graph of ``result``."""
+    seen: set[Any] = set()
+    ahead: list[Any] = [result.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        ahead += [following for following, _ in node.next_functions]
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            yield type(node).__name__.removesuffix("Backward")
+
+
+def _without_spectral(spec: StepSpec, buffers: Tensors) -> Tensors:
+    """The buffers that a bypassed D may read or move."""
+    of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
+    return {name: buffer for name, buffer in buffers.items() if name not in of_spectral}
 
 
 def _run(
