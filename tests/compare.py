@@ -48,10 +48,14 @@ def assert_step_matches(
     tolerance: float,
     compile: bool | str = False,
     microbatch: int | None = None,
+    reference_D: nn.Module | None = None,
     **arguments: Any,
 ) -> None:
-    """Loss, parameter gradients, buffers and info of dat_step equal the reference's, the gradients to ``tolerance``."""
-    ours, plain = copy.deepcopy(D), copy.deepcopy(D)
+    """Loss, parameter gradients, buffers and info of dat_step equal the reference's, the gradients to ``tolerance``.
+
+    ``reference_D`` is the reference's D where it is not a copy of D: the same function in other operations.
+    """
+    ours, plain = copy.deepcopy(D), copy.deepcopy(D if reference_D is None else reference_D)
     expected, expected_info = fastdat.reference.dat_step(
         plain, xr, xf, config, loss, with_info=True, **arguments
     )
