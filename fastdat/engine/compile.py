@@ -6,7 +6,8 @@ The result is kept as an :class:`Engine`.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -152,17 +153,29 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool) -> Callable[..
     def run(*args: Any) -> Any:
         if replayed:
             torch.compiler.cudagraph_mark_step_begin()
-        level = torch._C._functorch.get_dynamic_layer_stack_depth()
         try:
-            result = graph(*args)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            # A failed compilation may leave levels of torch.func behind, which would break every later step.
-            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(level)
+            with _torch_func_as_it_was():
+                result = graph(*args)
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             raise RuntimeError(f"{_advice(error)}\n{error}") from error
         # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
         return tree_map_only(Tensor, Tensor.clone, result) if replayed else result
 
     return run
+
+
+@contextmanager
+def _torch_func_as_it_was() -> Iterator[None]:
+    """A compilation that fails may stop within ``torch.func``, whose state would break every later step."""
+    level = torch._C._functorch.get_dynamic_layer_stack_depth()
+    hooks_are_off = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message()
+    try:
+        yield
+    except BaseException:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(level)
+        if hooks_are_off is None:
+            torch._C._autograd._saved_tensors_hooks_enable()
+        raise
 
 
 def _advice(error: Exception) -> str:

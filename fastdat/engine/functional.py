@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastdat.config import DEFAULT_CONFIG, DATConfig
-from fastdat.engine.objective import step
+from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.engine.types import Batch, StepInputs, StepSpec, Tensors
 from fastdat.losses import Loss, get_loss
@@ -44,5 +44,6 @@ def dat_grads(
     loss = get_loss(loss)
     spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0])
     constants = {name: param.detach() for name, param in params.items()}
-    result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached()))
+    with attention_for(config):
+        result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached()))
     return result.grads, result.loss

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
+from fastdat.config import DATConfig
 from fastdat.engine.attack import AttackInfo, AttackResult, Measured, run_attack
 from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both, holding
 from fastdat.engine.passes import zero_flow
@@ -127,15 +128,16 @@ def step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | N
     Where ``spec.traced`` both derivatives are those of ``torch.func``, which compile. Else they are autograd's, which
     in eager mode take any D and do not keep a graph of the backward pass alive.
     """
-    with _twice_differentiable() if spec.config.second_order else nullcontext():
-        return (
-            _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
-        )
+    return _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
 
 
-def _twice_differentiable() -> AbstractContextManager[None]:
-    """Attention in plain operations: the fast kernels of ``scaled_dot_product_attention`` have no second derivative."""
-    return sdpa_kernel(SDPBackend.MATH)
+def attention_for(config: DATConfig) -> AbstractContextManager[None]:
+    """Where a step runs, compilation included. In second order ``scaled_dot_product_attention`` is made of plain
+    operations there, since its fast kernels have no second derivative.
+
+    Not a part of the graph: a compilation that fails would leave it on.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if config.second_order else nullcontext()
 
 
 def _wanted(spec: StepSpec, inputs: StepInputs) -> Tensors:

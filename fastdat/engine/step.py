@@ -23,6 +23,7 @@ from fastdat.engine.compile import Request, compile_mode, engine_for
 from fastdat.engine.discriminator import structure_of
 from fastdat.engine.distributed import batch_group, run_inside, unwrap
 from fastdat.engine.microbatch import microbatched_step
+from fastdat.engine.objective import attention_for
 from fastdat.engine.spectral.normalise import bypassed, spectral_weights
 from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.info import DATInfo, StepInfo
@@ -99,7 +100,8 @@ def dat_step(
         args_real, args_fake: further arguments of D (labels, say) for each side.
         aux_loss: function (D, xr, xf) -> scalar, added to the loss in the same graph; it sees the clean batch and
             the weights of D's last call.
-        compile: True, a mode of torch.compile, or False for eager, which in second order waits for the device.
+        compile: True, a mode of torch.compile, or False for eager, which takes any D that autograd takes (with
+            activation checkpointing, say), and in second order waits for the device.
         fold: in a compiled step, reorder convolutions beside average pools and up-samplings so that they take less
             work; the results are the same up to rounding.
         microbatch: samples a side at a time; the loss and gradient stay those of the whole batch.
@@ -193,7 +195,7 @@ def _run(request: Request, batch: Batch, trainable: Collection[str]) -> StepResu
     inputs = StepInputs({}, {}, buffers, batch)
     for name, p in params.items():
         (inputs.trainable if name in trainable else inputs.frozen)[name] = p.detach()
-    with _weights_cast_anew(batch.xr.device), torch.no_grad():
+    with _weights_cast_anew(batch.xr.device), attention_for(request.spec.config), torch.no_grad():
         engine = engine_for(request, inputs)
         inputs = inputs._replace(buffers={name: buffers[name] for name in engine.buffers})
         with bypassed(request.structure.modules, engine.spec.spectral):

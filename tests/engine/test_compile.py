@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import fastdat
 from fastdat import DATConfig
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.discriminators import batch, make
+from tests.gan_discriminators import CHECKPOINTED
 
 FP32 = 1e-5
 STRONG = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
@@ -161,6 +164,71 @@ def test_what_cannot_be_one_graph_says_so() -> None:
     xr, xf, _ = batch("mlp", dtype=torch.float32)
     with pytest.raises(RuntimeError, match=r"cannot be compiled into one graph.*compile=False"):
         fastdat.dat_step(Breaks(), xr, xf)
+
+
+def test_checkpointing_cannot_be_compiled_and_says_what_to_do() -> None:
+    """torch.func is left half way inside such a D. Nothing of that may reach the steps that follow."""
+    D, (xr, xf, _) = CHECKPOINTED["plain"](), batch("conv", dtype=torch.float32)
+    with pytest.raises(RuntimeError, match=r"checkpointing.*compile=False.*microbatch") as caught:
+        fastdat.dat_step(D, xr, xf, STRONG)
+    assert isinstance(caught.value.__cause__, torch._dynamo.exc.BackendCompilerFailed)
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert_step_matches(D, xr, xf, STRONG, tolerance=FP32)
+
+
+class DrawsInPython(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * random.uniform(0.5, 2.0)
+
+
+def test_an_error_inside_torch_compile_says_what_to_do_and_leaves_nothing_behind() -> None:
+    D, (xr, xf, _) = DrawsInPython(), batch("mlp", dtype=torch.float32)
+    level = torch._C._functorch.get_dynamic_layer_stack_depth()
+    with pytest.raises(RuntimeError, match=r"torch.compile failed.*compile=False"):
+        fastdat.dat_step(D, xr, xf)
+    assert torch._C._functorch.get_dynamic_layer_stack_depth() == level
+    fastdat.dat_step(D, xr, xf, compile=False).backward()
+    assert gradients(D).isfinite().all()
+
+
+class Sine(torch.autograd.Function):
+    """Of the old style; torch.compile looks inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0].cos()
+
+
+class WithFunction(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(Sine.apply(self.a(x)))
+
+
+# torch.compile makes the instance by itself.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_autograd_functions() -> None:
+    """torch.compile differentiates their backward wrongly and says nothing, which only second order asks for."""
+    D, (xr, xf, _) = WithFunction(), batch("mlp", dtype=torch.float32)
+    first = replace(STRONG, second_order=False, clean_weight=0.5)
+    assert_step_matches(D, xr, xf, first, "gan", tolerance=FP32, compile=True)
+    with pytest.raises(NotImplementedError, match=r"autograd.Function Sine.*second_order.*compile=False"):
+        fastdat.dat_step(D, xr, xf, STRONG)
+    with pytest.raises(NotImplementedError, match=r"autograd.Function Sine"):
+        fastdat.dat_step(D.b, xr.new_ones(4, 8), xf.new_zeros(4, 8), STRONG, aux_loss=lambda *_: D(xr).mean())
+    assert_step_matches(D, xr, xf, STRONG, "gan", tolerance=FP32)
 
 
 def test_a_discriminator_that_changes_every_time_says_so(compile_counters: dict[str, Counter[str]]) -> None:
