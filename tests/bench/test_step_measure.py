@@ -161,7 +161,12 @@ def test_variants_of_a_gpu() -> None:
     not_replayed = [variant.name for variant in (*VARIANTS, *UNFOLDED)]
     assert names[2048] == [v.name for v in variants_of(WORKLOAD)] == not_replayed
     replayed = variants_of(Workload(64, device))[6]
-    assert replayed.loss.keywords == {"config": DATConfig(), "loss": "hinge", "compile": "reduce-overhead", "fold": True}  # type: ignore[attr-defined]
+    assert replayed.loss.keywords == {
+        "config": DATConfig(),
+        "loss": "hinge",
+        "compile": "reduce-overhead",
+        "fold": True,
+    }  # type: ignore[attr-defined]
 
 
 def test_cudnn_benchmark_is_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
