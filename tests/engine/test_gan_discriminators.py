@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdat
@@ -47,8 +48,17 @@ def test_eager(kind: str, fields: str) -> None:
         assert_step_matches(D, xr, xf, config, "gan", microbatch=4, **arguments)
 
 
+# torch 2.11 writes outside its memory in the plain `torch.compile(torch.func.grad(...))` of such a net on a CPU.
+BREAKS_THE_PROCESS = pytest.mark.skipif(
+    TorchVersion(torch.__version__) < (2, 13),
+    reason="torch 2.11 cannot compile bilinear downsampling on a CPU",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["stylegan2", "r3gan", "fused-attention"])
+@pytest.mark.parametrize(
+    "kind", ["stylegan2", pytest.param("r3gan", marks=BREAKS_THE_PROCESS), "fused-attention"]
+)
 def test_compiled(kind: str) -> None:
     D, (xr, xf, _) = OTHERS[kind](), batch("conv", dtype=torch.float32)
     config = replace(STRONG, second_order=True)
