@@ -19,6 +19,7 @@ from bench.step.workloads import LossOf, real_images
 from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat import DATConfig
 from fastdat.data import ImageSet
+from fastdat.nets import SNGANDiscriminator, SNGANGenerator
 from fastdat.training import build_trainer, preset
 from fastdat.training.display import Lines
 from fastdat.training.steps import frozen
@@ -59,15 +60,15 @@ def eager(D: torch.nn.Module, G: torch.nn.Module, loss_of: LossOf, reals: Tensor
 
 def by_trainer(config: DATConfig, reals: Tensor, outdir: Path) -> Iteration:
     """The D and G steps of `Trainer`, compiled, without its batches and logs."""
-    images = ImageSet(
-        "noise", torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8), torch.zeros(BATCH), ("none",)
-    )
+    black = torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8)  # the steps get the reals themselves
+    images = ImageSet("none", black, torch.zeros(BATCH, dtype=torch.int64), ("none",))
     settings = {"batch_size": BATCH, "dat": config, "eval.every": None, "sample_every": 10**9}
     settings |= {"precision": "bf16", "channels_last": True} if CUDA else {}
     trainer = build_trainer(
         preset("sngan-dat-cifar10").replace(settings), images, outdir, display=Lines(io.StringIO())
     )
     trainer._begin()
+    trainer.folder.close()
     steps, nz = trainer.iteration.steps, trainer.config.nz
 
     def iterate() -> None:
@@ -81,8 +82,6 @@ def by_trainer(config: DATConfig, reals: Tensor, outdir: Path) -> Iteration:
 @pytest.fixture(scope="module")
 def timings(cifar10_or_none: Path | None) -> Iterator[dict[str, Timing]]:
     """Every kind of iteration, timed in turns, on nets of the paper's width."""
-    from fastdat.nets import SNGANDiscriminator, SNGANGenerator
-
     reals = real_images(N_DIS * BATCH, 32, cifar10_or_none).to(DEVICE).unflatten(0, (N_DIS, BATCH))
     torch.manual_seed(0)
     G, D = SNGANGenerator(32).to(DEVICE), SNGANDiscriminator(32).to(DEVICE)
