@@ -55,6 +55,8 @@ class Upsampling(NamedTuple):
     node: fx.Node
     x: fx.Node
     mode: str
+    scale: tuple[Any, ...]
+    """The factors that were given, which decide which pixel is nearest; () where the size was given."""
 
 
 _ARGUMENTS: dict[Any, tuple[str, ...]] = {
@@ -131,7 +133,9 @@ def upsampling_of(node: Any) -> Upsampling | None:
         return None
     if any(n > m for n, m in zip(before, after, strict=True)) or before == after:
         return None
-    return Upsampling(node, x, mode)
+    given = found.get("scale_factor")
+    scale = tuple(given) if isinstance(given, (tuple, list)) else () if given is None else (given, given)
+    return Upsampling(node, x, mode, scale)
 
 
 # --- what the graph says -------------------------------------------------------------------------------------------

@@ -129,6 +129,8 @@ def _conv_before_nearest(node: fx.Node) -> bool:
     # Other factors are no exact floating-point numbers' inverses; a wrong pixel might be repeated.
     if any(n * k != m or k not in (1, 2, 4, 8) for n, k, m in zip(small, factors, large, strict=True)):
         return False
+    if upsampling.scale not in ((), tuple(factors)):  # 2.05, say, which doubles few pixels but not every one
+        return False
     padding = [size - k - given for size, k, given in zip(conv.kernel, factors, conv.padding, strict=True)]
     out_channels, per_group = shape_of(conv.weight)[:2]
     box = positions(node) * out_channels * factors[0] * factors[1]

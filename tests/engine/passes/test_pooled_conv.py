@@ -273,6 +273,9 @@ LEFT_ALONE: dict[str, Callable[[], nn.Module]] = {
     "3x3 after bilinear": lambda: resized("bilinear", 2, kernel_size=3, padding=1),
     "3x3 after nearest by 3": lambda: resized("nearest", 3, kernel_size=5, padding=1),
     "3x3 after nearest by 1.5": lambda: resized("nearest", 1.5, kernel_size=3, padding=1),
+    "3x3 after nearest by 2.05, which gives the size of 2": lambda: resized(
+        "nearest", 2.05, kernel_size=3, padding=1
+    ),
     "stride after nearest": lambda: resized("nearest", 2, kernel_size=3, padding=1, stride=2),
     "wide padding after nearest": lambda: resized("nearest", 2, kernel_size=3, padding=2),
     "1x1 after down-sampling": lambda: resized("nearest", 0.5, kernel_size=1),
