@@ -12,14 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.utils import spectral_norm as hook_spectral_norm
-from torch.nn.utils.parametrizations import spectral_norm
 
 import fastdat
 from bench.step.flops import CountFlops
 from fastdat import DATConfig, passes
 from fastdat.engine.passes.pooled_conv import PooledConv
 from tests.compare import assert_step_matches, gradients, relative_error
+from tests.residual_discriminators import KINDS
 
 FIRST = DATConfig(eps=30.0, delta_clip=0.3)
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
@@ -305,53 +304,6 @@ def test_what_is_not_exactly_such_a_form_is_left_alone(form: str) -> None:
 # --- the step ------------------------------------------------------------------------------------------------------
 
 
-class Residual(nn.Module):
-    """A residual D with pools after convolutions and an up-sampling before one, on 3x9x11 images.
-
-    Args:
-        norm: put on each layer.
-        batch_norm: between its blocks.
-        classes: how many it is conditioned on; 0 for none.
-        heads: 2 for a further output (N, 4).
-    """
-
-    def __init__(
-        self,
-        norm: Callable[[nn.Module], nn.Module] = lambda module: module,
-        *,
-        batch_norm: bool = False,
-        classes: int = 0,
-        heads: int = 1,
-    ) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = norm(nn.Conv2d(3, 6, 3, padding=1)), norm(nn.Conv2d(6, 8, 3, padding=1))
-        self.shortcut = norm(nn.Conv2d(3, 8, 1))
-        self.norm = nn.BatchNorm2d(8) if batch_norm else nn.Identity()
-        self.up = norm(nn.Conv2d(8, 6, 3, padding=1))
-        self.head = norm(nn.Linear(6, 1))
-        self.embedding = norm(nn.Embedding(classes, 6)) if classes else None
-        self.further = norm(nn.Linear(6, 4)) if heads == 2 else None
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
-        h = F.avg_pool2d(self.conv2(F.leaky_relu(self.conv1(x), 0.2)) + self.shortcut(x), 2)
-        h = F.leaky_relu(self.norm(h), 0.2)
-        h = F.relu(self.up(F.interpolate(h, scale_factor=2))).mean((2, 3))
-        logits = self.head(h).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (self.embedding(y) * h).sum(1)
-        return logits if self.further is None else (logits, self.further(h))
-
-
-KINDS: dict[str, Callable[[], nn.Module]] = {
-    "plain": Residual,
-    "spectral": lambda: Residual(spectral_norm),
-    "spectral-hook": lambda: Residual(hook_spectral_norm),
-    "batch norm": lambda: Residual(batch_norm=True),
-    "conditional": lambda: Residual(spectral_norm, classes=5),
-    "two heads": lambda: Residual(spectral_norm, heads=2),
-}
-
-
 def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
     xr, xf = (torch.rand(2, m, 3, 9, 11, dtype=dtype) * 2 - 1).unbind()
     return xr, xf * 0.8 + 0.1
@@ -411,7 +363,7 @@ def test_folding_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
         return partial(function, traced=False) if function.__name__ == "step" else function
 
     monkeypatch.setattr("fastdat.engine.compile.compiled", noted)
-    D, (xr, xf) = Residual(), images(torch.float32)
+    D, (xr, xf) = KINDS["plain"](), images(torch.float32)
     for fold in (True, False):  # each has an engine of its own
         fastdat.dat_step(D, xr, xf, fold=fold)
     assert asked == [True, True, False, False]
