@@ -33,6 +33,9 @@ import torch
 from torch import Tensor, fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
+from fastdat.engine.passes import graph_nodes
+from fastdat.engine.passes.graph_nodes import call, memory_order
+
 aten = torch.ops.aten
 
 
@@ -56,7 +59,7 @@ class WeightGradient(CustomGraphPass):
         graph.lint()
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, graph_nodes.__file__))
 
 
 def _rewrite(
@@ -76,16 +79,9 @@ def _rewrite(
         x, g = g, x
     arguments = (g, x, layer.weight, None, *layer.arguments, [False, True, False])
     with graph.inserting_before(result), torch.no_grad():
-        gradients = _call(graph, aten.convolution_backward.default, *arguments)
-        gradient = _call(graph, operator.getitem, gradients, 1)
+        gradients = call(graph, aten.convolution_backward.default, *arguments)
+        gradient = call(graph, operator.getitem, gradients, 1)
         result.replace_all_uses_with(_laid_out_like(graph, result.meta["val"], gradient))
-
-
-def _call(graph: fx.Graph, op: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """A new node with its fake result."""
-    node = graph.call_function(op, args, kwargs)
-    node.meta["val"] = op(*fx.map_arg(args, lambda arg: arg.meta["val"]), **kwargs)
-    return node
 
 
 def _laid_out_like(graph: fx.Graph, value: Tensor, node: fx.Node) -> fx.Node:
@@ -96,11 +92,10 @@ def _laid_out_like(graph: fx.Graph, value: Tensor, node: fx.Node) -> fx.Node:
     """
     if node.meta["val"].stride() == value.stride():
         return node
-    strides = value.stride()
-    order = sorted(range(value.ndim), key=lambda d: -strides[d])  # the dimensions, outermost first
-    copy = _call(graph, aten.permute.default, node, order)
-    copy = _call(graph, aten.clone.default, copy, memory_format=torch.contiguous_format)
-    return _call(graph, aten.permute.default, copy, sorted(range(value.ndim), key=order.__getitem__))
+    order, back = memory_order(value)
+    copy = call(graph, aten.permute.default, node, order)
+    copy = call(graph, aten.clone.default, copy, memory_format=torch.contiguous_format)
+    return call(graph, aten.permute.default, copy, back)
 
 
 # --- layers --------------------------------------------------------------------------------------------------------

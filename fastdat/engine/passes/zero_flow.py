@@ -9,7 +9,7 @@ such zeros and keeps its whole second derivative. Everything that is differentia
 included::
 
     torch.compile(penalty_and_its_gradient, options=fastdat.passes.options())  # in a graph
-    with fastdat.zero_flow.skipping():                                      # in eager mode
+    with fastdat.zero_flow.skipping():                                         # in eager mode
         penalty.backward()
 
 Where every number is finite, the result equals that of the full computation. Zero times Inf or NaN counts as zero.
@@ -29,7 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastdat.engine.passes import zero_rules
+from fastdat.engine.passes import graph_nodes, zero_rules
+from fastdat.engine.passes.graph_nodes import call, memory_order
 from fastdat.engine.passes.zero_rules import EXPENSIVE, SUMS, verdict
 
 aten = torch.ops.aten
@@ -80,7 +81,7 @@ class ZeroFlow(CustomGraphPass):
         graph.lint()
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__, zero_rules.__file__))
+        return get_hash_for_files((__file__, graph_nodes.__file__, zero_rules.__file__))
 
 
 def _is_number_zero(arg: Any) -> bool:
@@ -142,17 +143,13 @@ def _full_of_zeros(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """A tensor of zeros with the shape, strides' order and type of ``node``."""
     value: Tensor = node.meta["val"]
     strides = value.stride()
-    order = sorted(range(value.ndim), key=lambda d: -strides[d])  # the dimensions, outermost first
+    order, back = memory_order(value)
     shape = [value.shape[d] if strides[d] else 1 for d in order]
-    back = sorted(range(value.ndim), key=order.__getitem__)
     kind: dict[str, Any] = {"dtype": value.dtype, "device": value.device, "pin_memory": False}
     zeros = graph.call_function(aten.full.default, (shape, 0), kind)
     zeros.meta["val"] = value.new_empty(shape)
-    for op, argument in ((aten.permute.default, back), (aten.expand.default, list(value.shape))):
-        previous = zeros
-        zeros = graph.call_function(op, (previous, argument))
-        zeros.meta["val"] = op(previous.meta["val"], argument)
-    return zeros
+    zeros = call(graph, aten.permute.default, zeros, back)
+    return call(graph, aten.expand.default, zeros, list(value.shape))
 
 
 # --- in eager mode -------------------------------------------------------------------------------------------------
