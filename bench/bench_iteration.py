@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from bench.bench_training import trainer_of
 from bench.step.eager_baselines import released_dat_loss, sngan_loss
 from bench.step.workloads import LossOf, real_images
 from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat import DATConfig
 from fastdat.data import ImageSet
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
-from fastdat.training import build_trainer, preset
-from fastdat.training.display import Lines
 from fastdat.training.steps import frozen
 
 CLOCK = ReplayClock()
@@ -62,11 +61,8 @@ def by_trainer(config: DATConfig, reals: Tensor, outdir: Path) -> Iteration:
     """The D and G steps of `Trainer`, compiled, without its batches and logs."""
     black = torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8)  # the steps get the reals themselves
     images = ImageSet("none", black, torch.zeros(BATCH, dtype=torch.int64), ("none",))
-    settings = {"batch_size": BATCH, "dat": config, "eval.every": None, "sample_every": 10**9}
-    settings |= {"precision": "bf16", "channels_last": True} if CUDA else {}
-    trainer = build_trainer(
-        preset("sngan-dat-cifar10").replace(settings), images, outdir, display=Lines(io.StringIO())
-    )
+    precision: dict[str, Any] = {"precision": "bf16", "channels_last": True} if CUDA else {}
+    trainer = trainer_of(images, outdir, batch_size=BATCH, dat=config, **precision)
     trainer._begin()
     trainer.folder.close()
     steps, nz = trainer.iteration.steps, trainer.config.nz

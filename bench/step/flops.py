@@ -62,9 +62,10 @@ def of_loss(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> 
 
 def of_step(step: Step, batch: Batch) -> int:
     """FLOPs of a variant, uncompiled unless it is folded: the compiler keeps convolutions and matrix products."""
-    variant, D = step.variant, copy.deepcopy(step.D)
+    variant = step.variant
     if not variant.fold:
-        return of_loss(variant.eager, D, batch, step.workload)
+        return of_loss(variant.eager, step.D, batch, step.workload)
+    D = copy.deepcopy(step.D)
     return of_compiled(lambda: gradient_step(variant.loss, D, batch, step.workload))
 
 
