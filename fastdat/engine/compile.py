@@ -72,8 +72,7 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     with bypassed(structure.modules, spec.spectral):
         traits = inspect(request.D, spec, inputs, request.aux_loss)
         if request.mode is not EAGER and spec.config.second_order:
-            names = autograd_functions(request.D, spec, inputs, request.aux_loss)
-            checks.check_functions(names)
+            checks.check_functions(autograd_functions(request.D, spec, inputs, request.aux_loss))
     if request.microbatch is not None:
         checks.check_splittable(structure.modules, traits.independent, traits.moving)
     joint = traits.joint and spec.config.power_iterations == "once"
@@ -86,12 +85,10 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     )
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
-    if request.mode is EAGER:
-        return Engine(spec, buffers, objective.step, microbatch.attack_pass)
-    step, attack_pass = (
-        compiled(f, request.mode, request.fold) for f in (objective.step, microbatch.attack_pass)
-    )
-    return Engine(spec, buffers, step, attack_pass)
+    functions: tuple[Callable[..., Any], ...] = (objective.step, microbatch.attack_pass)
+    if request.mode is not EAGER:
+        functions = tuple(compiled(f, request.mode, request.fold) for f in functions)
+    return Engine(spec, buffers, *functions)
 
 
 def _key(request: Request, inputs: StepInputs) -> Hashable:

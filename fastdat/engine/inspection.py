@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +34,9 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
     Raises:
         TypeError, ValueError: D's output, or aux_loss's, is not what a step needs.
     """
-    batch, params = inputs.batch, {**inputs.frozen, **inputs.trainable}
-    devices = [batch.xr.device] if batch.xr.is_cuda else []
-    buffers = _without_spectral(spec, inputs.buffers)
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        weights = Weights(spec, params, inputs.buffers).next(False)
+    batch = inputs.batch
+    with torch.no_grad(), _random_state_kept(batch.xr):
+        weights, buffers = _tensors(spec, inputs)
         out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
         checks.check_output(out, batch.xr.shape[0])
         if aux_loss is not None:
@@ -61,15 +60,11 @@ def autograd_functions(
 
     torch.compile differentiates the backward of such a function wrongly in silence (torch 2.11 to 2.13).
     """
-    batch, params = inputs.batch, {**inputs.frozen, **inputs.trainable}
-    devices = [batch.xr.device] if batch.xr.is_cuda else []
-    buffers = _without_spectral(spec, inputs.buffers)
+    batch = inputs.batch
     # A part of D that is compiled already is an autograd.Function only where it runs compiled.
-    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), torch.random.fork_rng(devices):
-        weights = {
-            name: weight.detach().requires_grad_(weight.is_floating_point())
-            for name, weight in Weights(spec, params, inputs.buffers).next(False).items()
-        }
+    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), _random_state_kept(batch.xr):
+        values, buffers = _tensors(spec, inputs)
+        weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in values.items()}
         at = batch.replaced(batch.xr.detach().requires_grad_(), batch.xf.detach().requires_grad_())
         out, _ = _run(D, weights, buffers, at.xr, batch.args_real)
         results = list(out) if isinstance(out, (tuple, list)) else [out]
@@ -92,10 +87,16 @@ def _functions_of(result: Tensor) -> Iterator[str]:
             yield type(node).__name__.removesuffix("Backward")
 
 
-def _without_spectral(spec: StepSpec, buffers: Tensors) -> Tensors:
-    """The buffers that a bypassed D may read or move."""
+def _random_state_kept(x: Tensor) -> AbstractContextManager[None]:
+    """Within it, D may draw random numbers on the device of ``x``: afterwards none are missing."""
+    return torch.random.fork_rng([x.device] if x.is_cuda else [])
+
+
+def _tensors(spec: StepSpec, inputs: StepInputs) -> tuple[Tensors, Tensors]:
+    """The weights of a bypassed D as constants, and the buffers that it may read or move."""
+    weights = Weights(spec, {**inputs.frozen, **inputs.trainable}, inputs.buffers).next(False)
     of_spectral = {name for s in spec.spectral for name in (s.u, s.v)}
-    return {name: buffer for name, buffer in buffers.items() if name not in of_spectral}
+    return weights, {name: buffer for name, buffer in inputs.buffers.items() if name not in of_spectral}
 
 
 def _run(
