@@ -255,6 +255,14 @@ def test_tables_of_steps() -> None:
         assert [line for line in lines if re.match(r"\| .* \| \d+ \(\d", line)] == rows
 
 
+def test_claim_about_folding() -> None:
+    text = " ".join((REPOSITORY / "docs" / "folding.md").read_text().split())
+    flops = {name: f"{s['flops_in_forwards']:.2f} F" for name, s in steps().items()}
+    dat, second = "fastdat DAT", "fastdat DAT second order"
+    assert f"takes {flops[dat]} where it took {flops[dat + ', not folded']}, and" in text
+    assert f"second order {flops[second]} where it took {flops[second + ', not folded']} (" in text
+
+
 def iteration_rows() -> list[str]:
     """The table of whole iterations, as its numbers must be."""
     titles = {**TITLES, **UNFOLDED}
