@@ -40,11 +40,24 @@ def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
             )
 
 
-def check_batch(batch: Batch, world_size: int) -> None:
-    """Raises TypeError or ValueError for samples that D's step cannot use."""
+def check_tensors(batch: Batch) -> None:
+    """Raises TypeError where the samples are no tensors, or D's further arguments no tuples."""
     for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
         if not isinstance(samples, Tensor):
             raise TypeError(f"{name} must be a tensor (N, ...), got {type(samples).__name__}")
+    for name, args in (("args_real", batch.args_real), ("args_fake", batch.args_fake)):
+        if not isinstance(args, tuple):
+            raise TypeError(f"{name} must be a tuple of D's further arguments, got {type(args).__name__}")
+    if len(batch.args_real) != len(batch.args_fake):
+        raise ValueError(
+            f"args_real and args_fake must be as many: got {len(batch.args_real)} and {len(batch.args_fake)}. "
+            "D is called as D(xr, *args_real) and D(xf, *args_fake)"
+        )
+
+
+def check_batch(batch: Batch, world_size: int) -> None:
+    """Raises TypeError or ValueError for samples that D's step cannot use."""
+    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
         if not samples.is_floating_point():
             raise TypeError(
                 f"{name} must be floating point in the range of DATConfig.bounds, got {samples.dtype}: "
@@ -84,18 +97,6 @@ def check_autocast(device: torch.device) -> None:
         raise TypeError(
             f"fp16 autocast: the attack's input gradients underflow. Use torch.autocast('{device.type}', "
             "dtype=torch.bfloat16)"
-        )
-
-
-def check_args(batch: Batch) -> None:
-    """Raises TypeError or ValueError for further arguments that do not match a side's batch or each other."""
-    for name, args in (("args_real", batch.args_real), ("args_fake", batch.args_fake)):
-        if not isinstance(args, tuple):
-            raise TypeError(f"{name} must be a tuple of D's further arguments, got {type(args).__name__}")
-    if len(batch.args_real) != len(batch.args_fake):
-        raise ValueError(
-            f"args_real and args_fake must be as many: got {len(batch.args_real)} and {len(batch.args_fake)}. "
-            "D is called as D(xr, *args_real) and D(xf, *args_fake)"
         )
 
 

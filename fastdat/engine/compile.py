@@ -1,26 +1,24 @@
-"""Prepares steps: for each kind of request D is inspected once and the step is compiled once.
-
-The result is kept as an :class:`Engine`.
-"""
+"""Engines: for each kind of request D is inspected once and the step is compiled once, for all equal discriminators."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastdat.engine import checks, microbatch, objective, passes
-from fastdat.engine.discriminator import Structure
+from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import autograd_functions, inspect
-from fastdat.engine.spectral.normalise import bypassed
-from fastdat.engine.types import AuxLoss, StepInputs, StepResult, StepSpec
+from fastdat.engine.spectral.normalise import bypassed, is_bypassed
+from fastdat.engine.structure import Reads, Same, Structure, signature_of
+from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.kernels.inductor import introduce_operators
 
 
@@ -39,9 +37,9 @@ class Request:
     """Whether the compiled graph may reorder convolutions and pools."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Engine:
-    """A step made ready for one kind of request."""
+    """A step made ready for one kind of request. It keeps no discriminator alive."""
 
     spec: StepSpec
     """The request's spec, completed by what the inspection of D found."""
@@ -49,25 +47,94 @@ class Engine:
     """Those of D's buffers that the step reads or moves."""
     step: Callable[..., StepResult]
     attack_pass: microbatch.AttackPass
+    guards: Guards
+    eager_reads: Reads | None
+    """In eager mode, the attributes that D had."""
+    inspected_at: int = 0
+    """Graphs that there were when D was last inspected."""
+
+    def reads(self) -> Reads:
+        """The attributes of D's modules for which the engine was made."""
+        return self.guards.reads if self.eager_reads is None else self.eager_reads
+
+    def tracing(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+        """Within it the step may be traced, with a D of these modules by path."""
+        return self.guards.tracing(modules)
+
+    def run_again(self, D: nn.Module, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult | None:
+        """The step by a graph that there is; None if it has to be traced. D itself is not called."""
+        try:
+            return self.step(D, self.spec, inputs, aux_loss)
+        except _NotTracedYetError:
+            return None
+
+    def fits(self, request: Request, inputs: StepInputs) -> bool:
+        """Whether the engine has just computed the right step.
+
+        A graph that was made after D was inspected is made because something that D reads has changed: then D may
+        treat a batch differently, too.
+        """
+        graphs, before = self.guards.compilations, self.inspected_at
+        self.inspected_at = graphs
+        if before in (0, graphs):
+            return True
+        if _inspected(request, inputs) == self.spec:
+            return True
+        for engines in _ENGINES.values():
+            if self in engines:
+                engines.remove(self)
+        return False
 
 
 # --- one engine for each kind of request ---------------------------------------------------------------------------
 
-# A cache of compiled steps for each D. It is dropped together with D, since engines hold no reference to D.
-_ENGINES: WeakKeyDictionary[nn.Module, dict[Hashable, Engine]] = WeakKeyDictionary()
+_ENGINES: OrderedDict[Hashable, list[Engine]] = OrderedDict()
+"""Engines by kind of request, those used last at the end. Several of one kind serve discriminators whose modules have
+different values in an attribute."""
+KINDS = 32
+"""Kinds of requests whose engines are kept. An engine lives on while a D uses it."""
 
 
 def engine_for(request: Request, inputs: StepInputs) -> Engine:
-    """The engine of requests like this one, made when the first of them comes."""
-    engines = _ENGINES.setdefault(request.D, {})
+    """The engine of requests like this one, made when the first of them comes.
+
+    Raises:
+        RuntimeError: an attribute that D reads has had too many values.
+    """
     key = _key(request, inputs)
-    if key not in engines:
-        engines[key] = _new_engine(request, inputs)
-    return engines[key]
+    engines = _ENGINES.setdefault(key, [])
+    _ENGINES.move_to_end(key)
+    for engine in engines:
+        if engine.reads().hold_for(request.structure.modules):
+            return engine
+    if request.mode is EAGER:
+        engines.clear()
+    elif (
+        len(engines) >= torch._dynamo.config.recompile_limit
+    ):  # as many as torch.compile makes of one function
+        raise RuntimeError(_TOO_MANY_GRAPHS)
+    engines.append(_new_engine(request, inputs))
+    while len(_ENGINES) > KINDS:
+        _ENGINES.popitem(last=False)
+    return engines[-1]
 
 
 def _new_engine(request: Request, inputs: StepInputs) -> Engine:
     """Inspect D and make its step ready; compilation itself waits for the first run."""
+    spec = _inspected(request, inputs)
+    of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
+    buffers = (*of_spectral, *spec.moving)
+    guards = Guards()
+    step: Callable[..., Any] = objective.step
+    attack_pass: Callable[..., Any] = microbatch.attack_pass
+    if request.mode is EAGER:
+        return Engine(spec, buffers, step, attack_pass, guards, Reads.everything(request.structure))
+    step, attack_pass = (compiled(f, request.mode, request.fold, guards) for f in (step, attack_pass))
+    return Engine(spec, buffers, step, attack_pass, guards, None)
+
+
+def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
+    """The request's spec, completed."""
     spec, structure = request.spec, request.structure
     with bypassed(structure.modules, spec.spectral):
         traits = inspect(request.D, spec, inputs, request.aux_loss)
@@ -75,24 +142,17 @@ def _new_engine(request: Request, inputs: StepInputs) -> Engine:
             checks.check_functions(autograd_functions(request.D, spec, inputs, request.aux_loss))
     if request.microbatch is not None:
         checks.check_splittable(structure.modules, traits.independent, traits.moving)
-    joint = traits.joint and spec.config.power_iterations == "once"
-    spec = replace(
+    return replace(
         spec,
         independent=traits.independent,
-        joint=joint,
+        joint=traits.joint and spec.config.power_iterations == "once",
         moving=traits.moving,
         traced=request.mode is not EAGER,
     )
-    of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
-    buffers = (*of_spectral, *spec.moving)
-    functions: tuple[Callable[..., Any], ...] = (objective.step, microbatch.attack_pass)
-    if request.mode is not EAGER:
-        functions = tuple(compiled(f, request.mode, request.fold) for f in functions)
-    return Engine(spec, buffers, *functions)
 
 
 def _key(request: Request, inputs: StepInputs) -> Hashable:
-    """What an engine depends on. Anything else that D's forward reads is guarded by torch.compile itself."""
+    """What an engine depends on. What else D's forward reads is found when it is traced (``Guards``)."""
     batch = inputs.batch
     device = batch.xr.device
     return (
@@ -104,22 +164,35 @@ def _key(request: Request, inputs: StepInputs) -> Hashable:
         batch.xr.shape,
         batch.xr.dtype,
         device,
-        tuple(map(_signature, (*batch.args_real, *batch.args_fake))),
-        batch.is_joinable(),  # two equal numbers may share a call of D, two unequal ones may not
-        getattr(request.aux_loss, "__code__", request.aux_loss),
+        kind_of_args(batch),
+        same_function(request.aux_loss),
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
-        tuple([(type(m), m.training) for m in request.structure.modules.values()]),
+        signature_of(request.structure),
     )
 
 
-def _signature(arg: Any) -> object:
-    return (arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg)
+def kind_of_args(batch: Batch) -> Hashable:
+    """What an engine has to know of D's further arguments."""
+    args = (*batch.args_real, *batch.args_fake)
+    if not args:
+        return ()
+    kinds = [(arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg) for arg in args]
+    # Two equal numbers may share a call of D, two unequal ones may not.
+    return (batch.is_joinable(), *kinds)
+
+
+def same_function(function: Callable[..., Any] | None) -> Hashable:
+    """Equal for functions of one definition, such as a lambda in a loop, whose variables torch.compile guards."""
+    code: Hashable = getattr(function, "__code__", None)
+    return code if code is not None or function is None else Same(function)
 
 
 # --- one graph for each engine -------------------------------------------------------------------------------------
 
 EAGER = None
 """The mode of a step that is not compiled."""
+REPLAYED = ("reduce-overhead", "max-autotune")
+"""The modes in which a GPU replays the step as a CUDA graph."""
 
 
 def compile_mode(compile: bool | str) -> str | None:
@@ -138,14 +211,19 @@ def compile_mode(compile: bool | str) -> str | None:
     return compile
 
 
-def compiled(function: Callable[..., Any], mode: str, fold: bool) -> Callable[..., Any]:
+class _NotTracedYetError(Exception):
+    """A step has to be traced, and its D is not prepared for it."""
+
+
+def compiled(function: Callable[..., Any], mode: str, fold: bool, guards: Guards) -> Callable[..., Any]:
     """``function`` as one graph, with a cache of its own."""
     introduce_operators()
     # torch.compile keeps its compiled variants with the code object, and only a few: give each engine its own.
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     own.__defaults__ = function.__defaults__
-    graph = torch.compile(own, fullgraph=True, dynamic=False, options=passes.options(mode, fold))
-    replayed = mode in ("reduce-overhead", "max-autotune")
+    options = {**passes.options(mode, fold), "guard_filter_fn": guards}
+    graph = torch.compile(own, fullgraph=True, dynamic=False, options=options)
+    replayed = mode in REPLAYED
 
     def run(*args: Any) -> Any:
         if replayed:
@@ -154,11 +232,33 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool) -> Callable[..
             with _torch_func_as_it_was():
                 result = graph(*args)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            if not is_bypassed():
+                raise _NotTracedYetError from error
             raise RuntimeError(f"{_advice(error)}\n{error}") from error
-        # A replayed CUDA graph overwrites its outputs; a loss must live until its backward.
-        return tree_map_only(Tensor, Tensor.clone, result) if replayed else result
+        return _out_of_graph(result) if replayed else result
 
     return run
+
+
+def _out_of_graph(result: Any) -> Any:
+    """A replayed CUDA graph overwrites its outputs, and a loss must live until its backward. New values of buffers are
+    not copied: they are put into the buffers at once."""
+    buffers: Tensors = {}
+    if isinstance(result, StepResult):
+        buffers, result = result.buffers, result._replace(buffers={})
+    leaves, spec = tree_flatten(result)
+    of_dtypes: dict[torch.dtype, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            of_dtypes.setdefault(leaf.dtype, []).append(i)
+    for places in of_dtypes.values():
+        old = [leaves[i] for i in places]
+        new = [torch.empty_like(tensor) for tensor in old]
+        torch._foreach_copy_(new, old)
+        for i, tensor in zip(places, new, strict=True):
+            leaves[i] = tensor
+    copied = tree_unflatten(leaves, spec)
+    return copied._replace(buffers=buffers) if isinstance(copied, StepResult) else copied
 
 
 @contextmanager
@@ -175,6 +275,12 @@ def _torch_func_as_it_was() -> Iterator[None]:
         raise
 
 
+_TOO_MANY_GRAPHS = (
+    "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes from call "
+    "to call. Keep it in a buffer, or call dat_step(..., compile=False)."
+)
+
+
 def _advice(error: Exception) -> str:
     """What to do about an error of torch.compile."""
     if "saved tensor hooks" in str(error):
@@ -184,10 +290,7 @@ def _advice(error: Exception) -> str:
             "memory, too:"
         )
     if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
-        return (
-            "D's step was compiled too many times: something that D's forward reads (a Python number, say) changes "
-            "from call to call. Keep it in a buffer, or call dat_step(..., compile=False)."
-        )
+        return _TOO_MANY_GRAPHS
     if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):
         return (
             "D (or aux_loss, or the loss) cannot be compiled into one graph. Call dat_step(..., compile=False), "

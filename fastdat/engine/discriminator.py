@@ -1,9 +1,8 @@
-"""D as a function of its tensors: taken apart, called, and linearised at its inputs."""
+"""D as a function of its tensors: called, and linearised at its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -12,48 +11,6 @@ from torch import Tensor, nn
 from fastdat.engine.types import Args, AuxLoss, Batch, Pair, SideWeights, StepSpec, Tensors
 
 Found = TypeVar("Found")
-
-# --- taken apart ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """What D consists of at this moment."""
-
-    modules: dict[str, nn.Module]
-    """By path, each once, as ``D.named_modules()``."""
-    params: dict[str, nn.Parameter]
-    """By name, each once, as ``D.named_parameters()``."""
-    aliases: tuple[tuple[str, str], ...]
-    """(further name, name) of parameters that several modules hold. One module under several paths holds its
-    parameter once: if it were put in twice, the second time would replace the first."""
-    buffers: dict[str, Tensor]
-    """By name, each once, as ``D.named_buffers()``."""
-
-
-def structure_of(D: nn.Module) -> Structure:
-    """D's modules, parameters and buffers from one walk: asking D for each would take half a dozen walks."""
-    modules = dict(D.named_modules())
-    params: dict[str, nn.Parameter] = {}
-    buffers: dict[str, Tensor] = {}
-    aliases = []
-    names: dict[int, str] = {}
-    for path, module in modules.items():
-        prefix = path + "." if path else ""
-        for leaf, p in module._parameters.items():
-            if p is None:
-                continue
-            name = prefix + leaf
-            first = names.setdefault(id(p), name)
-            if first == name:
-                params[name] = p
-            else:
-                aliases.append((name, first))
-        for leaf, b in module._buffers.items():
-            if b is not None and names.setdefault(id(b), prefix + leaf) == prefix + leaf:
-                buffers[prefix + leaf] = b
-    return Structure(modules, params, tuple(aliases), buffers)
-
 
 # --- called --------------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,8 @@ def microbatched_step(
     loss = torch.stack([r.loss * share for r, share in zip(results, shares, strict=True)]).sum()
     grads = _combined_gradients(results, shares, spec.inputs_wanted)
     info = _combined_info([r.info for r in results if r.info is not None], shares, attack)
-    return StepResult(loss, grads, results[0].buffers, info)
+    # A replayed CUDA graph has overwritten those of the parts before, which were the same.
+    return StepResult(loss, grads, results[-1].buffers, info)
 
 
 def _parts_of(pair: Pair, size: int) -> list[Pair]:

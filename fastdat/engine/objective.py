@@ -18,6 +18,7 @@ from fastdat.engine.attack import AttackInfo, AttackResult, Measured, run_attack
 from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both, holding
 from fastdat.engine.passes import zero_flow
 from fastdat.engine.recomputation import held_in_last_backward
+from fastdat.engine.spectral.normalise import is_bypassed
 from fastdat.engine.types import (
     AuxLoss,
     Batch,
@@ -158,6 +159,9 @@ def _with(
 
 
 def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
+    if spec.spectral and not is_bypassed():
+        raise RuntimeError("D's own spectral norm is not bypassed: its weights would be normalised twice")
+
     def of(wanted: Tensors) -> tuple[Tensor, Moved]:
         return objective(D, spec, *_with(spec, inputs, wanted, aux_loss), aux_loss, inputs.given)
 

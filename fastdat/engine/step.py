@@ -8,8 +8,7 @@ what lets a doubly differentiated step compile: torch.compile cannot differentia
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -19,15 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from fastdat.config import DEFAULT_CONFIG, DATConfig
 from fastdat.engine import checks
-from fastdat.engine.compile import Request, compile_mode, engine_for
-from fastdat.engine.discriminator import structure_of
-from fastdat.engine.distributed import batch_group, run_inside, unwrap
-from fastdat.engine.microbatch import microbatched_step
-from fastdat.engine.objective import attention_for
-from fastdat.engine.spectral.normalise import bypassed, spectral_weights
-from fastdat.engine.types import Args, AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.engine.distributed import run_inside, unwrap
+from fastdat.engine.prepared import Call, Prepared, prepared_step
+from fastdat.engine.types import Args, AuxLoss, Batch
 from fastdat.info import DATInfo, StepInfo
-from fastdat.losses import Loss, get_loss
+from fastdat.losses import Loss
 
 
 @overload
@@ -121,33 +116,13 @@ def dat_step(
         raise TypeError(f"config must be a fastdat.DATConfig, got {type(config).__name__}")
     batch = Batch(xr, xf, args_real, args_fake)
     module, ddp = unwrap(D)
-    group, world_size = batch_group(ddp)
-    checks.check_discriminator(module)
-    checks.check_batch(batch, world_size)
-    checks.check_args(batch)
-    checks.check_autocast(xr.device)
-    checks.check_microbatch(microbatch, aux_loss is not None)
+    prepared = prepared_step(
+        module, ddp, Call(config, loss, aux_loss, compile, fold, microbatch, with_info), batch
+    )
     if check_finite:
         checks.check_finite(batch)
-    structure = structure_of(module)
-    checks.check_layers(structure.modules, world_size)
-    checks.check_device(structure.params, batch)
-    wants_gradients = torch.is_grad_enabled()
-    spec = StepSpec(
-        config,
-        get_loss(loss),
-        spectral=spectral_weights(structure.modules),
-        aliases=structure.aliases,
-        batch=xr.shape[0] * world_size,
-        group=group,
-        inputs_wanted=tuple(
-            name for name, x in (("xr", xr), ("xf", xf)) if wants_gradients and x.requires_grad
-        ),
-        with_info=with_info,
-    )
-    request = Request(module, structure, spec, aux_loss, compile_mode(compile), microbatch, fold)
     measured: list[StepInfo] = []
-    evaluate = partial(_differentiable_loss, request, batch, measured)
+    evaluate = partial(_differentiable_loss, prepared, module, batch, aux_loss, measured)
     value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)
     return (value, DATInfo.of(*measured)) if with_info else value
 
@@ -170,48 +145,19 @@ class _Step(torch.autograd.Function):
         return None, *torch._foreach_mul(ctx.saved_tensors, grad_loss)
 
 
-def _differentiable_loss(request: Request, batch: Batch, measured: list[StepInfo]) -> Tensor:
+def _differentiable_loss(
+    prepared: Prepared, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None, measured: list[StepInfo]
+) -> Tensor:
     """The step's loss, attached to the parameters and inputs that want gradients; adds its record to ``measured``."""
-    params: Tensors = {}
-    if torch.is_grad_enabled():
-        params = {name: p for name, p in request.structure.params.items() if p.requires_grad}
-    wanted = params | {name: getattr(batch, name) for name in request.spec.inputs_wanted}
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        result = _run(request, batch.detached(), trainable=params.keys())
+        result = prepared.run(D, batch.detached(), aux_loss)
         if result.info is not None:
             measured.append(result.info)
-        return result.loss, [result.grads[name] for name in wanted]
+        return result.loss, [result.grads[name] for name in prepared.wanted]
 
-    if not wanted:
+    leaves = prepared.leaves(batch)
+    if not leaves:
         return evaluate()[0]
-    loss: Tensor = _Step.apply(evaluate, *wanted.values())  # type: ignore[no-untyped-call]
+    loss: Tensor = _Step.apply(evaluate, *leaves)  # type: ignore[no-untyped-call]
     return loss
-
-
-def _run(request: Request, batch: Batch, trainable: Collection[str]) -> StepResult:
-    """Run the step on the engine that is made for requests like this one, and move D's buffers."""
-    params, buffers = request.structure.params, request.structure.buffers
-    inputs = StepInputs({}, {}, buffers, batch)
-    for name, p in params.items():
-        (inputs.trainable if name in trainable else inputs.frozen)[name] = p.detach()
-    with _weights_cast_anew(batch.xr.device), attention_for(request.spec.config), torch.no_grad():
-        engine = engine_for(request, inputs)
-        inputs = inputs._replace(buffers={name: buffers[name] for name in engine.buffers})
-        with bypassed(request.structure.modules, engine.spec.spectral):
-            if request.microbatch is not None and request.microbatch < batch.xr.shape[0]:
-                result = microbatched_step(
-                    request.D, engine.spec, inputs, request.microbatch, engine.step, engine.attack_pass
-                )
-            else:
-                result = engine.step(request.D, engine.spec, inputs, request.aux_loss)
-        if result.buffers:
-            torch._foreach_copy_([buffers[name] for name in result.buffers], list(result.buffers.values()))
-    return result
-
-
-def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:
-    """Ambient autocast without its cache of cast weights, which would serve one pass's weights to the next."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)

@@ -10,7 +10,8 @@ from torch import nn
 
 from fastdat import DATConfig
 from fastdat.engine.attack import AttackResult, run_attack
-from fastdat.engine.discriminator import WholeBatchD, structure_of
+from fastdat.engine.discriminator import WholeBatchD
+from fastdat.engine.structure import structure_of
 from fastdat.engine.microbatch import PartwiseD, attack_pass
 from fastdat.engine.spectral.normalise import bypassed, spectral_weights
 from fastdat.engine.types import Batch, StepSpec

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
 from fastdat.engine.spectral import normalise as spectral
 from fastdat.engine.spectral.normalise import Norm, SpectralWeight, State
+from fastdat.engine.structure import Bypassed
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -221,7 +222,7 @@ class _Fusion:
             layer.norm.ready = None
 
 
-class _NormaliseBefore:
+class _NormaliseBefore(Bypassed):
     """Forward pre-hook of a fused D."""
 
     def __init__(self, fusion: _Fusion) -> None:
@@ -231,7 +232,7 @@ class _NormaliseBefore:
         self.fusion.prepare()
 
 
-class _ReleaseAfter:
+class _ReleaseAfter(Bypassed):
     """Forward hook of a fused D. It also runs after a forward that raised."""
 
     def __init__(self, fusion: _Fusion) -> None:

@@ -20,6 +20,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
+from fastdat.engine.structure import Bypassed, Reads
 from fastdat.kernels import ops
 
 State = tuple[Tensor, Tensor]
@@ -182,13 +183,42 @@ def normalise(
     return normalised, advanced
 
 
+def reads_of(modules: Mapping[str, nn.Module], reads: Reads) -> Reads:
+    """``reads`` of a traced, bypassed D, and what ``spectral_weights`` reads of its norms."""
+    values = dict(reads.values)
+    for path, module in modules.items():
+        if isinstance(module, _SpectralNorm):
+            values |= {(path, name): getattr(module, name) for name in ("dim", "eps", "n_power_iterations")}
+    # torch's older hook puts the weight there in each call; in a bypassed D there is none.
+    absent = {(path, name) for path, name in reads.absent if name not in modules[path].__dict__}
+    return Reads(values, absent)
+
+
+_bypasses = 0
+
+
+def is_bypassed() -> bool:
+    """Whether this is run within ``bypassed``."""
+    return _bypasses > 0
+
+
 @contextmanager
 def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]) -> Iterator[None]:
     """Within this context D uses the weights that it is given under ``target`` unchanged; afterwards D is as before."""
+    global _bypasses
     identity = _IDENTITY
     swapped: list[tuple[nn.Module, Any]] = []
-    hooked: list[tuple[nn.Module, str, list[tuple[int, Any]], Tensor]] = []
+    hooked: list[tuple[nn.Module, str, Tensor]] = []
+    tables: list[tuple[dict[int, Any], list[tuple[int, Any]]]] = []
+    _bypasses += 1
     try:
+        for module in modules.values():
+            for table in (module._forward_pre_hooks, module._forward_hooks):
+                if any(isinstance(hook, (Bypassed, _SpectralNormHook)) for hook in table.values()):
+                    tables.append((table, list(table.items())))
+                    for key, hook in tables[-1][1]:
+                        if isinstance(hook, (Bypassed, _SpectralNormHook)):
+                            del table[key]
         for spec in weights:
             path, _, name = spec.target.rpartition(".")
             module = modules[path]
@@ -196,21 +226,19 @@ def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]
                 swapped.append((module, module._modules["0"]))
                 module._modules["0"] = identity
             else:
-                hooks = list(module._forward_pre_hooks.items())
-                hooked.append((module, name, hooks, module.__dict__.pop(name)))
-                for key, hook in hooks:
-                    if isinstance(hook, _SpectralNormHook) and hook.name == name:
-                        del module._forward_pre_hooks[key]
+                hooked.append((module, name, module.__dict__.pop(name)))
                 module._parameters[name] = module._parameters[name + "_orig"]
         yield
     finally:
+        _bypasses -= 1
         for module, norm in swapped:
             module._modules["0"] = norm
-        for module, name, hooks, stale in reversed(hooked):
+        for module, name, stale in reversed(hooked):
             del module._parameters[name]
             module.__dict__[name] = stale
-            module._forward_pre_hooks.clear()
-            module._forward_pre_hooks.update(hooks)
+        for table, items in tables:
+            table.clear()
+            table.update(items)
 
 
 # One object for all, since compiled steps are guarded by what they find in D.

@@ -1,0 +1,204 @@
+"""The repeated call of ``dat_step``: what its first call has found out and made, kept while it is true.
+
+The first call checks its arguments, takes D apart and chooses an engine. A later one with equal arguments, samples of
+the same kind and an unchanged D does none of this again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastdat.config import DATConfig
+from fastdat.engine import checks
+from fastdat.engine.compile import (
+    EAGER,
+    REPLAYED,
+    Engine,
+    Request,
+    compile_mode,
+    engine_for,
+    kind_of_args,
+    same_function,
+)
+from fastdat.engine.distributed import batch_group
+from fastdat.engine.microbatch import microbatched_step
+from fastdat.engine.objective import attention_for
+from fastdat.engine.spectral.normalise import bypassed, reads_of, spectral_weights
+from fastdat.engine.structure import Snapshot, structure_of
+from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.losses import Loss, get_loss
+
+
+class Call(NamedTuple):
+    """The arguments of one call of ``dat_step`` apart from D and the samples."""
+
+    config: DATConfig
+    loss: str | Loss
+    aux_loss: AuxLoss | None
+    compile: bool | str
+    fold: bool
+    microbatch: int | None
+    with_info: bool
+
+
+# Dropped together with D: a prepared step keeps nothing of D alive.
+_PREPARED: WeakKeyDictionary[nn.Module, dict[Hashable, Prepared]] = WeakKeyDictionary()
+KINDS_OF_CALL = 64
+"""Prepared steps that are kept for one D."""
+
+
+def prepared_step(D: nn.Module, ddp: DistributedDataParallel | None, call: Call, batch: Batch) -> Prepared:
+    """The prepared step of calls like this one, made when the first of them comes, or when D has changed.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``.
+    """
+    checks.check_discriminator(D)
+    checks.check_tensors(batch)
+    of_D = _PREPARED.setdefault(D, {})
+    group, world_size = batch_group(ddp)
+    key = _key(call, group, batch)
+    prepared = of_D.get(key)
+    if prepared is None or not prepared.is_current():
+        of_D.pop(key, None)
+        prepared = Prepared(D, call, batch, group, world_size)
+        if len(of_D) >= KINDS_OF_CALL:
+            del of_D[next(iter(of_D))]
+        of_D[key] = prepared
+    return prepared
+
+
+def _key(call: Call, group: Any, batch: Batch) -> Hashable:
+    """What the checks and the choice of an engine depend on, apart from D."""
+    xr, xf, device = batch.xr, batch.xf, batch.xr.device.type
+    return (
+        call._replace(aux_loss=None),
+        same_function(call.aux_loss),
+        group,
+        xr.shape, xf.shape, xr.dtype, xf.dtype, xr.device, xf.device, xr.requires_grad, xf.requires_grad,
+        kind_of_args(batch),
+        torch.is_grad_enabled(),
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
+    )  # fmt: skip
+
+
+class Prepared:
+    """A step of one D, ready to run.
+
+    Args:
+        D: the user's module, without wrappers.
+        call, batch: of the first call.
+        group, world_size: as ``batch_group`` gives them.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``dat_step``.
+    """
+
+    def __init__(self, D: nn.Module, call: Call, batch: Batch, group: Any, world_size: int) -> None:
+        checks.check_batch(batch, world_size)
+        checks.check_autocast(batch.xr.device)
+        checks.check_microbatch(call.microbatch, call.aux_loss is not None)
+        structure = structure_of(D)
+        checks.check_layers(structure.modules, world_size)
+        checks.check_device(structure.params, batch)
+        samples = (("xr", batch.xr), ("xf", batch.xf))
+        gradients = torch.is_grad_enabled()
+        self._spec = StepSpec(
+            call.config,
+            get_loss(call.loss),
+            spectral=spectral_weights(structure.modules),
+            aliases=structure.aliases,
+            batch=batch.xr.shape[0] * world_size,
+            group=group,
+            inputs_wanted=tuple([name for name, x in samples if gradients and x.requires_grad]),
+            with_info=call.with_info,
+        )
+        self._mode, self._fold, self._microbatch = compile_mode(call.compile), call.fold, call.microbatch
+        self._params = [ref(p) for p in structure.params.values()]
+        self._require_grad = [p.requires_grad for p in structure.params.values()]
+        self._own: Tensors = {name: p.detach() for name, p in structure.params.items()}
+        self._buffers: Tensors = {name: b.detach() for name, b in structure.buffers.items()}
+        if self._mode in REPLAYED:  # a CUDA graph then reads D's memory itself, and copies nothing before
+            for tensor in (*self._own.values(), *self._buffers.values()):
+                torch._dynamo.mark_static_address(tensor, guard=False)
+        wanted = [gradients and requires for requires in self._require_grad]
+        self._trainable = {
+            n: t for (n, t), is_wanted in zip(self._own.items(), wanted, strict=True) if is_wanted
+        }
+        self._frozen = {n: t for n, t in self._own.items() if n not in self._trainable}
+        self._at = [i for i, is_wanted in enumerate(wanted) if is_wanted]
+        self._engine: Engine | None = None
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of everything whose gradient the step computes."""
+        return (*self._trainable, *self._spec.inputs_wanted)
+
+    def leaves(self, batch: Batch) -> list[Tensor]:
+        """The tensors of these names, whose ``.grad`` is to be filled."""
+        params: list[Any] = [self._params[i]() for i in self._at]
+        return [*params, *[getattr(batch, name) for name in self._spec.inputs_wanted]]
+
+    def is_current(self) -> bool:
+        """Whether D is as it was when the step was prepared."""
+        if self._snapshot is None or not self._snapshot.holds():
+            return False
+        params: list[Any] = [param() for param in self._params]
+        if [p.requires_grad for p in params] != self._require_grad:
+            return False
+        try:  # nobody has given a parameter other memory or another shape (``.data``, ``Module.to``)
+            return all(map(Tensor.is_set_to, self._own.values(), params))
+        except RuntimeError:  # on another device
+            return False
+
+    def run(self, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None) -> StepResult:
+        """The step on these samples; moves D's buffers."""
+        inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
+        with _weights_cast_anew(batch.xr.device), attention_for(self._spec.config), torch.no_grad():
+            result: StepResult | None = None
+            if self._engine is not None and self._snapshot is not None:
+                result = self._engine.run_again(D, inputs, aux_loss)
+            if result is None:
+                result = self._run_traceable(D, inputs, aux_loss)
+            if result.buffers:
+                own = [self._buffers[name] for name in result.buffers]
+                torch._foreach_copy_(own, list(result.buffers.values()))
+        return result
+
+    def _run_traceable(self, D: nn.Module, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
+        """The step with a D that may be called."""
+        structure = structure_of(D)
+        request = Request(D, structure, self._spec, aux_loss, self._mode, self._microbatch, self._fold)
+        in_parts = self._microbatch is not None and self._microbatch < inputs.batch.xr.shape[0]
+        while True:
+            engine = engine_for(request, inputs)
+            spec = engine.spec
+            own = inputs._replace(buffers={name: inputs.buffers[name] for name in engine.buffers})
+            with bypassed(structure.modules, spec.spectral), engine.tracing(structure.modules):
+                if in_parts and self._microbatch is not None:
+                    result = microbatched_step(
+                        D, spec, own, self._microbatch, engine.step, engine.attack_pass
+                    )
+                else:
+                    result = engine.step(D, spec, own, aux_loss)
+            if engine.fits(request, inputs):
+                break
+        if self._mode is not EAGER and not in_parts:
+            self._engine, self._buffers = engine, own.buffers
+            self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.reads()))
+        return result
+
+
+def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:
+    """Ambient autocast without its cache of cast weights, which would serve one pass's weights to the next."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
