@@ -79,6 +79,7 @@ class _Plan:
         in_line = wide_in_line(layers, [a and b for a, b in zip(of_weights, of_outs, strict=True)])
         of_u, of_v = [w.u_count for w in work], [w.v_count for w in work]
         of_all = [blocks(layer.rows * layer.cols, line.cols) for layer in layers]
+        shares = largest(blocks(max(layer[:2]), n) for layer, n in zip(layers, of_all, strict=True))
 
         def rows_step(source):
             return 0, Step(
@@ -102,7 +103,7 @@ class _Plan:
             passes, last = [rows_step(STATE)], START
         return *passes, (2, Step(
             divide_kernel, sum(of_all), line.warps, LAYERS=table(layers, of_all, in_line, work), LAST=last.value,
-            BLOCK=line.cols, P=largest((*of_u, *of_v)), ACC=acc, WIDE=which(in_line),
+            BLOCK=line.cols, S=shares, P=largest((*of_u, *of_v)), ACC=acc, WIDE=which(in_line),
         ))  # fmt: skip
 
 

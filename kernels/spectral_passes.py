@@ -212,7 +212,7 @@ def columns_kernel(
 @triton.jit
 def _scaled(
     i,
-    k,
+    at,
     factor,
     p_weights,
     p_outs,
@@ -221,10 +221,10 @@ def _scaled(
     ACC: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    m = k < size_of_layer(i, LAYERS, WIDE)
-    w = tl.load(pointer_of_layer(i, p_weights, LAYERS, WIDE) + k, mask=m, other=0.0).to(ACC)
+    m = at < size_of_layer(i, LAYERS, WIDE)
+    w = tl.load(pointer_of_layer(i, p_weights, LAYERS, WIDE) + at, mask=m, other=0.0).to(ACC)
     p_out = pointer_of_layer(i, p_outs, LAYERS, WIDE)
-    tl.store(p_out + k, (w * factor).to(p_out.dtype.element_ty), mask=m)
+    tl.store(p_out + at, (w * factor).to(p_out.dtype.element_ty), mask=m)
 
 
 @triton.jit
@@ -238,14 +238,14 @@ def divide_kernel(
     LAYERS: tl.constexpr,
     LAST: tl.constexpr,  # U or V, the vector of the last pass; START if there was none
     BLOCK: tl.constexpr,
+    S: tl.constexpr,
     P: tl.constexpr,
     ACC: tl.constexpr,
     WIDE: tl.constexpr,  # which layers are
 ):
-    """W / sigma for BLOCK elements of one layer, and BLOCK elements of u and of v, normalised."""
+    """W / sigma for BLOCK elements of one layer, and S elements of u and of v, normalised."""
     i = tl.program_id(0)
     i_local = i - of_layer(i, LAYERS, START)
-    k = i_local * BLOCK + tl.arange(0, BLOCK)
     if LAST == V:
         total = sum_of(p_work + of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT), P)
     else:
@@ -255,11 +255,12 @@ def divide_kernel(
     else:
         sigma = divide(total, tl.maximum(square_root(total), eps))
         n_rows, n_cols = of_layer(i, LAYERS, ROWS), of_layer(i, LAYERS, COLS)
-        if i_local * BLOCK < n_rows:
+        k = i_local * S + tl.arange(0, S)
+        if i_local * S < n_rows:
             squares = sum_of(p_work + of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT), P)
             u = tl.load(p_work + of_layer(i, LAYERS, WORK_U) + k, mask=k < n_rows, other=0.0)
             tl.store(p_state + of_layer(i, LAYERS, U) + k, u * _over_norm(squares, eps), mask=k < n_rows)
-        if i_local * BLOCK < n_cols:
+        if i_local * S < n_cols:
             squares = sum_of(p_work + of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT), P)
             v = tl.load(p_work + of_layer(i, LAYERS, WORK_V) + k, mask=k < n_cols, other=0.0)
             inner = of_layer(i, LAYERS, INNER)
@@ -269,12 +270,13 @@ def divide_kernel(
         tl.store(p_sigma + index_of_layer(i, LAYERS), sigma)
     # One exact division a program: one an element would take twice the registers.
     factor = divide(1.0, sigma)
+    at = i_local * BLOCK + tl.arange(0, BLOCK)
     if WIDE != SOME:
-        _scaled(i, k, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, WIDE == ALL)
+        _scaled(i, at, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, WIDE == ALL)
     elif of_layer(i, LAYERS, IS_WIDE) != 0:
-        _scaled(i, k, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, True)
+        _scaled(i, at, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, True)
     else:
-        _scaled(i, k, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, False)
+        _scaled(i, at, factor, p_weights, p_outs, LAYERS, BLOCK, ACC, False)
 
 
 # --- compiled without a GPU ----------------------------------------------------------------------------------------
@@ -318,8 +320,14 @@ def _offline() -> Iterator[Variant]:
                 tensors
                 | dict.fromkeys(("p_work", "p_state", "p_sigma"), "*fp32")
                 | {"eps": "fp32"}
-                | dict.fromkeys(("LAYERS", "LAST", "BLOCK", "P", "ACC", "WIDE"), "constexpr"),
-                {**shared, "LAST": last.value, "BLOCK": multi_tensor.TILES.divide.cols, "WIDE": ALL.value},
+                | dict.fromkeys(("LAYERS", "LAST", "BLOCK", "S", "P", "ACC", "WIDE"), "constexpr"),
+                {
+                    **shared,
+                    "LAST": last.value,
+                    "BLOCK": multi_tensor.TILES.divide.cols,
+                    "S": 128,
+                    "WIDE": ALL.value,
+                },
                 multi_tensor.TILES.divide.warps,
             )
 
