@@ -1,9 +1,9 @@
 """Derivatives of a custom operator: for autograd, for ``torch.func`` and under torch.compile alike.
 
-``register_autograd`` alone fails under ``torch.func.grad`` and ``vjp``: in torch 2.11 to 2.13 it makes an
-autograd.Function of the old style, which functorch refuses. So the same two functions also make one of the new style,
-whose forward calls the operator. Dynamo puts a call of it into its graph without looking inside, and AOTAutograd traces
-through it.
+What ``torch.library.register_autograd`` registers fails under ``torch.func.grad`` and ``vjp``: in torch 2.11 to 2.13
+it is an autograd.Function of the old style, which functorch refuses. So the same two functions also make one of the
+new style, whose forward calls the operator. Dynamo puts a call of it into its graph without looking inside, and
+AOTAutograd traces through it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._library.autograd import Info, make_autograd_impl
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 SetupContext = Callable[[Any, tuple[Any, ...], Any], None]
 """(ctx, inputs, output): keeps what backward needs."""
 Backward = Callable[..., tuple[Any, ...]]
 """(ctx, a gradient an output) -> a gradient an input; a list of them where the operator has a list of tensors."""
+
+_BELOW_AUTOGRAD = torch._C._after_ADInplaceOrView_keyset
+_DEVICES = torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA
 
 
 class _Call:
@@ -28,18 +32,37 @@ class _Call:
         self.output: TreeSpec | None = None
 
 
-def differentiable(op: Any, setup_context: SetupContext, backward: Backward) -> Callable[..., Any]:
+def differentiable(
+    library: torch.library.Library,
+    op: torch._ops.OpOverload[..., Any],
+    compute: Callable[..., Any],
+    setup_context: SetupContext,
+    backward: Backward,
+) -> Callable[..., Any]:
     """Register the derivative of ``op`` and return ``op`` as a function that is differentiable everywhere.
 
     Args:
-        op: a ``torch.library.custom_op`` of positional arguments; lists of tensors may be among them and its results.
+        library: in which ``op`` is defined.
+        op: an operator of positional arguments; lists of tensors may be among them and its results.
+        compute: what computes it on a device.
         setup_context, backward: as in ``register_autograd``. What ``backward`` calls must be differentiable in turn
             for the second derivative.
 
     Returns:
         function of the arguments of ``op``, with its results; under ``torch.vmap`` too if ``op`` has a vmap rule.
     """
-    op.register_autograd(backward, setup_context=setup_context)
+    with_graph = make_autograd_impl(op, Info(backward, setup_context))  # as `register_autograd` does
+
+    def kernel(keyset: torch._C.DispatchKeySet, *args: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return with_graph(keyset, *args)
+        below = keyset & _BELOW_AUTOGRAD
+        with torch._C._AutoDispatchBelowAutograd():
+            if below.highestPriorityTypeId() in _DEVICES:  # nobody listens in between: no second dispatch
+                return compute(*args)
+            return op.redispatch(below, *args)
+
+    library.impl(op, kernel, "Autograd", with_keyset=True)
 
     class Function(torch.autograd.Function):
         generate_vmap_rule = True

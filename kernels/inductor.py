@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from torch._library.custom_ops import OPDEFS
 from torch._library.utils import get_layout_constraint_tag
 
-from fastdat.kernels.dispatch import NAMESPACE
-
-PREFIX = f"{NAMESPACE}::"
+from fastdat.kernels.operator import OPERATORS
 
 
 def introduce_operators() -> None:
@@ -20,8 +17,8 @@ def introduce_operators() -> None:
     """
     from torch._inductor import lowering  # takes seconds, which only those who compile should wait
 
-    for name, definition in OPDEFS.items():
-        op = definition._opoverload
-        if name.startswith(PREFIX) and op not in lowering.lowerings:
+    for operator in OPERATORS.values():
+        op = operator.overload
+        if op not in lowering.lowerings:
             constraint = lowering.tag_to_layout_constraint(get_layout_constraint_tag(op))
             lowering.make_fallback(op, layout_constraint=constraint)

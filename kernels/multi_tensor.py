@@ -9,7 +9,7 @@ the device, nothing that a CUDA graph could find moved. The kernel is compiled o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,11 +17,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A tile a loop iteration: rows by columns, 2048 elements.
-ROWS_TILE = (8, 256)
-COLUMNS_TILE = (32, 64)
-BLOCK = 2048
-WARPS = 4
+
+class Tile(NamedTuple):
+    """What a program works on at a time (rows by columns, 1 by n where a weight is a line), and how."""
+
+    rows: int
+    cols: int
+    warps: int = 4
+    stages: int = 2  # loads under way at a time, where there is a loop
+
+
+class Tiles(NamedTuple):
+    """Of each kernel. A plan, once made, keeps those it was made with (``repeated.Plans.clear``)."""
+
+    rows: Tile = Tile(4, 512)
+    columns: Tile = Tile(64, 32)
+    divide: Tile = Tile(1, 2048)
+    dot: Tile = Tile(1, 2048)
+    combine: Tile = Tile(16, 128)
+
+
+TILES = Tiles()
+BLOCKS_A_DOT = 2
+"""The fewest blocks that a program of a dot product adds up; it takes more where a layer has too many."""
+DOTS_A_LAYER = 128
+"""The most programs of a dot product a layer: each program of the next launch reads all their sums."""
 
 # The description of a layer for a kernel, by position in LAYERS[i].
 START = tl.constexpr(0)  # first program of the layer in this launch
@@ -29,12 +49,21 @@ ROWS = tl.constexpr(1)
 COLS = tl.constexpr(2)
 INNER = tl.constexpr(3)  # place p of a row in memory holds column (p % inner) * outer + p // inner
 OUTER = tl.constexpr(4)
-U = tl.constexpr(5)  # where u and v begin in `state`, and their unscaled forms in `work`
+U = tl.constexpr(5)  # where u and v begin in `state`
 V = tl.constexpr(6)
-U_SUMS = tl.constexpr(7)  # where the partial sums of |Wv|^2 and |W'u|^2 begin in `work`
-V_SUMS = tl.constexpr(8)
-U_COUNT = tl.constexpr(9)  # and how many there are
-V_COUNT = tl.constexpr(10)
+WORK_U = tl.constexpr(7)  # where their unscaled forms begin in `work`, v in the order of places
+WORK_V = tl.constexpr(8)
+U_SUMS = tl.constexpr(9)  # where the partial sums of |Wv|^2 and |W'u|^2 begin in `work`
+V_SUMS = tl.constexpr(10)
+U_COUNT = tl.constexpr(11)  # and how many there are
+V_COUNT = tl.constexpr(12)
+IS_WIDE = tl.constexpr(13)  # whether 16 bytes of it can be loaded and stored at a time
+LOOPS = tl.constexpr(14)  # blocks that a program of a dot product adds up
+
+# Which layers of a launch are wide: with all or none there is one path in the kernel, else two.
+NONE = tl.constexpr(0)
+ALL = tl.constexpr(1)
+SOME = tl.constexpr(2)
 
 
 @triton.jit
@@ -55,27 +84,41 @@ def index_of_layer(i_program, LAYERS: tl.constexpr):
 
 
 @triton.jit
-def pointer_of_layer(i_program, pointers, LAYERS: tl.constexpr, ALIGNED: tl.constexpr = False):
+def pointer_of_layer(i_program, pointers, LAYERS: tl.constexpr, WIDE: tl.constexpr):
     pointer = pointers[0]
     for i in tl.static_range(1, len(LAYERS)):
         pointer = tl.where(i_program >= LAYERS[i][0], pointers[i], pointer)
-    if ALIGNED:  # lost in the choice, and needed for loads of 16 bytes
+    if WIDE:  # lost in the choice, and needed for loads of 16 bytes
         pointer = tl.multiple_of(pointer, 16)
     return pointer
 
 
 @triton.jit
-def size_of_layer(i_program, LAYERS: tl.constexpr, ALIGNED: tl.constexpr):
+def cols_of_layer(i_program, LAYERS: tl.constexpr, WIDE: tl.constexpr):
+    cols = of_layer(i_program, LAYERS, COLS)
+    if WIDE:  # a hint on a choice of constants is lost where the compiler simplifies the choice
+        cols = (cols // 16) * 16
+    return cols
+
+
+@triton.jit
+def size_of_layer(i_program, LAYERS: tl.constexpr, WIDE: tl.constexpr):
     size = of_layer(i_program, LAYERS, ROWS) * of_layer(i_program, LAYERS, COLS)
-    if ALIGNED:
-        size = tl.multiple_of(size, 16)
+    if WIDE:
+        size = (size // 16) * 16
     return size
 
 
 @triton.jit
-def sum_of(p_sums, count, P: tl.constexpr):
+def sums_of(p_sums, count, P: tl.constexpr):
+    """Partial sums; added up later, so that other loads need not wait for them."""
     k = tl.arange(0, P)
-    return tl.sum(tl.load(p_sums + k, mask=k < count, other=0.0))
+    return tl.load(p_sums + k, mask=k < count, other=0.0)
+
+
+@triton.jit
+def sum_of(p_sums, count, P: tl.constexpr):
+    return tl.sum(sums_of(p_sums, count, P))
 
 
 class Layer(NamedTuple):
@@ -121,37 +164,69 @@ def blocks(n: int, size: int) -> int:
     return -(-n // size)
 
 
-def plan(
-    layers: Sequence[Layer], programs: Sequence[int], sums: Sequence[int] = ()
+class Work(NamedTuple):
+    """Where everything of a layer lies in ``work``: see the fields of LAYERS of these names."""
+
+    work_u: int
+    work_v: int
+    u_sums: int
+    v_sums: int
+    u_count: int
+    v_count: int
+
+
+def work_of(layers: Sequence[Layer]) -> tuple[list[Work], int]:
+    """Each on 16 elements; and their size in elements."""
+    at = 0
+
+    def place(size: int) -> int:
+        nonlocal at
+        begin, at = at, at + blocks(size, 16) * 16
+        return begin
+
+    work = []
+    for rows, cols, *_ in layers:
+        us, vs = blocks(rows, TILES.rows.rows), blocks(cols, TILES.columns.cols)
+        work.append(Work(place(rows), place(cols), place(us), place(vs), us, vs))
+    return work, at
+
+
+def table(
+    layers: Sequence[Layer],
+    programs: Sequence[int],
+    wide: Sequence[bool],
+    work: Sequence[Work],
+    loops: Sequence[int] = (),
 ) -> tuple[tuple[int, ...], ...]:
-    """LAYERS of a launch with ``programs`` programs for each layer.
+    """LAYERS of a launch with ``programs`` programs for each layer."""
+    start, u, v = 0, 0, sum(layer.rows for layer in layers)
+    rows = []
+    for i, layer in enumerate(layers):
+        rows.append((start, *layer, u, v, *work[i], int(wide[i]), loops[i] if loops else 1))
+        start, u, v = start + programs[i], u + layer.rows, v + layer.cols
+    return tuple(rows)
 
-    ``sums``, if given, are the counts of partial sums at U_SUMS, in place of those of the norms.
+
+def wide_by_rows(layers: Sequence[Layer], aligned: Sequence[bool]) -> list[bool]:
+    """Whether 16 bytes of a layer can be loaded and stored at a time, row by row.
+
+    ``aligned``: whether its tensors begin on 16 bytes. A gradient in a bucket of DDP may begin at any address.
     """
-    us = [blocks(layer.rows, ROWS_TILE[0]) for layer in layers]
-    vs = [blocks(layer.cols, COLUMNS_TILE[1]) for layer in layers]
-    n_rows, n_cols = sum(layer.rows for layer in layers), sum(layer.cols for layer in layers)
-    start, u, v, u_sum, v_sum = 0, 0, n_rows, n_rows + n_cols, n_rows + n_cols + sum(us)
-    if sums:
-        us, u_sum = list(sums), 0
-    plan = []
-    for layer, count, u_count, v_count in zip(layers, programs, us, vs, strict=True):
-        plan.append((start, *layer, u, v, u_sum, v_sum, u_count, v_count))
-        start, u, v = start + count, u + layer.rows, v + layer.cols
-        u_sum, v_sum = u_sum + u_count, v_sum + v_count
-    return tuple(plan)
+    return [a and layer.cols % 16 == 0 for layer, a in zip(layers, aligned, strict=True)]
 
 
-def aligned(layers: Sequence[Layer], *tensors: Sequence[Tensor]) -> bool:
-    """Whether all tensors can be loaded and stored 16 bytes at a time.
-
-    A gradient in a bucket of DDP may begin at any address.
-    """
-    sizes = all(layer.rows * layer.cols % 16 == 0 for layer in layers)
-    return sizes and all(t.data_ptr() % 16 == 0 for of_layers in tensors for t in of_layers)
+def wide_in_line(layers: Sequence[Layer], aligned: Sequence[bool]) -> list[bool]:
+    """The same where a kernel takes the weight as one line."""
+    return [a and layer.rows * layer.cols % 16 == 0 for layer, a in zip(layers, aligned, strict=True)]
 
 
-def largest(counts: Sequence[int]) -> int:
+def which(wide: Sequence[bool]) -> int:
+    """ALL, NONE or SOME."""
+    value: int = ALL.value if all(wide) else SOME.value if any(wide) else NONE.value
+    return value
+
+
+def largest(counts: Iterable[int]) -> int:
     power: int = triton.next_power_of_2(max(counts))
     return power
 

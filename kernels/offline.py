@@ -17,7 +17,7 @@ from typing import Any
 
 from fastdat.kernels.dispatch import INTERPRETED
 
-MODULES = ("perturb_clip", "attack_coefficients", "spectral_norm", "spectral_norm_backward")
+MODULES = ("perturb_clip", "attack_coefficients", "spectral_passes", "spectral_norm_backward")
 """The kernel files, each with a tuple ``OFFLINE`` of its variants."""
 
 INEXACT = re.compile(r"\b(?:div\.(?:full|approx)|sqrt\.approx|rsqrt\.approx)[.\w]*\.f32\b")

@@ -3,12 +3,18 @@
 An operator has one signature, that of its formula (``formulas``), and one function that computes it on a GPU, the
 launch. A launch allocates its results, starts the kernel where :func:`must_launch` says so, and returns the results: so
 the same function also tells torch.compile the shapes, on tensors that have no memory.
+
+``torch.library.custom_op`` would do the same, at 60 us a call of two dozen tensors: it passes through the dispatcher
+twice and compares the memory of all results with that of all arguments. Here a call passes once. What that check
+guards, that no result lies in the memory of an argument or of another result, is a launch's to keep (tests/kernels
+run ``opcheck``, which looks at it).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Optional, get_type_hints
 
 import torch
@@ -18,6 +24,20 @@ from torch._subclasses import FakeTensor
 from fastdat.kernels.differentiable import Backward, SetupContext, differentiable
 from fastdat.kernels.dispatch import NAMESPACE
 from fastdat.kernels.formulas import Limits
+
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What others have to know of an operator: torch's object of it, and the function that computes it."""
+
+    overload: Any
+    compute: Callable[..., Any]
+
+
+OPERATORS: dict[str, Operator] = {}
+"""Name -> operator, of all that were made."""
 
 VmapRule = Callable[..., tuple[Any, Any]]
 """(operator, info, in_dims, *args) -> results, out_dims; as in ``torch.library.register_vmap``."""
@@ -62,8 +82,14 @@ def operator(
         return launch(*arguments.with_limits(args))
 
     run.__signature__ = arguments.signature_of_schema(returns)  # type: ignore[attr-defined]
-    op: Any = torch.library.custom_op(f"{NAMESPACE}::{name}", run, mutates_args=())
-    op.register_fake(run)
+    schema = torch.library.infer_schema(run, mutates_args=())
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    op = getattr(getattr(torch.ops, NAMESPACE), name).default
+    # The dispatcher may call it from a frame that torch.compile watches; it is not to be looked into.
+    compute = torch.compiler.disable(run)
+    _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+    torch.library.register_fake(op, run, lib=_LIBRARY)
+    OPERATORS[name] = Operator(op, compute)
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         setup_context(ctx, arguments.with_limits(inputs), output)
@@ -71,19 +97,20 @@ def operator(
     def pull_back(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         return arguments.without_limits(backward(ctx, *grads), of_limits=_NO_GRADIENT)
 
-    everywhere = differentiable(op, setup, pull_back)
+    everywhere = differentiable(_LIBRARY, op, compute, setup, pull_back)
 
     def call(*args: Any, **named: Any) -> Any:
         return everywhere(*arguments.without_limits(arguments.in_order(args, named)))
 
     if vmap is not None:
 
-        @op.register_vmap  # type: ignore[untyped-decorator]
-        def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-            return vmap(call_op, info, in_dims, *arguments.with_limits(args))
-
         def call_op(*args: Any) -> Any:
             return op(*arguments.without_limits(args))
+
+        def mapped(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+            return vmap(call_op, info, in_dims, *arguments.with_limits(args))
+
+        torch.library.register_vmap(op, mapped, lib=_LIBRARY)
 
     return call
 

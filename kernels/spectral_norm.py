@@ -18,274 +18,138 @@ The derivative is in ``spectral_norm_backward``.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from fastdat.kernels import formulas
-from fastdat.kernels.dispatch import INTERPRETED
+from fastdat.kernels import formulas, multi_tensor, repeated
 from fastdat.kernels.formulas import check_spectral_norm
 from fastdat.kernels.multi_tensor import (
-    BLOCK,
-    COLS,
-    COLUMNS_TILE,
-    INNER,
-    OUTER,
-    ROWS,
-    ROWS_TILE,
-    SNGAN_32,
     START,
     TRITON_TYPE,
-    U_COUNT,
-    U_SUMS,
-    V_COUNT,
-    V_SUMS,
-    WARPS,
     U,
     V,
     accumulator,
-    aligned,
     as_stored,
     blocks,
-    index_of_layer,
     largest,
     layer_of,
-    of_layer,
-    plan,
-    pointer_of_layer,
-    size_of_layer,
     split_state,
     state_size,
-    sum_of,
-)
-from fastdat.kernels.offline import Variant
+    table,
+    which,
+    wide_by_rows,
+    wide_in_line,
+    work_of,
+)  # fmt: skip
 from fastdat.kernels.operator import must_launch, operator
-from fastdat.kernels.rounding import divide, square_root
+from fastdat.kernels.repeated import Plans, Step, alignment, description
 from fastdat.kernels.spectral_norm_backward import spectral_norm_backward
-
-# Where a pass takes its vector from.
-BUFFERS = tl.constexpr(0)  # the user's u or v, as it is
-WORK = tl.constexpr(1)  # the pass before, to be normalised
-STATE = tl.constexpr(2)  # no iteration: u and v as they are, and the sum wanted is u'Wv
-
-
-# --- kernels -------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def _rows_kernel(
-    p_weights,  # tuple of L pointers to weights
-    p_vs,  # tuple of L pointers to v, read if SOURCE is BUFFERS
-    p_work,
-    p_state,
-    eps,
-    LAYERS: tl.constexpr,
-    SOURCE: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    P: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """t = W v for R rows of one layer; v normalised is written down on the way by the layer's first program."""
-    i = tl.program_id(0)
-    p_weight = pointer_of_layer(i, p_weights, LAYERS)
-    n_rows, n_cols = of_layer(i, LAYERS, ROWS), of_layer(i, LAYERS, COLS)
-    inner, outer = of_layer(i, LAYERS, INNER), of_layer(i, LAYERS, OUTER)
-    o_u, o_v = of_layer(i, LAYERS, U), of_layer(i, LAYERS, V)
-    i_local = i - of_layer(i, LAYERS, START)
-    if SOURCE == BUFFERS:
-        p_v = pointer_of_layer(i, p_vs, LAYERS)
-        scale = 1.0
-    elif SOURCE == WORK:
-        p_v = p_work + o_v
-        norm = square_root(sum_of(p_work + of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT), P))
-        scale = divide(1.0, tl.maximum(norm, eps))
-    else:
-        p_v = p_state + o_v
-        scale = 1.0
-
-    rows = i_local * R + tl.arange(0, R)
-    m_rows = rows < n_rows
-    total = tl.zeros([R, C], ACC)
-    at = 0
-    while at < n_cols:
-        places = at + tl.arange(0, C)
-        m_cols = places < n_cols
-        cols = (places % inner) * outer + places // inner
-        v = tl.load(p_v + cols, mask=m_cols, other=0.0).to(ACC) * scale
-        if SOURCE == WORK:
-            tl.store(p_state + o_v + cols, v, mask=m_cols & (i_local == 0))
-        w = tl.load(
-            p_weight + rows[:, None] * n_cols + places[None, :],
-            mask=m_rows[:, None] & m_cols[None, :],
-            other=0.0,
-        )
-        total += w.to(ACC) * v[None, :]
-        at += C
-    t = tl.sum(total, 1)
-    if SOURCE == STATE:
-        terms = t * tl.load(p_state + o_u + rows, mask=m_rows, other=0.0)
-    else:
-        terms = t * t
-        tl.store(p_work + o_u + rows, t, mask=m_rows)
-    tl.store(p_work + of_layer(i, LAYERS, U_SUMS) + i_local, tl.sum(terms))
-
-
-@triton.jit
-def _columns_kernel(
-    p_weights,  # tuple of L pointers to weights
-    p_us,  # tuple of L pointers to u, read if SOURCE is BUFFERS
-    p_work,
-    p_state,
-    eps,
-    LAYERS: tl.constexpr,
-    SOURCE: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    P: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """s = W' u for C columns of one layer; u normalised is written down on the way by the layer's first program."""
-    i = tl.program_id(0)
-    p_weight = pointer_of_layer(i, p_weights, LAYERS)
-    n_rows, n_cols = of_layer(i, LAYERS, ROWS), of_layer(i, LAYERS, COLS)
-    inner, outer = of_layer(i, LAYERS, INNER), of_layer(i, LAYERS, OUTER)
-    o_u, o_v = of_layer(i, LAYERS, U), of_layer(i, LAYERS, V)
-    i_local = i - of_layer(i, LAYERS, START)
-    if SOURCE == BUFFERS:
-        p_u = pointer_of_layer(i, p_us, LAYERS)
-        scale = 1.0
-    else:
-        p_u = p_work + o_u
-        norm = square_root(sum_of(p_work + of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT), P))
-        scale = divide(1.0, tl.maximum(norm, eps))
-
-    places = i_local * C + tl.arange(0, C)
-    m_cols = places < n_cols
-    total = tl.zeros([R, C], ACC)
-    at = 0
-    while at < n_rows:
-        rows = at + tl.arange(0, R)
-        m_rows = rows < n_rows
-        u = tl.load(p_u + rows, mask=m_rows, other=0.0).to(ACC) * scale
-        if SOURCE == WORK:
-            tl.store(p_state + o_u + rows, u, mask=m_rows & (i_local == 0))
-        w = tl.load(
-            p_weight + rows[:, None] * n_cols + places[None, :],
-            mask=m_rows[:, None] & m_cols[None, :],
-            other=0.0,
-        )
-        total += w.to(ACC) * u[:, None]
-        at += R
-    s = tl.sum(total, 0)
-    cols = (places % inner) * outer + places // inner
-    tl.store(p_work + o_v + cols, s, mask=m_cols)
-    tl.store(p_work + of_layer(i, LAYERS, V_SUMS) + i_local, tl.sum(s * s))
-
-
-@triton.jit
-def _divide_kernel(
-    p_weights,  # tuple of L pointers to weights
-    p_outs,  # tuple of L pointers to W / sigma
-    p_work,
-    p_state,
-    p_sigma,  # (L,)
-    eps,
-    LAYERS: tl.constexpr,
-    LAST: tl.constexpr,  # U or V, the vector that the last pass left unscaled; START if there was none
-    ALIGNED: tl.constexpr,  # pointers and sizes are multiples of 16
-    BLOCK: tl.constexpr,
-    P: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """W / sigma for BLOCK elements of one layer, and BLOCK elements of the last vector."""
-    i = tl.program_id(0)
-    i_local = i - of_layer(i, LAYERS, START)
-    n_rows, n_cols = of_layer(i, LAYERS, ROWS), of_layer(i, LAYERS, COLS)
-    k = i_local * BLOCK + tl.arange(0, BLOCK)
-    if LAST == V:
-        o_sums, count = of_layer(i, LAYERS, V_SUMS), of_layer(i, LAYERS, V_COUNT)
-        o_last, n_last = of_layer(i, LAYERS, V), n_cols
-    else:
-        o_sums, count = of_layer(i, LAYERS, U_SUMS), of_layer(i, LAYERS, U_COUNT)
-        o_last, n_last = of_layer(i, LAYERS, U), n_rows
-    total = sum_of(p_work + o_sums, count, P)
-    if LAST == START:
-        sigma = total
-    else:
-        bound = tl.maximum(square_root(total), eps)
-        sigma = divide(total, bound)
-        last = tl.load(p_work + o_last + k, mask=k < n_last, other=0.0)
-        tl.store(p_state + o_last + k, last * divide(1.0, bound), mask=k < n_last)
-    layer = index_of_layer(i, LAYERS)
-    tl.store(p_sigma + layer, sigma, mask=i_local == 0)
-    m = k < size_of_layer(i, LAYERS, ALIGNED)
-    w = tl.load(pointer_of_layer(i, p_weights, LAYERS, ALIGNED) + k, mask=m, other=0.0).to(ACC)
-    p_out = pointer_of_layer(i, p_outs, LAYERS, ALIGNED)
-    # One exact division a program: one an element would take twice the registers.
-    tl.store(p_out + k, (w * divide(1.0, sigma)).to(p_out.dtype.element_ty), mask=m)
-
+from fastdat.kernels.spectral_passes import BUFFERS, STATE, WORK, columns_kernel, divide_kernel, rows_kernel
 
 # --- operator ------------------------------------------------------------------------------------------------------
 
 
+class _Plan:
+    """What calls with arguments of equal shapes, layouts, types and devices share."""
+
+    def __init__(self, weights, us, vs, iterations, u_first):
+        check_spectral_norm(weights, us, vs)
+        stored = [as_stored(w) for w in weights]
+        self.has_copies = any(a is not b for a, b in zip(stored, weights, strict=True))
+        self.has_strides = not all(s.is_contiguous() for s in (*us, *vs))
+        self.iterations, self.u_first = iterations, u_first
+        self.dtype = accumulator(weights[0])
+        self.layers = [layer_of(w) for w in stored]
+        self.work, self.work_size = work_of(self.layers)
+        self.state_size = state_size(weights)
+        self.steps = {}  # alignment of all pointers -> steps
+
+    def steps_for(self, alignment):
+        """The launches, each with the set of arguments that it takes: 0 rows, 1 columns, 2 divide."""
+        layers, work, n = self.layers, self.work, len(self.layers)
+        of_weights, of_outs = (
+            (alignment[:n], alignment[3 * n : 4 * n]) if alignment else ([True] * n, [True] * n)
+        )
+        acc = TRITON_TYPE[self.dtype]
+        rows, columns, line = multi_tensor.TILES.rows, multi_tensor.TILES.columns, multi_tensor.TILES.divide
+        by_rows = wide_by_rows(layers, of_weights)
+        in_line = wide_in_line(layers, [a and b for a, b in zip(of_weights, of_outs, strict=True)])
+        of_u, of_v = [w.u_count for w in work], [w.v_count for w in work]
+        of_all = [blocks(layer.rows * layer.cols, line.cols) for layer in layers]
+        shares = largest(blocks(max(layer[:2]), n) for layer, n in zip(layers, of_all, strict=True))
+
+        def rows_step(source):
+            return 0, Step(
+                rows_kernel, sum(of_u), rows.warps, LAYERS=table(layers, of_u, by_rows, work), SOURCE=source.value,
+                R=rows.rows, C=rows.cols, STAGES=rows.stages, P=largest(of_v), ACC=acc, WIDE=which(by_rows),
+            )  # fmt: skip
+
+        def columns_step(source):
+            return 1, Step(
+                columns_kernel, sum(of_v), columns.warps, LAYERS=table(layers, of_v, by_rows, work),
+                SOURCE=source.value, R=columns.rows, C=columns.cols, STAGES=columns.stages, P=largest(of_u), ACC=acc,
+                WIDE=which(by_rows),
+            )  # fmt: skip
+
+        first, second = (rows_step, columns_step) if self.u_first else (columns_step, rows_step)
+        if self.iterations:
+            later = [first(WORK), second(WORK)]
+            passes = [first(BUFFERS), later[1], *later * (self.iterations - 1)]
+            last = V if self.u_first else U
+        else:
+            passes, last = [rows_step(STATE)], START
+        return *passes, (2, Step(
+            divide_kernel, sum(of_all), line.warps, LAYERS=table(layers, of_all, in_line, work), LAST=last.value,
+            BLOCK=line.cols, S=shares, P=largest((*of_u, *of_v)), ACC=acc, WIDE=which(in_line),
+        ))  # fmt: skip
+
+
+PLANS: Plans[_Plan] = Plans()
+
+
 def _launch(weights, us, vs, iterations, eps, u_first, out_dtype):
     """``W / sigma``, u and v of all weights one after another (see ``split_state``), and sigma (L,)."""
-    check_spectral_norm(weights, us, vs)
-    weights = [as_stored(w) for w in weights]
-    outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
-    dtype = accumulator(weights[0])
-    sigma = weights[0].new_empty(len(weights), dtype=dtype)
-    given = () if iterations else [s.to(dtype) for s in (*us, *vs)]
-    state = torch.cat(given) if given else weights[0].new_empty(state_size(weights), dtype=dtype)
-    if must_launch(sigma):
+    if not weights or not must_launch(weights[0]):
+        check_spectral_norm(weights, us, vs)
+        outs = [torch.empty_like(as_stored(w), dtype=out_dtype) for w in weights]
+        dtype = accumulator(weights[0])
+        return outs, *(weights[0].new_empty(n, dtype=dtype) for n in (state_size(weights), len(weights)))
+
+    key = iterations, u_first, len(us), description([*weights, *us, *vs])
+    plan = PLANS.get(key)
+    if plan is None:
+        plan = PLANS[key] = _Plan(weights, us, vs, iterations, u_first)
+    if plan.has_copies:
+        weights = [as_stored(w) for w in weights]
+    if plan.has_strides:
         us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
-        with torch.cuda.device_of(sigma):
-            _launch_passes(weights, us, vs, iterations, eps, u_first, outs, state, sigma)
+    outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
+    dtype, device = plan.dtype, weights[0].device
+    sigma = torch.empty(len(weights), dtype=dtype, device=device)
+    if iterations:
+        state = torch.empty(plan.state_size, dtype=dtype, device=device)
+    else:
+        state = torch.cat([s.to(dtype) for s in (*us, *vs)])
+    work = torch.empty(plan.work_size, dtype=dtype, device=device)
+
+    tensors = [*weights, *us, *vs, *outs, work, state, sigma]
+    pointers = repeated.addresses(tensors)
+    aligned = out_dtype, alignment(pointers)
+    steps = plan.steps.get(aligned)
+    if steps is None:
+        steps = plan.steps[aligned] = plan.steps_for(aligned[1])
+
+    def sets(of):
+        n = len(weights)
+        w, u, v, o = tuple(of[:n]), tuple(of[n : 2 * n]), tuple(of[2 * n : 3 * n]), tuple(of[3 * n : 4 * n])
+        work, state, sigma = of[4 * n :]
+        return (w, v, work, state, eps), (w, u, work, eps), (w, o, work, state, sigma, eps)
+
+    repeated.run(steps, sigma, tensors, pointers, sets)
     return outs, state, sigma
-
-
-def _launch_passes(weights, us, vs, iterations, eps, u_first, outs, state, sigma):
-    """Fill ``outs``, ``state`` and ``sigma``."""
-    layers = [layer_of(w) for w in weights]
-    of_rows = [blocks(layer.rows, ROWS_TILE[0]) for layer in layers]
-    of_cols = [blocks(layer.cols, COLUMNS_TILE[1]) for layer in layers]
-    of_all = [blocks(layer.rows * layer.cols, BLOCK) for layer in layers]
-    work = sigma.new_empty(state_size(weights) + sum(of_rows) + sum(of_cols))
-    shared = {"ACC": TRITON_TYPE[sigma.dtype], "num_warps": WARPS}
-    p_weights = tuple(weights)
-
-    def rows_pass(source: int) -> None:
-        _rows_kernel[(sum(of_rows),)](
-            p_weights, tuple(vs), work, state, eps,
-            LAYERS=plan(layers, of_rows), SOURCE=source, R=ROWS_TILE[0], C=ROWS_TILE[1], P=largest(of_cols), **shared,
-        )  # fmt: skip
-
-    def columns_pass(source: int) -> None:
-        _columns_kernel[(sum(of_cols),)](
-            p_weights, tuple(us), work, state, eps,
-            LAYERS=plan(layers, of_cols), SOURCE=source, R=COLUMNS_TILE[0], C=COLUMNS_TILE[1], P=largest(of_rows),
-            **shared,
-        )  # fmt: skip
-
-    first, second = (rows_pass, columns_pass) if u_first else (columns_pass, rows_pass)
-    last = V if u_first else U
-    if not iterations:
-        rows_pass(STATE.value)
-        last = START
-    for k in range(iterations):
-        first(BUFFERS.value if k == 0 else WORK.value)
-        second(WORK.value)
-    _divide_kernel[(sum(of_all),)](
-        p_weights, tuple(outs), work, state, sigma, eps,
-        LAYERS=plan(layers, of_all), LAST=last.value, ALIGNED=aligned(layers, weights, outs), BLOCK=BLOCK,
-        P=max(largest(of_rows), largest(of_cols)), **shared,
-    )  # fmt: skip
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -318,45 +182,3 @@ def spectral_norm(
     """As ``formulas.spectral_norm``."""
     outs, state, sigma = _of_lists(list(weights), list(us), list(vs), *rest, **named)
     return (outs, *split_state(state, weights), sigma)
-
-
-# --- compiled without a GPU ----------------------------------------------------------------------------------------
-
-
-def _offline() -> Iterator[Variant]:
-    count = len(SNGAN_32)
-    rest = {"p_work": "*fp32", "p_state": "*fp32", "eps": "fp32"}
-    rest |= dict.fromkeys(("LAYERS", "SOURCE", "R", "C", "P", "ACC"), "constexpr")
-    shared = {"LAYERS": plan(SNGAN_32, [1] * count), "P": 256, "ACC": tl.float32}
-    passes = (
-        (_rows_kernel, "p_vs", ROWS_TILE, (BUFFERS, WORK, STATE)),
-        (_columns_kernel, "p_us", COLUMNS_TILE, (BUFFERS, WORK)),
-    )
-    for kernel, states, (R, C), sources in passes:
-        for source, dtype in itertools.product(sources, ("*fp32", "*bf16")):
-            yield Variant(
-                kernel,
-                f"{dtype[1:]}, source {source.value}",
-                {"p_weights": (dtype,) * count, states: ("*fp32",) * count, **rest},
-                {**shared, "SOURCE": source.value, "R": R, "C": C},
-                WARPS,
-            )
-    for weight, out in (("*fp32", "*fp32"), ("*fp32", "*bf16"), ("*bf16", "*bf16")):
-        for last in (START, U, V):
-            tensors: dict[str, str | tuple[str, ...]] = {
-                "p_weights": (weight,) * count,
-                "p_outs": (out,) * count,
-            }
-            yield Variant(
-                _divide_kernel,
-                f"{weight[1:]} to {out[1:]}, last {last.value}",
-                tensors
-                | dict.fromkeys(("p_work", "p_state", "p_sigma"), "*fp32")
-                | {"eps": "fp32"}
-                | dict.fromkeys(("LAYERS", "LAST", "ALIGNED", "BLOCK", "P", "ACC"), "constexpr"),
-                {**shared, "LAST": last.value, "ALIGNED": True, "BLOCK": BLOCK},
-                WARPS,
-            )
-
-
-OFFLINE = () if INTERPRETED else tuple(_offline())

@@ -14,7 +14,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._inductor.async_compile import AsyncCompile
-from torch._library.custom_ops import OPDEFS
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.runtime.jit import JITFunction
 
 from bench.gpu_plan.launches import Launch, kind_of_kernel
-from fastdat.kernels import multi_tensor, operator, spectral_norm, spectral_norm_backward
+from fastdat.kernels import operator, repeated
 
 aten = torch.ops.aten
 
@@ -112,11 +111,11 @@ class _Recorder(TorchDispatchMode):
             self.add("conv gradient of weight", _shapes(x, w), size(grad, x, w), flops)
 
     def _add_custom_operator(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Add the launches of a custom operator by running its implementation, which torch keeps in OPDEFS."""
+        """Add the launches of a custom operator by running what computes it."""
         self._within = f"{func.overloadpacket}: "
         # A launch starts no kernel for tensors without memory; here its kernels are to be recorded.
         with self, patch.object(operator, "_has_no_memory", lambda tensor: False):
-            OPDEFS[func._schema.name]._init_fn(*args)
+            operator.OPERATORS[func._schema.name.removeprefix("fastdat::")].compute(*args)
         self._within = ""
 
 
@@ -138,8 +137,7 @@ def _recording_kernels(recorder: _Recorder) -> Iterator[None]:
         replaced.enter_context(patch.object(JITFunction, "run", run))
         replaced.enter_context(patch.object(AsyncCompile, "triton", load))
         replaced.enter_context(patch.object(AsyncCompile, "wait", lambda compiler, scope: None))
-        for module in (multi_tensor, spectral_norm, spectral_norm_backward):  # `aligned` reads pointers
-            replaced.enter_context(patch.object(module, "aligned", lambda *args: True))
+        replaced.enter_context(patch.object(repeated, "addresses", lambda tensors: [0 for _ in tensors]))
         yield
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import fastdat
 from fastdat.engine import compile
-from fastdat.kernels import inductor
+from fastdat.kernels import inductor, operator
 
 OPERATORS = {
     *("perturb_clip", "perturb_clip_stats", "perturb_clip_backward"),
@@ -20,15 +20,10 @@ def test_operators_take_their_arguments_from_memory() -> None:
     """Also in a process in which inductor has not seen them yet."""
     pytest.importorskip("triton")
     from torch._inductor import lowering
-    from torch._library.custom_ops import OPDEFS
 
     from fastdat.kernels import attack_coefficients, perturb_clip, spectral_norm  # noqa: F401
 
-    overloads = {
-        name.removeprefix(inductor.PREFIX): definition._opoverload
-        for name, definition in OPDEFS.items()
-        if name.startswith(inductor.PREFIX)
-    }
+    overloads = {name: made.overload for name, made in operator.OPERATORS.items()}
     assert set(overloads) == OPERATORS
     for op in overloads.values():
         lowering.lowerings.pop(op, None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastdat.kernels import formulas, ops
-from fastdat.kernels.multi_tensor import BLOCK, COLUMNS_TILE, ROWS_TILE
+from fastdat.kernels.multi_tensor import TILES
 from tests.kernels.accuracy import assert_as_accurate
 
 ORDERS = pytest.mark.parametrize("u_first", [True, False], ids=["u first", "v first"])
@@ -57,7 +57,9 @@ def test_as_accurate_as_the_plain_formula(
         assert out.stride() == w.stride()
 
 
-@pytest.mark.parametrize("size", [1, *(n + k for n in (*ROWS_TILE, *COLUMNS_TILE) for k in (-1, 0, 1))])
+@pytest.mark.parametrize(
+    "size", [1, *sorted({n + k for tile in TILES[:2] for n in tile[:2] for k in (-1, 0, 1)})]
+)
 def test_sizes_around_the_tiles(size: int, device: str, deterministic: None) -> None:
     given = layers(((size, 5), (7, size)), torch.float64, device)
     found = ops.spectral_norm(*given, 1, EPS, True, torch.float64)
@@ -262,7 +264,7 @@ def test_equal_inputs_give_equal_bits(device: str) -> None:
 
 def test_a_weight_of_many_programs(device: str) -> None:
     """More partial sums than one block of a matrix: the counts that a program sums up are those it should."""
-    given = layers(((3, 5 * BLOCK + 1), (9 * ROWS_TILE[0] + 1, 3)), device=device)
+    given = layers(((3, 5 * TILES.divide.cols + 1), (9 * TILES.rows.rows + 1, 3)), device=device)
     found = ops.spectral_norm(*given, 1, EPS, True, torch.float32)
     exact = formulas.spectral_norm(*doubled(*given), 1, EPS, True, torch.float64)
     for ours, true in zip(found[:3], exact[:3], strict=True):
