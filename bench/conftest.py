@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bench.compile_time import compile_parts
+from bench.compile_time.compile_parts import FIRST_STEPS
 from bench.kernel import kernel_report
 from bench.kernel.kernel_report import KERNELS
 from bench.step import step_report
@@ -24,6 +26,7 @@ use_cache_folder(Path(_COMPILED.name))
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MEASUREMENTS] = []
     config.stash[KERNELS] = []
+    config.stash[FIRST_STEPS] = []
 
 
 def pytest_unconfigure() -> None:
@@ -71,4 +74,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if kernels:
         terminalreporter.write_sep("=", "kernels")
         for line in kernel_report.tables(kernels):
+            terminalreporter.write_line(line)
+    first_steps = config.stash[FIRST_STEPS]
+    if first_steps:
+        terminalreporter.write_sep("=", "first step of a process")
+        for line in compile_parts.tables(first_steps):
             terminalreporter.write_line(line)

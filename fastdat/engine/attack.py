@@ -162,13 +162,14 @@ def _signs_and_seeds(
 ) -> tuple[Pair, Pair, Tensor | None]:
     """Signs and seeds ``dA/dD_i = s_i * a'(D_i)``, (n,) a side, and the targets (2,) of the first step."""
     attacked = attacked_functions(spec.config, spec.loss)
-    logits = torch.stack(now)
+    # Lists, since AOTAutograd's cache keeps no graph whose operations take a type of ours.
+    logits = torch.stack(list(now))
     if given is not None:
-        seeds = coefficients_of_signs(logits, torch.stack(given), attacked, SEED_SCALE)
+        seeds = coefficients_of_signs(logits, torch.stack(list(given)), attacked, SEED_SCALE)
         return given, Pair(*seeds.unbind()), None
     means = () if spec.group is None else (partial(global_means, spec.group),)
     seeds, sign, targets = ops.attack_coefficients(
-        torch.stack(clean), logits, targets, attacked, spec.config.reduction, SEED_SCALE, *means
+        torch.stack(list(clean)), logits, targets, attacked, spec.config.reduction, SEED_SCALE, *means
     )
     return Pair(*sign.unbind()), Pair(*seeds.unbind()), targets
 
@@ -218,9 +219,9 @@ def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair) -> Moves:
             wanted = seeds
             coefficients = Pair(*[torch.full_like(seed, -scale) for seed in seeds])
         if linearised.pull_both is not None:
-            gradient = linearised.pull_both(torch.cat(wanted))
+            gradient = linearised.pull_both(torch.cat(list(wanted)))
             real, fake = gradient.chunk(2)
-            both = _move(config, gradient, torch.cat(coefficients))
+            both = _move(config, gradient, torch.cat(list(coefficients)))
         else:
             real, fake = linearised.pull(wanted)
     of_real, of_fake = (_move(config, g, c) for g, c in zip((real, fake), coefficients, strict=True))

@@ -164,7 +164,7 @@ def _linearise_joint(D: nn.Module, spec: StepSpec, weights: Tensors, batch: Batc
         return gradient
 
     def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-        real, fake = pull_both(torch.cat(seeds)).chunk(2)
+        real, fake = pull_both(torch.cat(list(seeds))).chunk(2)
         return real, fake
 
     return Linearised(Pair(*logits.chunk(2)), {}, pull, pull_both)

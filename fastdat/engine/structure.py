@@ -78,8 +78,8 @@ def signature_of(structure: Structure) -> Hashable:
     """Equal for discriminators that one graph can serve, as far as tables and tensors say it.
 
     A parametrized layer has a class of its own, made by torch: the class before counts, and the parametrizations are
-    modules like others. Hooks are compared by identity: what a hook does is not known here. The attributes of the modules are compared
-    too once it is known which of them the forward pass reads (``Reads``).
+    modules like others. Hooks are compared by identity: what a hook does is not known here. The attributes of the
+    modules are compared too once it is known which of them the forward pass reads (``Reads``).
     """
     numbers = {id(x): i for i, x in enumerate((*structure.modules.values(), *structure.params.values()))}
     numbers |= {id(b): i for i, b in enumerate(structure.buffers.values(), len(numbers))}

@@ -11,9 +11,9 @@ from torch import nn
 from fastdat import DATConfig
 from fastdat.engine.attack import AttackResult, run_attack
 from fastdat.engine.discriminator import WholeBatchD
-from fastdat.engine.structure import structure_of
 from fastdat.engine.microbatch import PartwiseD, attack_pass
 from fastdat.engine.spectral.normalise import bypassed, spectral_weights
+from fastdat.engine.structure import structure_of
 from fastdat.engine.types import Batch, StepSpec
 from fastdat.engine.weights import Weights
 from fastdat.losses import get_loss

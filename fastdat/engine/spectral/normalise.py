@@ -9,7 +9,7 @@ sigma are those of torch, so a D that was trained here can be trained further an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -167,7 +167,7 @@ def normalise(
         else:
             alike = (spec.iterations, spec.eps, spec.u_first, weight.dtype, state[0].dtype, dtype)
             groups.setdefault(alike, []).append(i)
-    with torch.autocast(weights[0].device.type if weights else "cpu", enabled=False):  # sigma in fp32
+    with _without_autocast(weights[0].device.type if weights else "cpu"):  # sigma in fp32
         for (iterations, eps, u_first, _, of_state, dtype), members in groups.items():
             # torch's older hook takes a vector for a matrix of one column.
             matrices = [
@@ -200,6 +200,11 @@ _bypasses = 0
 def is_bypassed() -> bool:
     """Whether this is run within ``bypassed``."""
     return _bypasses > 0
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Turns autocast off, and enters nothing where it is off: AOTAutograd keeps no graph that enters autocast."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 @contextmanager
