@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.step.eager_baselines import sngan_loss
 from bench.step.workloads import Batch, LossOf, Step, Variant, Workload, gradient_step
+from fastdat.engine import compile as engines
 from fastdat.engine import passes
 
 
@@ -92,12 +94,18 @@ def of_compiled(call: Callable[[], object]) -> int:
     The graph is neither compiled further nor run.
     """
     counter = _CountGraph()
-    with mock.patch.object(passes, "AFTER_DIFFERENTIATION", (*passes.AFTER_DIFFERENTIATION, counter)):
+    counted = (*passes.AFTER_DIFFERENTIATION, counter)
+    with (
+        mock.patch.object(passes, "AFTER_DIFFERENTIATION", counted),
+        mock.patch.object(engines, "_ENGINES", OrderedDict()),  # a graph that is there already is not counted
+    ):
         try:
             call()
         except Exception:
             if not counter.total:
                 raise
+    if not counter.total:
+        raise RuntimeError("no graph was compiled, so nothing was counted")
     return counter.total
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
 import torch
+from torch import nn
 
+import fastdat
 from bench.step import flops
-from bench.step.workloads import VARIANTS, Step, Variant, Workload
+from bench.step.workloads import PLAIN, VARIANTS, Step, Variant, Workload
 from fastdat.nets import SNGANDiscriminator
 
 M, WIDTH = 4, 16
@@ -34,6 +37,19 @@ def test_a_folded_step_costs_as_many_passes_of_a_cheaper_network(variant: Varian
     forward, of_image = layers()
     expected = variant.passes * forward - (0 if variant.image_gradient else of_image)
     assert flops.of_step(step, batch) == pytest.approx(2 * SAMPLES * expected, rel=2e-4)
+
+
+def test_a_step_that_is_compiled_already_is_counted() -> None:
+    D, batch = nn.Linear(3, 1), (torch.rand(4, 3), torch.rand(4, 3) - 0.5)
+
+    def step() -> None:
+        fastdat.dat_step(D, *batch, PLAIN, fold=False).backward()
+
+    step()
+    with pytest.raises(RuntimeError, match="nothing was counted"):
+        flops.of_compiled(step)
+    D = copy.deepcopy(D)
+    assert flops.of_compiled(step) == 2 * 8 * 3 * 2  # forward, and the gradient of the weight
 
 
 def test_a_failure_before_the_graph_is_counted_is_told() -> None:
