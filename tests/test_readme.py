@@ -220,6 +220,52 @@ def loop() -> dict[str, Any]:
     return {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-24.json")["benchmarks"]}
 
 
+GPU = "nvidia-h200-2026-11-26.json"
+GPU_TITLES = {
+    **TITLES,
+    "fastdat SNGAN, reduce-overhead": 'fastdat, no attack, `compile="reduce-overhead"`',
+    "fastdat DAT, reduce-overhead": '**fastdat DAT**, `compile="reduce-overhead"`',
+    "fastdat DAT second order, reduce-overhead": 'fastdat DAT, second order, `compile="reduce-overhead"`',
+    "fastdat DAT, not folded": UNFOLDED["fastdat DAT, not folded"],
+}
+
+
+def gpu_steps() -> dict[str, dict[str, Any]]:
+    """Variant of the step -> its measurements on a GPU, 64 samples a side."""
+    return {
+        b["extra_info"]["variant"]: b["extra_info"]
+        for b in results(GPU)["benchmarks"]
+        if b["part"] == "step64"
+    }
+
+
+def test_numbers_of_the_gpu() -> None:
+    found = gpu_steps()
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for name, title in GPU_TITLES.items():
+        s = found[name]
+        times = f"{s['median_ms']:.2f} ({s['q20_ms']:.2f} to {s['q80_ms']:.2f}) | {s['device_median_ms']:.2f}"
+        assert f"| {title} | {times} | {s['launches']} |" in page
+    dat, plain, second = (
+        found[name]["device_median_ms"] for name in list(TITLES)[3:1:-1] + [list(TITLES)[4]]
+    )
+    released, eager = (found[name]["device_median_ms"] for name in list(TITLES)[:2])
+    text = " ".join(page.split())
+    assert (
+        f"takes {dat / released:.2f} of the time of the released-style step, {dat / eager:.2f} of that of"
+        in text
+    )
+    assert (
+        f"and {dat / plain:.2f} times fastdat's step without attack. Second order takes {second / plain:.2f}"
+        in text
+    )
+    of_claim = [found[name] for name in ("fastdat DAT, reduce-overhead", *list(TITLES)[:2])]
+    expected = ["64", "16", f"{of_claim[0]['median_ms']:.2f}", "200"]
+    expected += [f"{s['median_ms']:.1f}" for s in of_claim[1:]]
+    expected += [f"{s['device_median_ms']:.2f}" for s in of_claim]
+    assert numbers(claims()[3]) == expected
+
+
 def test_claim_about_modes() -> None:
     config = results("fig3/fig3.json")["config"]
     assert (config["iterations"], config["seeds"], config["init"]) == (10_000, 6, "kaiming")
@@ -241,7 +287,7 @@ def test_claim_about_the_step() -> None:
 
 def test_claim_about_the_loop() -> None:
     assert numbers(claims()[2]) == [f"{loop()['bench_loop[trainer]']['trainer_over_bare']:.3f}", "2"]
-    assert len(claims()) == 3
+    assert len(claims()) == 4
 
 
 def test_tables_of_steps() -> None:
