@@ -10,6 +10,8 @@ import pytest
 
 from bench.compile_time import compile_parts
 from bench.compile_time.compile_parts import FIRST_STEPS
+from bench.host import host_parts
+from bench.host.host_parts import HOST_COSTS
 from bench.kernel import kernel_report
 from bench.kernel.kernel_report import KERNELS
 from bench.step import step_report
@@ -27,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[MEASUREMENTS] = []
     config.stash[KERNELS] = []
     config.stash[FIRST_STEPS] = []
+    config.stash[HOST_COSTS] = []
 
 
 def pytest_unconfigure() -> None:
@@ -79,4 +82,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if first_steps:
         terminalreporter.write_sep("=", "first step of a process")
         for line in compile_parts.tables(first_steps):
+            terminalreporter.write_line(line)
+    host_costs = config.stash[HOST_COSTS]
+    if host_costs:
+        terminalreporter.write_sep("=", "host time of a repeated call")
+        for line in host_parts.tables(host_costs):
             terminalreporter.write_line(line)
