@@ -260,7 +260,7 @@ def test_numbers_of_the_gpu() -> None:
         in text
     )
     of_claim = [found[name] for name in ("fastdat DAT, reduce-overhead", *list(TITLES)[:2])]
-    expected = ["64", "16", f"{of_claim[0]['median_ms']:.2f}", "200"]
+    expected = ["64", f"{of_claim[0]['median_ms']:.2f}"]
     expected += [f"{s['median_ms']:.1f}" for s in of_claim[1:]]
     expected += [f"{s['device_median_ms']:.2f}" for s in of_claim]
     assert numbers(claims()[3]) == expected

@@ -162,12 +162,13 @@ class Prepared:
     def run(self, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None) -> StepResult:
         """The step on these samples; moves D's buffers."""
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
-        with _weights_cast_anew(batch.xr.device), attention_for(self._spec.config), torch.no_grad():
+        with _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None and self._snapshot is not None:
                 result = self._engine.run_again(D, inputs, aux_loss)
             if result is None:
-                result = self._run_traceable(D, inputs, aux_loss)
+                with attention_for(self._spec.config):
+                    result = self._run_traceable(D, inputs, aux_loss)
             if result.buffers:
                 own = [self._buffers[name] for name in result.buffers]
                 torch._foreach_copy_(own, list(result.buffers.values()))
