@@ -56,7 +56,17 @@ def broken_device(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def compile_counters() -> Iterator[dict[str, Counter[str]]]:
+def own_engines() -> Iterator[None]:
+    """The test makes its engines itself, and no other test finds them."""
+    from fastdat.engine.compile import _ENGINES
+
+    _ENGINES.clear()
+    yield
+    _ENGINES.clear()
+
+
+@pytest.fixture
+def compile_counters(own_engines: None) -> Iterator[dict[str, Counter[str]]]:
     """torch.compile's own counters (`["stats"]["unique_graphs"]`, `["graph_break"]`), from zero, nothing compiled."""
     from torch._dynamo.utils import counters
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from fastdat.engine import checks, microbatch, objective, passes
 from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import autograd_functions, inspect
-from fastdat.engine.spectral.normalise import bypassed, is_bypassed
+from fastdat.engine.spectral.normalise import bypassed
 from fastdat.engine.structure import Reads, Same, Structure, signature_of
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.kernels.inductor import introduce_operators
@@ -37,7 +37,7 @@ class Request:
     """Whether the compiled graph may reorder convolutions and pools."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Engine:
     """A step made ready for one kind of request. It keeps no discriminator alive."""
 
@@ -62,23 +62,21 @@ class Engine:
         return self.guards.tracing(modules)
 
     def run_again(self, D: nn.Module, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult | None:
-        """The step by a graph that there is; None if it has to be traced. D itself is not called."""
+        """The step by a graph that there is; None if it has to be traced, for which D is not ready."""
         try:
             return self.step(D, self.spec, inputs, aux_loss)
-        except _NotTracedYetError:
+        except NotCompiledError:
             return None
 
-    def fits(self, request: Request, inputs: StepInputs) -> bool:
-        """Whether the engine has just computed the right step.
+    def fits(self, request: Request, inputs: StepInputs, failed: bool = False) -> bool:
+        """Whether the engine is still right for this D, after its step was run, or could not be compiled.
 
-        A graph that was made after D was inspected is made because something that D reads has changed: then D may
-        treat a batch differently, too.
+        A graph that is made after D was inspected is made because something that D reads has changed: then D may treat
+        a batch differently, too. An engine that does not fit is forgotten.
         """
         graphs, before = self.guards.compilations, self.inspected_at
         self.inspected_at = graphs
-        if before in (0, graphs):
-            return True
-        if _inspected(request, inputs) == self.spec:
+        if before == 0 or (before == graphs and not failed) or _inspected(request, inputs) == self.spec:
             return True
         for engines in _ENGINES.values():
             if self in engines:
@@ -211,8 +209,8 @@ def compile_mode(compile: bool | str) -> str | None:
     return compile
 
 
-class _NotTracedYetError(Exception):
-    """A step has to be traced, and its D is not prepared for it."""
+class NotCompiledError(RuntimeError):
+    """torch.compile has made no graph of a step. The message says what to do."""
 
 
 def compiled(function: Callable[..., Any], mode: str, fold: bool, guards: Guards) -> Callable[..., Any]:
@@ -232,9 +230,7 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool, guards: Guards
             with _torch_func_as_it_was():
                 result = graph(*args)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
-            if not is_bypassed():
-                raise _NotTracedYetError from error
-            raise RuntimeError(f"{_advice(error)}\n{error}") from error
+            raise NotCompiledError(f"{_advice(error)}\n{error}") from error
         return _out_of_graph(result) if replayed else result
 
     return run

@@ -159,7 +159,7 @@ def _with(
 
 
 def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
-    if spec.spectral and not is_bypassed():
+    if not is_bypassed(D, spec.spectral):
         raise RuntimeError("D's own spectral norm is not bypassed: its weights would be normalised twice")
 
     def of(wanted: Tensors) -> tuple[Tensor, Moved]:

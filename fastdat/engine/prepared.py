@@ -21,6 +21,7 @@ from fastdat.engine.compile import (
     EAGER,
     REPLAYED,
     Engine,
+    NotCompiledError,
     Request,
     compile_mode,
     engine_for,
@@ -121,20 +122,20 @@ class Prepared:
             with_info=call.with_info,
         )
         self._mode, self._fold, self._microbatch = compile_mode(call.compile), call.fold, call.microbatch
-        self._params = [ref(p) for p in structure.params.values()]
+        self._of_D = [ref(t) for t in (*structure.params.values(), *structure.buffers.values())]
         self._require_grad = [p.requires_grad for p in structure.params.values()]
-        self._own: Tensors = {name: p.detach() for name, p in structure.params.items()}
+        params: Tensors = {name: p.detach() for name, p in structure.params.items()}
         self._buffers: Tensors = {name: b.detach() for name, b in structure.buffers.items()}
+        self._own = [*params.values(), *self._buffers.values()]
         if self._mode in REPLAYED:  # a CUDA graph then reads D's memory itself, and copies nothing before
-            for tensor in (*self._own.values(), *self._buffers.values()):
+            for tensor in self._own:
                 torch._dynamo.mark_static_address(tensor, guard=False)
-        wanted = [gradients and requires for requires in self._require_grad]
-        self._trainable = {
-            n: t for (n, t), is_wanted in zip(self._own.items(), wanted, strict=True) if is_wanted
-        }
-        self._frozen = {n: t for n, t in self._own.items() if n not in self._trainable}
-        self._at = [i for i, is_wanted in enumerate(wanted) if is_wanted]
+        self._at = [i for i, requires in enumerate(self._require_grad) if requires and gradients]
+        self._trainable = {name: params[name] for name in [list(params)[i] for i in self._at]}
+        self._frozen = {name: p for name, p in params.items() if name not in self._trainable}
         self._engine: Engine | None = None
+        self._moved: Tensors = {}
+        """The buffers that the engine reads or moves."""
         self._snapshot: Snapshot | None = None
 
     @property
@@ -144,18 +145,18 @@ class Prepared:
 
     def leaves(self, batch: Batch) -> list[Tensor]:
         """The tensors of these names, whose ``.grad`` is to be filled."""
-        params: list[Any] = [self._params[i]() for i in self._at]
+        params: list[Any] = [self._of_D[i]() for i in self._at]
         return [*params, *[getattr(batch, name) for name in self._spec.inputs_wanted]]
 
     def is_current(self) -> bool:
         """Whether D is as it was when the step was prepared."""
         if self._snapshot is None or not self._snapshot.holds():
             return False
-        params: list[Any] = [param() for param in self._params]
-        if [p.requires_grad for p in params] != self._require_grad:
+        tensors: list[Any] = [tensor() for tensor in self._of_D]
+        if [p.requires_grad for p in tensors[: len(self._require_grad)]] != self._require_grad:
             return False
-        try:  # nobody has given a parameter other memory or another shape (``.data``, ``Module.to``)
-            return all(map(Tensor.is_set_to, self._own.values(), params))
+        try:  # nobody has given a tensor other memory or another shape (``.data``)
+            return all(map(Tensor.is_set_to, self._own, tensors))
         except RuntimeError:  # on another device
             return False
 
@@ -164,8 +165,8 @@ class Prepared:
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
         with _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
-            if self._engine is not None and self._snapshot is not None:
-                result = self._engine.run_again(D, inputs, aux_loss)
+            if self._engine is not None:
+                result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
             if result is None:
                 with attention_for(self._spec.config):
                     result = self._run_traceable(D, inputs, aux_loss)
@@ -183,17 +184,22 @@ class Prepared:
             engine = engine_for(request, inputs)
             spec = engine.spec
             own = inputs._replace(buffers={name: inputs.buffers[name] for name in engine.buffers})
-            with bypassed(structure.modules, spec.spectral), engine.tracing(structure.modules):
-                if in_parts and self._microbatch is not None:
-                    result = microbatched_step(
-                        D, spec, own, self._microbatch, engine.step, engine.attack_pass
-                    )
-                else:
-                    result = engine.step(D, spec, own, aux_loss)
+            try:
+                with bypassed(structure.modules, spec.spectral), engine.tracing(structure.modules):
+                    if in_parts and self._microbatch is not None:
+                        result = microbatched_step(
+                            D, spec, own, self._microbatch, engine.step, engine.attack_pass
+                        )
+                    else:
+                        result = engine.step(D, spec, own, aux_loss)
+            except NotCompiledError:
+                if engine.fits(request, inputs, failed=True):
+                    raise
+                continue
             if engine.fits(request, inputs):
                 break
         if self._mode is not EAGER and not in_parts:
-            self._engine, self._buffers = engine, own.buffers
+            self._engine, self._moved = engine, own.buffers
             self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.reads()))
         return result
 

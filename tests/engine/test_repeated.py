@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -26,7 +26,7 @@ GAIN = 1.0
 
 
 @pytest.fixture(autouse=True)
-def only_traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def only_traced(monkeypatch: pytest.MonkeyPatch, own_engines: None) -> None:
     """torch.compile traces and guards a step, and runs the traced graph as it is: seconds instead of minutes."""
     compile = torch.compile
 
@@ -36,8 +36,6 @@ def only_traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         )
 
     monkeypatch.setattr(torch, "compile", traced)
-    yield
-    engines._ENGINES.clear()
 
 
 class Layer(nn.Module):
@@ -174,6 +172,7 @@ CHANGES: dict[str, tuple[Callable[[], Net], Callable[[Net], object]]] = {
     "a parameter's values": (net, lambda D: D.head.weight.data.mul_(2)),
     "a parameter is frozen": (net, lambda D: D.head.requires_grad_(False)),
     "a buffer is replaced": (net, lambda D: setattr(D, "shift", torch.tensor([2.0, 1.0, 0.0]))),
+    "a buffer's memory": (net, lambda D: setattr(D.shift, "data", torch.tensor([2.0, 1.0, 0.0]))),
     "a buffer of another shape": (net, lambda D: setattr(D, "shift", torch.tensor([2.0]))),
     "a forward of its own": (
         net,
@@ -204,6 +203,30 @@ def test_a_class_attribute_and_a_global_are_noticed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Net, "factor", 2.0)
     assert_right(D)
     monkeypatch.setitem(globals(), "GAIN", 3.0)
+    assert_right(D)
+
+
+def test_a_discriminator_that_begins_to_normalise_over_the_batch() -> None:
+    """It then moves its running statistics, too: another set of buffers."""
+
+    class Normalising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+            self.head = fastdat.spectral_norm(nn.Linear(4, 1))
+            self.options = types.SimpleNamespace(norm=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(x) if self.options.norm else x)
+
+    D = Normalising()
+    step(D)
+    step(D)
+    D.options.norm = True
+    before = D.norm.running_mean.clone()
+    assert_right(D)
+    assert not torch.equal(D.norm.running_mean, before)
+    D.options.norm = False
     assert_right(D)
 
 

@@ -194,12 +194,15 @@ def reads_of(modules: Mapping[str, nn.Module], reads: Reads) -> Reads:
     return Reads(values, absent)
 
 
-_bypasses = 0
-
-
-def is_bypassed() -> bool:
-    """Whether this is run within ``bypassed``."""
-    return _bypasses > 0
+def is_bypassed(D: nn.Module, weights: Sequence[SpectralWeight]) -> bool:
+    """Whether D is run within ``bypassed``."""
+    if not weights:
+        return True
+    path, _, name = weights[0].target.rpartition(".")
+    module = D.get_submodule(path)
+    if isinstance(module, ParametrizationList):
+        return not isinstance(module._modules["0"], _SpectralNorm)
+    return name in module._parameters
 
 
 def _without_autocast(kind: str) -> AbstractContextManager[Any]:
@@ -210,12 +213,10 @@ def _without_autocast(kind: str) -> AbstractContextManager[Any]:
 @contextmanager
 def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]) -> Iterator[None]:
     """Within this context D uses the weights that it is given under ``target`` unchanged; afterwards D is as before."""
-    global _bypasses
     identity = _IDENTITY
     swapped: list[tuple[nn.Module, Any]] = []
     hooked: list[tuple[nn.Module, str, Tensor]] = []
     tables: list[tuple[dict[int, Any], list[tuple[int, Any]]]] = []
-    _bypasses += 1
     try:
         for module in modules.values():
             for table in (module._forward_pre_hooks, module._forward_hooks):
@@ -235,7 +236,6 @@ def bypassed(modules: Mapping[str, nn.Module], weights: Sequence[SpectralWeight]
                 module._parameters[name] = module._parameters[name + "_orig"]
         yield
     finally:
-        _bypasses -= 1
         for module, norm in swapped:
             module._modules["0"] = norm
         for module, name, stale in reversed(hooked):

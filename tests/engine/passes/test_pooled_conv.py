@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 import fastdat
 from bench.step.flops import CountFlops
 from fastdat import DATConfig, passes
+from fastdat.engine import compile as engines
 from fastdat.engine.passes.pooled_conv import PooledConv
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.residual_discriminators import KINDS
@@ -311,10 +312,10 @@ def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("config", [FIRST, SECOND], ids=["first", "second"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_are_those_of_the_reference(
-    kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch
+    kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
     backend = Rewriting()
-    monkeypatch.setattr("fastdat.engine.compile.compiled", lambda f, mode, fold: backend.compile(f))
+    monkeypatch.setattr("fastdat.engine.compile.compiled", lambda f, *_: backend.compile(f))
     args = {}
     if kind == "conditional":
         args = {"args_real": (torch.randint(5, (5,)),), "args_fake": (torch.randint(5, (5,)),)}
@@ -329,7 +330,9 @@ def test_steps_are_those_of_the_reference(
 
 
 @pytest.mark.parametrize("config", [FIRST, SECOND], ids=["first", "second"])
-def test_bf16_is_as_exact_as_before(config: DATConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_as_exact_as_before(
+    config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
+) -> None:
     """Autocast rounds the averaged images where it rounded the convolution's results."""
     D, (xr, xf) = KINDS["spectral"](), images(torch.float32)
     exact = copy.deepcopy(D).double()
@@ -339,11 +342,12 @@ def test_bf16_is_as_exact_as_before(config: DATConfig, monkeypatch: pytest.Monke
         monkeypatch.setattr(PooledConv, "__call__", lambda self, graph, rewrite=rewrite: rewrite(graph))
         backend, ours = Rewriting(), copy.deepcopy(D)
         monkeypatch.setattr(
-            "fastdat.engine.compile.compiled", lambda f, mode, fold, backend=backend: backend.compile(f)
+            "fastdat.engine.compile.compiled", lambda f, *_, backend=backend: backend.compile(f)
         )
         with torch.autocast("cpu", torch.bfloat16):
             fastdat.dat_step(ours, xr, xf, config).backward()
         errors.append(relative_error(gradients(ours), gradients(exact)))
+        engines._ENGINES.clear()
     assert errors[0] != errors[1]
     assert errors[1] <= 1.5 * errors[0]
 
@@ -354,10 +358,10 @@ def test_a_compiled_step_is_folded() -> None:
     assert_step_matches(D, xr, xf, SECOND, "gan", tolerance=1e-5, compile=True)
 
 
-def test_folding_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folding_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, own_engines: None) -> None:
     asked: list[bool] = []
 
-    def noted(function: Any, mode: str, fold: bool) -> Any:
+    def noted(function: Any, mode: str, fold: bool, _: object) -> Any:
         asked.append(fold)
         return function
 
