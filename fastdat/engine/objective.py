@@ -132,6 +132,19 @@ def step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | N
     return _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
 
 
+def engine_step(
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None = None
+) -> StepResult:
+    """``step`` for a graph that is made within ``bypassed`` only.
+
+    Otherwise D's own spectral norm would normalise the weights again, and nobody would look whether D is still as it
+    was when it was inspected.
+    """
+    if not is_bypassed():
+        raise RuntimeError("the step has to be traced, and D is not prepared for it")
+    return step(D, spec, inputs, aux_loss)
+
+
 def attention_for(config: DATConfig) -> AbstractContextManager[None]:
     """Where a step runs, compilation included. In second order ``scaled_dot_product_attention`` is made of plain
     operations there, since its fast kernels have no second derivative.
@@ -159,9 +172,6 @@ def _with(
 
 
 def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
-    if spec.spectral and not is_bypassed():
-        raise RuntimeError("D's own spectral norm is not bypassed: its weights would be normalised twice")
-
     def of(wanted: Tensors) -> tuple[Tensor, Moved]:
         return objective(D, spec, *_with(spec, inputs, wanted, aux_loss), aux_loss, inputs.given)
 
