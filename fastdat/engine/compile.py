@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class Request:
 class Engine:
     """A step made ready for one kind of request. It keeps no discriminator alive."""
 
+    kind: Hashable
+    """The kind of request apart from the number of samples."""
     spec: StepSpec
     """The request's spec, completed by what the inspection of D found."""
     buffers: tuple[str, ...]
@@ -111,24 +113,25 @@ def engine_for(request: Request, inputs: StepInputs) -> Engine:
         len(engines) >= torch._dynamo.config.recompile_limit
     ):  # as many as torch.compile makes of one function
         raise RuntimeError(_TOO_MANY_GRAPHS)
-    engines.append(_new_engine(request, inputs))
+    engines.append(_new_engine(request, inputs, key.kind))
     while len(_ENGINES) > KINDS:
         _ENGINES.popitem(last=False)
     return engines[-1]
 
 
-def _new_engine(request: Request, inputs: StepInputs) -> Engine:
+def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
     """Inspect D and make its step ready; compilation itself waits for the first run."""
     spec = _inspected(request, inputs)
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
     guards = Guards()
-    step: Callable[..., Any] = objective.step
     attack_pass: Callable[..., Any] = microbatch.attack_pass
     if request.mode is EAGER:
-        return Engine(spec, buffers, step, attack_pass, guards, Reads.everything(request.structure))
-    step, attack_pass = (compiled(f, request.mode, request.fold, guards) for f in (step, attack_pass))
-    return Engine(spec, buffers, step, attack_pass, guards, None)
+        reads = Reads.everything(request.structure)
+        return Engine(kind, spec, buffers, objective.step, attack_pass, guards, reads)
+    functions: tuple[Callable[..., Any], ...] = (objective.step, attack_pass)
+    step, attack_pass = (compiled(f, request.mode, request.fold, guards) for f in functions)
+    return Engine(kind, spec, buffers, step, attack_pass, guards, None)
 
 
 def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
@@ -149,17 +152,25 @@ def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
     )
 
 
-def _key(request: Request, inputs: StepInputs) -> Hashable:
+class _Key(NamedTuple):
     """What an engine depends on. What else D's forward reads is found when it is traced (``Guards``)."""
+
+    sizes: tuple[int, int]
+    """Samples a side: of this process, of all ranks."""
+    kind: Hashable
+    """All the rest."""
+
+
+def _key(request: Request, inputs: StepInputs) -> _Key:
     batch = inputs.batch
     device = batch.xr.device
-    return (
-        request.spec,
+    kind = (
+        replace(request.spec, batch=0),
         request.mode,
         request.microbatch,
         request.fold,
         tuple(inputs.trainable),
-        batch.xr.shape,
+        batch.xr.shape[1:],
         batch.xr.dtype,
         device,
         kind_of_args(batch),
@@ -167,16 +178,26 @@ def _key(request: Request, inputs: StepInputs) -> Hashable:
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
         signature_of(request.structure),
     )
+    return _Key((batch.xr.shape[0], request.spec.batch), kind)
 
 
 def kind_of_args(batch: Batch) -> Hashable:
-    """What an engine has to know of D's further arguments."""
+    """What an engine has to know of D's further arguments, apart from the number of samples."""
     args = (*batch.args_real, *batch.args_fake)
     if not args:
         return ()
-    kinds = [(arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg) for arg in args]
+    m = batch.xr.shape[0]
+    kinds = [
+        (_shape(arg, m), arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg) for arg in args
+    ]
     # Two equal numbers may share a call of D, two unequal ones may not.
     return (batch.is_joinable(), *kinds)
+
+
+def _shape(arg: Tensor, m: int) -> tuple[int | None, ...]:
+    """None in place of the number of samples."""
+    shape = tuple(arg.shape)
+    return (None, *shape[1:]) if shape[:1] == (m,) else shape
 
 
 def same_function(function: Callable[..., Any] | None) -> Hashable:

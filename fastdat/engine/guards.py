@@ -54,7 +54,14 @@ class Guards:
             self._modules = {}
 
     def __call__(self, entries: Sequence[Any]) -> list[bool]:
-        """Whether each of torch.compile's guards has to be checked in every call."""
+        """Whether each of torch.compile's guards has to be checked in every call.
+
+        Raises:
+            RuntimeError: the graph was traced outside of ``tracing``, and torch.compile must not keep it: nobody would
+                look whether D still is what it was when it was inspected.
+        """
+        if not self._modules:
+            raise RuntimeError("a step was traced that had not been made ready for it")
         self.compilations += 1
         return [self._is_needed(entry) for entry in entries]
 

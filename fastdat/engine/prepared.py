@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastdat.config import DATConfig
 from fastdat.engine import checks
+from fastdat.engine.announce import announced, reason_for, remember
 from fastdat.engine.compile import (
     EAGER,
     REPLAYED,
@@ -185,7 +186,11 @@ class Prepared:
             spec = engine.spec
             own = inputs._replace(buffers={name: inputs.buffers[name] for name in engine.buffers})
             try:
-                with bypassed(structure.modules, spec.spectral), engine.tracing(structure.modules):
+                with (
+                    bypassed(structure.modules, spec.spectral),
+                    engine.tracing(structure.modules),
+                    self._announced(D, engine, inputs.batch.xr, in_parts),
+                ):
                     if in_parts and self._microbatch is not None:
                         result = microbatched_step(
                             D, spec, own, self._microbatch, engine.step, engine.attack_pass
@@ -198,10 +203,22 @@ class Prepared:
                 continue
             if engine.fits(request, inputs):
                 break
+        if self._mode is not EAGER:
+            remember(D, engine.kind, inputs.batch.xr.shape[0])
         if self._mode is not EAGER and not in_parts:
             self._engine, self._moved = engine, own.buffers
             self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.reads()))
         return result
+
+    def _announced(
+        self, D: nn.Module, engine: Engine, xr: Tensor, in_parts: bool
+    ) -> AbstractContextManager[None]:
+        """Within it, a compilation of the step is announced."""
+        if self._mode is EAGER:
+            return nullcontext()
+        what = f"D's step in parts of {self._microbatch}" if in_parts else "D's step"
+        has_graph = engine.guards.compilations > 0
+        return announced(what, xr, *reason_for(D, engine.kind, xr.shape[0], has_graph))
 
 
 def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:

@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 class Display(Protocol):
     """Shows a run; a context manager around it."""
 
+    every: float
+    """Seconds between two reports of a progress."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -23,6 +26,11 @@ class Display(Protocol):
 
     def note(self, text: str) -> None:
         """Show a message on a line of its own."""
+        ...
+
+    def progress(self, text: str) -> None:
+        """Show how something that takes long goes on, in place of what was shown before; ``""`` at its end. Called by
+        any thread."""
         ...
 
     def advance(self, done: int) -> None:
@@ -36,6 +44,8 @@ class Display(Protocol):
 
 class Lines:
     """Prints one line per message and per set of numbers, each at once."""
+
+    every = 15.0
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file or sys.stdout
@@ -51,6 +61,10 @@ class Lines:
     def note(self, text: str) -> None:
         print(text, file=self._file, flush=True)
 
+    def progress(self, text: str) -> None:
+        if text:
+            self.note(text)
+
     def advance(self, done: int) -> None:
         return None
 
@@ -61,17 +75,19 @@ class Lines:
 class Bar:
     """A progress bar with the latest numbers beside it; messages scroll above it."""
 
+    every = 1.0
+
     def __init__(self, steps: int, console: Console) -> None:
         # Twice a second is enough for the eye and costs nothing, even on few cores.
         self._progress = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[summary]}"),
+            TextColumn("{task.fields[progress]}{task.fields[summary]}"),
             console=console,
             refresh_per_second=2,
         )
-        self._task = self._progress.add_task("train", total=steps, summary="")
+        self._task = self._progress.add_task("train", total=steps, progress="", summary="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -84,6 +100,9 @@ class Bar:
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
+
+    def progress(self, text: str) -> None:
+        self._progress.update(self._task, progress=f"{text}  " if text else "")
 
     def advance(self, done: int) -> None:
         self._progress.update(self._task, completed=done)

@@ -44,6 +44,10 @@ class Recorder:
         """A message for log.txt alone."""
         self._folder.append_log(text)
 
+    def progress(self, text: str) -> None:
+        """How something that takes long goes on, for the screen alone; ``""`` at its end. Called by any thread."""
+        self._display.progress(text)
+
     def advance(self, done: int) -> None:
         """``done`` G steps are done; called after each of them."""
         self._display.advance(done)

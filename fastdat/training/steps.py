@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from fastdat.config import DATConfig
 from fastdat.engine import passes
+from fastdat.engine.announce import announced
 from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
@@ -53,6 +54,7 @@ class Steps:
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
         self._generate: Callable[..., Tensor] = netG
         self._objective: Callable[..., Tensor] = self._generator_objective
+        self._has_run: set[str] = set()
         if config.compile:
             options = passes.options(fold=config.fold)
             self._generate = torch.compile(netG, options=options)
@@ -68,7 +70,7 @@ class Steps:
         """
         config = self._config
         with self._autocast():
-            with torch.no_grad():
+            with torch.no_grad(), self._announced("G without gradients", z):
                 xf = self._generate(z, *labels_fake).to(xr.dtype)
             loss, info = dat_step(
                 self._netD,
@@ -91,7 +93,7 @@ class Steps:
 
     def generator(self, z: Tensor, labels: Labels = ()) -> Tensor:
         """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached."""
-        with frozen(self._netD):
+        with frozen(self._netD), self._announced("G's step", z):
             with self._autocast(), self._shared_normalisation():
                 loss = self._objective(z, labels)
             self._optG.zero_grad(set_to_none=True)
@@ -111,6 +113,16 @@ class Steps:
         """Within it, D's two calls (logits, auxiliary loss) share one spectral normalisation."""
         shared = self._has_auxiliary and is_fused(self._netD)
         return normalised_once(self._netD) if shared else nullcontext()
+
+    @contextmanager
+    def _announced(self, what: str, z: Tensor) -> Iterator[None]:
+        """Within it, a compilation of ``what`` is announced; ``dat_step`` does so by itself."""
+        if not self._config.compile:
+            yield
+            return
+        with announced(what, z, "changed" if what in self._has_run else "first"):
+            yield
+        self._has_run.add(what)
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self._config.precision == "bf16"

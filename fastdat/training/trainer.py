@@ -14,6 +14,7 @@ from fastdat.training.batches import as_batches
 from fastdat.training.clock import Clock
 from fastdat.training.display import Display, display_for
 from fastdat.training.ema import EMA
+from fastdat.training.heartbeat import Heartbeat
 from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.outputs import Outputs
@@ -128,7 +129,7 @@ class Trainer:
         if self.config.tensorboard:
             self._recorder.open_events(self.done)
         try:
-            with self._display, self._stop:
+            with self._display, self._stop, Heartbeat(self._recorder, self._display.every):
                 if self._begin():
                     self._loop()
         finally:
@@ -153,7 +154,7 @@ class Trainer:
             self._outputs.reals(self.iteration.batches)
             self._outputs.samples()
         state.restore_rng()  # again: the caller or the evaluator may have drawn since the checkpoint was read
-        self.note("first step ..." + (" (compiles: a minute or two)" if config.compile else ""))
+        self.note("first step ...")
         self._clock.start()
         return True
 

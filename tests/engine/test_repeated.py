@@ -197,6 +197,16 @@ def test_a_change_is_noticed(change: str) -> None:
     assert_right(D, seed=1)
 
 
+def test_coupled_samples_are_noticed_without_spectral_norm() -> None:
+    D = net()
+    parametrize.remove_parametrizations(D.layers[0], "weight")
+    step(D)
+    step(D)
+    D.options.couples = True
+    assert_right(D)
+    assert_right(D, seed=1)
+
+
 def test_a_class_attribute_and_a_global_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     D = net()
     step(D)
