@@ -152,12 +152,13 @@ class Reads:
 
     @classmethod
     def everything(cls, structure: Structure) -> Reads:
-        """For a forward pass of which it is not known what it reads: all attributes."""
+        """For a forward pass of which it is not known what it reads: all attributes but tensors, which a forward pass
+        may leave behind (torch's older spectral norm does)."""
         values = {
             (path, name): frozen(value)
             for path, module in structure.modules.items()
             for name, value in module.__dict__.items()
-            if name not in _OF_EVERY_MODULE
+            if name not in _OF_EVERY_MODULE and not isinstance(value, Tensor)
         }
         return cls(values)
 

@@ -279,6 +279,15 @@ def test_eager_steps_notice_that_samples_are_coupled() -> None:
     assert relative_error(gradients(D), gradients(twin)) < 1e-5
 
 
+def test_eager_steps_inspect_an_unchanged_discriminator_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's older spectral norm leaves another weight behind after each forward pass."""
+    D = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 3)), nn.ReLU(), nn.Linear(3, 1))
+    step(D, compile=False)
+    D(samples()[0])
+    monkeypatch.setattr(engines, "inspect", None)
+    step(D, seed=1, compile=False)
+
+
 def test_equal_discriminators_share_one_graph() -> None:
     Ds = []
     for seed in range(30):
