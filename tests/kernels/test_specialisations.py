@@ -43,8 +43,11 @@ def launch(pointer: Any, size: int = 64) -> Launch:
 
 def dot_launch(*pointers: Any) -> Launch:
     """Of a kernel that takes its tensors in tuples, one element a layer."""
-    layers = tuple((i, 4, 8, 1, 0, 4 * i, 8 * i, i, 0, 1, 1) for i in range(len(pointers)))
-    options = (("LAYERS", layers), ("ALIGNED", False), ("BLOCK", 64), ("N", 1), ("ACC", tl.float32))
+    from fastdat.kernels.multi_tensor import SOME, Layer, table, work_of
+
+    layers, n = [Layer(4, 8, 1, 0)] * len(pointers), len(pointers)
+    rows = table(layers, [1] * n, [True] * n, work_of(layers)[0])
+    options = (("LAYERS", rows), ("BLOCK", 64), ("STAGES", 2), ("ACC", tl.float32), ("WIDE", SOME.value))
     arguments = (pointers, pointers, Pointer(torch.float32))
     return Launch("fastdat.kernels.spectral_norm_backward", "_dot_kernel", arguments, options)
 
