@@ -15,6 +15,7 @@ import typer.main
 from typer.testing import CliRunner
 
 import fastdat
+from bench.host.host_parts import PARTS
 from fastdat import cli
 from tests.environment import REPOSITORY
 
@@ -264,6 +265,22 @@ def test_numbers_of_the_gpu() -> None:
     expected += [f"{s['median_ms']:.1f}" for s in of_claim[1:]]
     expected += [f"{s['device_median_ms']:.2f}" for s in of_claim]
     assert numbers(claims()[3]) == expected
+
+
+def test_numbers_around_the_step() -> None:
+    found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-26-2.json")["benchmarks"]}
+    cold, warm = (found[f"bench_first_step[DAT-{cache}]"] for cache in ("cold", "warm"))
+    us = {part: f"{found[f'bench_step[DAT-{part}]']['min_us']:.0f} us" for part in PARTS}
+    text = " ".join((REPOSITORY / "docs" / "benchmarks.md").read_text().split())
+    assert f"needs {cold['total_s']:.0f} seconds from its start" in text
+    assert (
+        f"{cold['code_s']:.0f} of them for generating code and {cold['kernels_s']:.0f} for compiling" in text
+    )
+    assert f"and {warm['total_s']:.0f} seconds where" in text
+    assert f"{warm['import_s']:.0f} of them for importing torch" in text
+    assert f"takes {us['dat_step']} outside of its graph, of which {us['D unchanged']} tell" in text
+    assert f"backward pass {us['backward']}; PyTorch's own" in text
+    assert f"content takes {us['floor of backward']} of these" in text
 
 
 def test_claim_about_modes() -> None:
