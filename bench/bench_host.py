@@ -63,7 +63,7 @@ def operators(pytestconfig: pytest.Config) -> HostCost:
 
 
 def play(benchmark: BenchmarkFixture, timing: Timing, **facts: object) -> None:
-    """All calls count in ``extra_info``; pytest-benchmark gets the minimum of each hundred, which keeps its JSON small."""
+    """All calls count in ``extra_info``. pytest-benchmark gets the minimum of each hundred: its JSON stays small."""
     benchmark.extra_info.update(microseconds(timing), torch_threads=1, **facts)
     hundreds = [timing.seconds[i : i + 100] for i in range(0, len(timing.seconds), 100)]
     benchmark.pedantic(CLOCK.play, rounds=CLOCK.load(Timing([min(calls) for calls in hundreds])))

@@ -1,0 +1,264 @@
+"""The numbers in the documents are those of the committed measurements."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from bench.host.host_parts import PARTS
+from tests.environment import REPOSITORY
+
+RESULTS = REPOSITORY / "bench" / "results"
+
+
+def results(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text: not those of links, nor of names such as SNGAN-32."""
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.findall(r"(?<![\w-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)
+
+
+def claims() -> list[str]:
+    """The bullets of the README's section on what is measured, each in one line."""
+    section = (REPOSITORY / "README.md").read_text().split("## Measured so far\n")[1].split("\n## ")[0]
+    bullets = section.split("\n\nNothing has been measured on a GPU yet.")[0]
+    return [" ".join(bullet.split()) for bullet in bullets.strip().removeprefix("- ").split("\n- ")]
+
+
+def modes(name: str) -> dict[str, tuple[str, str]]:
+    """Arm -> modes found in the balanced and in the imbalanced mixture, at the end."""
+    arms = results(f"fig3/{name}.json")["arms"]
+    last = {arm: found["measurements"][-1] for arm, found in arms.items()}
+    return {
+        arm: (f"{m['balanced']['modes']['mean']:.1f}", f"{m['imbalanced']['modes']['mean']:.1f}")
+        for arm, m in last.items()
+    }
+
+
+STEPS = "amd-epyc-2-cores-2026-11-26.json"
+
+
+def steps(net: str = "sngan32") -> dict[str, dict[str, Any]]:
+    """Variant of the step -> its measurements, on SNGAN's D or on the one of plain torch."""
+    records = (benchmark["extra_info"] for benchmark in results(STEPS)["benchmarks"])
+    return {r["variant"]: r for r in records if r.get("workload", "").startswith(net)}
+
+
+TITLES = {
+    "eager released DAT": "released-style DAT, eager PyTorch",
+    "eager SNGAN": "SNGAN without attack, eager PyTorch",
+    "fastdat SNGAN": "fastdat, no attack",
+    "fastdat DAT": "**fastdat DAT**",
+    "fastdat DAT second order": "fastdat DAT, second order",
+}
+UNFOLDED = {
+    "fastdat SNGAN, not folded": "fastdat, no attack, `fold=False`",
+    "fastdat DAT, not folded": "fastdat DAT, `fold=False`",
+    "fastdat DAT second order, not folded": "fastdat DAT, second order, `fold=False`",
+}
+
+
+def step_rows(titles: dict[str, str] = TITLES, net: str = "sngan32") -> list[str]:
+    """The table of steps, as its numbers must be."""
+    found = {titles[name]: s for name, s in steps(net).items() if name in titles}
+    assert list(found) == list(titles.values())
+    return [
+        f"| {title} | {s['median_ms']:.0f} ({s['q20_ms']:.0f} to {s['q80_ms']:.0f}) | {s['flops_in_forwards']:.2f} |"
+        for title, s in found.items()
+    ]
+
+
+def ratio(one: str, other: str, what: str = "median_ms", net: str = "sngan32") -> str:
+    return f"{steps(net)[one][what] / steps(net)[other][what]:.2f}"
+
+
+def loop() -> dict[str, Any]:
+    """Benchmark of data and loop -> what it noted."""
+    return {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-24.json")["benchmarks"]}
+
+
+GPU = "nvidia-h200-2026-11-26.json"
+GPU_TITLES = {
+    **TITLES,
+    "fastdat SNGAN, reduce-overhead": 'fastdat, no attack, `compile="reduce-overhead"`',
+    "fastdat DAT, reduce-overhead": '**fastdat DAT**, `compile="reduce-overhead"`',
+    "fastdat DAT second order, reduce-overhead": 'fastdat DAT, second order, `compile="reduce-overhead"`',
+    "fastdat DAT, not folded": UNFOLDED["fastdat DAT, not folded"],
+}
+
+
+def gpu_steps() -> dict[str, dict[str, Any]]:
+    """Variant of the step -> its measurements on a GPU, 64 samples a side."""
+    return {
+        b["extra_info"]["variant"]: b["extra_info"]
+        for b in results(GPU)["benchmarks"]
+        if b["part"] == "step64"
+    }
+
+
+def test_numbers_of_the_gpu() -> None:
+    found = gpu_steps()
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for name, title in GPU_TITLES.items():
+        s = found[name]
+        times = f"{s['median_ms']:.2f} ({s['q20_ms']:.2f} to {s['q80_ms']:.2f}) | {s['device_median_ms']:.2f}"
+        assert f"| {title} | {times} | {s['launches']} |" in page
+    dat, plain, second = (
+        found[name]["device_median_ms"] for name in [*list(TITLES)[3:1:-1], list(TITLES)[4]]
+    )
+    released, eager = (found[name]["device_median_ms"] for name in list(TITLES)[:2])
+    text = " ".join(page.split())
+    assert (
+        f"takes {dat / released:.2f} of the time of the released-style step, {dat / eager:.2f} of that of"
+        in text
+    )
+    assert (
+        f"and {dat / plain:.2f} times fastdat's step without attack. Second order takes {second / plain:.2f}"
+        in text
+    )
+    of_claim = [found[name] for name in ("fastdat DAT, reduce-overhead", *list(TITLES)[:2])]
+    expected = ["64", f"{of_claim[0]['median_ms']:.2f}"]
+    expected += [f"{s['median_ms']:.1f}" for s in of_claim[1:]]
+    expected += [f"{s['device_median_ms']:.2f}" for s in of_claim]
+    assert numbers(claims()[3]) == expected
+
+
+def test_numbers_around_the_step() -> None:
+    found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-26-2.json")["benchmarks"]}
+    cold, warm = (found[f"bench_first_step[DAT-{cache}]"] for cache in ("cold", "warm"))
+    us = {part: f"{found[f'bench_step[DAT-{part}]']['min_us']:.0f} us" for part in PARTS}
+    text = " ".join((REPOSITORY / "docs" / "benchmarks.md").read_text().split())
+    assert f"needs {cold['total_s']:.0f} seconds from its start" in text
+    assert (
+        f"{cold['code_s']:.0f} of them for generating code and {cold['kernels_s']:.0f} for compiling" in text
+    )
+    assert f"and {warm['total_s']:.0f} seconds where" in text
+    assert f"{warm['import_s']:.0f} of them for importing torch" in text
+    assert f"takes {us['dat_step']} outside of its graph, of which {us['D unchanged']} tell" in text
+    assert f"backward pass {us['backward']}; PyTorch's own" in text
+    assert f"content takes {us['floor of backward']} of these" in text
+
+
+def test_claim_about_modes() -> None:
+    config = results("fig3/fig3.json")["config"]
+    assert (config["iterations"], config["seeds"], config["init"]) == (10_000, 6, "kaiming")
+    other = results("fig3/init-torch.json")["config"]
+    assert (other["iterations"], other["seeds"], other["init"]) == (10_000, 6, "torch")
+    plain, dat, second = modes("fig3").values()
+    expected = ["10,000", plain[0], "9", plain[1], *dat, *second, "6"]
+    expected += [number for pair in modes("init-torch").values() for number in pair]
+    assert numbers(claims()[0]) == expected
+
+
+def test_claim_about_the_step() -> None:
+    error = steps()["fastdat DAT"]["gradient_error"]
+    ratios = [ratio("fastdat DAT", other) for other in ("eager released DAT", "eager SNGAN")]
+    assert numbers(claims()[1]) == [*ratios, "2", f"{error:.1e}"]
+    machine = results(STEPS)["machine_info"]
+    assert machine["device"] == "AMD EPYC, 2 cores"
+
+
+def test_claim_about_the_loop() -> None:
+    assert numbers(claims()[2]) == [f"{loop()['bench_loop[trainer]']['trainer_over_bare']:.3f}", "2"]
+    assert len(claims()) == 4
+
+
+def test_tables_of_steps() -> None:
+    plain = {**TITLES, "fastdat DAT, not folded": UNFOLDED["fastdat DAT, not folded"]}
+    expected = {
+        "README.md": step_rows(),
+        "docs/benchmarks.md": [*step_rows({**TITLES, **UNFOLDED}), *step_rows(plain, "plain32")],
+    }
+    for path, rows in expected.items():
+        lines = (REPOSITORY / path).read_text().splitlines()
+        assert [line for line in lines if re.match(r"\| .* \| \d+ \(\d", line)] == rows
+
+
+def test_claim_about_folding() -> None:
+    text = " ".join((REPOSITORY / "docs" / "folding.md").read_text().split())
+    flops = {name: f"{s['flops_in_forwards']:.2f} F" for name, s in steps().items()}
+    dat, second = "fastdat DAT", "fastdat DAT second order"
+    assert f"takes {flops[dat]} where it took {flops[dat + ', not folded']}, and" in text
+    assert f"second order {flops[second]} where it took {flops[second + ', not folded']} (" in text
+
+
+def iteration_rows() -> list[str]:
+    """The table of whole iterations, as its numbers must be."""
+    titles = {**TITLES, **UNFOLDED}
+    found = [b for b in results(STEPS)["benchmarks"] if b["name"].startswith("bench_iteration[")]
+    names = [b["name"].partition("[")[2][:-1] for b in found]
+    return [
+        f"| {titles[name]} | {b['extra_info']['median_ms'] / 1e3:.2f} | {b['extra_info']['over_released']:.2f} |"
+        for name, b in zip(names, found, strict=True)
+    ]
+
+
+def test_numbers_of_the_benchmarks_page() -> None:
+    text = " ".join((REPOSITORY / "docs" / "benchmarks.md").read_text().split())
+    dat, plain, second = "fastdat DAT", "fastdat SNGAN", "fastdat DAT second order"
+    released, eager, flops = "eager released DAT", "eager SNGAN", "flops_in_forwards"
+    peaks = [f"{steps()[name]['percent_of_matmul_peak']:.0f}%" for name in (dat, eager)]
+    for sentence in (
+        f"takes {ratio(dat, released)} of the time of the released-style step, {ratio(dat, eager)} of the time of the "
+        f"eager step without attack, and {ratio(dat, plain)} times",
+        f"Second order takes {ratio(second, released)} of the time of the released-style step",
+        f"of first order, and {ratio(second, plain)} times",
+        f"Folding leaves {ratio(dat, dat + ', not folded')} of the time of a DAT step, and "
+        f"{ratio(second, second + ', not folded')} of that of second order.",
+        f"By FLOPs the DAT step is {ratio(dat, eager, flops)} of the eager",
+        f"ran at {peaks[0]} of the rate of a large matrix product, the eager step without attack at {peaks[1]}.",
+        f"Here fastdat DAT takes {ratio(dat, released, net='plain32')} of the time of the released-style step, and "
+        f"{ratio(dat, eager, net='plain32')} of that",
+    ):
+        assert sentence in text
+    measured = [steps(net)[name]["compile_s"] for net in ("sngan32", "plain32") for name in TITLES]
+    seconds = [s for s in measured if s is not None]
+    assert f"compiled for {min(seconds):.0f} to {max(seconds):.0f} seconds." in text
+    for row in iteration_rows():
+        assert row in text
+    rows = [
+        *(loop()[f"bench_batches[{kind}]"]["images_per_second"] for kind in ("64-direct", "256-direct")),
+        *(loop()[f"bench_batches[{kind}]"]["images_per_second"] for kind in ("64-thread", "256-thread")),
+    ]
+    growth = loop()["bench_memory"]["growth_mebibytes"]
+    over = loop()["bench_loop[trainer]"]["trainer_over_bare"]
+    for value in (*(f"{rate:,}" for rate in rows), f"{over:.3f}", f"{growth:.2f} MiB"):
+        assert f"| {value} |" in text
+    for arm, here in modes("fig3").items():
+        assert f"| {arm} | {' / '.join(here)} | {' / '.join(modes('init-torch')[arm])} |" in text
+
+
+def plan_rows() -> list[str]:
+    """The table of bench/README.md on the plan for a GPU, without the names of the nets."""
+    groups = {
+        "convolutions": (
+            "conv forward",
+            "conv gradient of input",
+            "conv gradient of weight",
+            "conv with a filter as large as the image",
+        ),
+        "inductor": ("pointwise", "reduction", "foreach", "layout copy", "other of Triton"),
+        "fastdat": ("fastdat",),
+        "libraries": ("matrix product", "other of torch"),
+    }
+    rows = []
+    for variants in results("gpu-plan.json")["plans"].values():
+        for variant, plan in variants.items():
+            kinds = plan["kinds"]
+            assert set(kinds) <= {kind for group in groups.values() for kind in group}
+            counts = [sum(kinds[k]["launches"] for k in group if k in kinds) for group in groups.values()]
+            us = sum(kinds[kind]["us"] for kind in groups["convolutions"] if kind in kinds)
+            cells = [variant, plan["launches"], *counts, f"{plan['bytes'] / 1e9:.2f}"]
+            cells += [f"{plan['flops'] / 1e9:.0f}", f"{plan['model_us']:.0f}", f"{us:.0f}"]
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows
+
+
+def test_table_of_the_plan_for_a_gpu() -> None:
+    lines = (REPOSITORY / "bench" / "README.md").read_text().splitlines()
+    rows = [re.sub(r"^\|[^|]*", "", line) for line in lines if re.match(r"\|( SNGAN-\d+)? \| .*\d \|$", line)]
+    assert rows == plan_rows(), "the table should be:\n" + "\n".join(plan_rows())
