@@ -173,6 +173,12 @@ CHANGES: dict[str, tuple[Callable[[], Net], Callable[[Net], object]]] = {
     "a parameter is frozen": (net, lambda D: D.head.requires_grad_(False)),
     "a buffer is replaced": (net, lambda D: setattr(D, "shift", torch.tensor([2.0, 1.0, 0.0]))),
     "a buffer's memory": (net, lambda D: setattr(D.shift, "data", torch.tensor([2.0, 1.0, 0.0]))),
+    "the memory of v": (
+        net,
+        lambda D: setattr(
+            D.layers[0].parametrizations.weight[0]._v, "data", torch.tensor([0.0, 0.6, -0.8, 0])
+        ),
+    ),
     "a buffer of another shape": (net, lambda D: setattr(D, "shift", torch.tensor([2.0]))),
     "a forward of its own": (
         net,
