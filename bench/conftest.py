@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_sep("=", "one step of the discriminator")
         for line in step_report.tables(measurement):
             terminalreporter.write_line(line)
-    kernels = config.stash[KERNELS]
-    if kernels:
-        terminalreporter.write_sep("=", "kernels")
-        for line in kernel_report.tables(kernels):
-            terminalreporter.write_line(line)
-    first_steps = config.stash[FIRST_STEPS]
-    if first_steps:
-        terminalreporter.write_sep("=", "first step of a process")
-        for line in compile_parts.tables(first_steps):
-            terminalreporter.write_line(line)
-    host_costs = config.stash[HOST_COSTS]
-    if host_costs:
-        terminalreporter.write_sep("=", "host time of a repeated call")
-        for line in host_parts.tables(host_costs):
-            terminalreporter.write_line(line)
+    summaries: tuple[tuple[str, list[Any], Callable[[list[Any]], Iterable[str]]], ...] = (
+        ("kernels", config.stash[KERNELS], kernel_report.tables),
+        ("first step of a process", config.stash[FIRST_STEPS], compile_parts.tables),
+        ("host time of a repeated call", config.stash[HOST_COSTS], host_parts.tables),
+    )
+    for title, found, tables in summaries:
+        if found:
+            terminalreporter.write_sep("=", title)
+            for line in tables(found):
+                terminalreporter.write_line(line)

@@ -4,7 +4,7 @@ An operator has one signature, that of its formula (``formulas``), and one funct
 launch. A launch allocates its results, starts the kernel where :func:`must_launch` says so, and returns the results: so
 the same function also tells torch.compile the shapes, on tensors that have no memory.
 
-``torch.library.custom_op`` would do the same, at 60 us a call of two dozen tensors: it passes through the dispatcher
+``torch.library.custom_op`` would do the same, and slows every call of many tensors: it passes through the dispatcher
 twice and compares the memory of all results with that of all arguments. Here a call passes once. What that check
 guards, that no result lies in the memory of an argument or of another result, is a launch's to keep (tests/kernels
 run ``opcheck``, which looks at it).

@@ -1,6 +1,6 @@
 """Launches that a training repeats millions of times, made cheap: what depends on shapes alone is worked out once.
 
-Triton's own launch binds and compares all arguments of a kernel anew, 20 to 100 us for a dozen pointers and a table of
+Triton's own launch binds and compares all arguments of a kernel anew, here a dozen pointers and a table of
 layers, and in a compiled step it is the host that does so. Here the first launch is Triton's own; the kernel that it
 compiled is kept and from then on started as ``compiled[grid](*arguments)``, with addresses in the place of tensors.
 

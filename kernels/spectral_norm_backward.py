@@ -187,7 +187,7 @@ class _Plan:
         self.to_copy = [i for i, w in enumerate(stored) if grads[i].stride() != w.stride()]
         self.layers = [layer_of(w) for w in stored]
         self.dtype = state.dtype
-        self.loops, self.of_dot = _dots_of(self.layers)
+        _, self.of_dot = _dots_of(self.layers)
         self.steps: dict[Any, tuple[tuple[int, Step], ...]] = {}  # alignment of all pointers -> steps
 
     def steps_for(self, alignment: tuple[bool, ...] | None) -> tuple[tuple[int, Step], ...]:
@@ -202,10 +202,10 @@ class _Plan:
         of_all = [blocks(layer.rows, tile.rows) * blocks(layer.cols, tile.cols) for layer in layers]
         acc = TRITON_TYPE[self.dtype]
         return (0, Step(
-            _dot_kernel, sum(self.of_dot), line.warps, LAYERS=_table(layers, self.of_dot, in_line, self.loops),
+            _dot_kernel, sum(self.of_dot), line.warps, LAYERS=_table(layers, self.of_dot, in_line),
             BLOCK=line.cols, STAGES=line.stages, ACC=acc, WIDE=which(in_line),
         )), (1, Step(
-            _combine_kernel, sum(of_all), tile.warps, LAYERS=_table(layers, of_all, by_rows, self.loops),
+            _combine_kernel, sum(of_all), tile.warps, LAYERS=_table(layers, of_all, by_rows),
             R=tile.rows, C=tile.cols, P=largest(self.of_dot), ACC=acc, WIDE=which(by_rows),
         ))  # fmt: skip
 
@@ -218,11 +218,11 @@ def _dots_of(layers: Sequence[Layer]) -> tuple[list[int], list[int]]:
 
 
 def _table(
-    layers: Sequence[Layer], programs: Sequence[int], wide: Sequence[bool], loops: Sequence[int]
+    layers: Sequence[Layer], programs: Sequence[int], wide: Sequence[bool]
 ) -> tuple[tuple[int, ...], ...]:
     """LAYERS; U_SUMS and U_COUNT are those of the partial dot products."""
     work, _ = work_of(layers)
-    _, of_dot = _dots_of(layers)
+    loops, of_dot = _dots_of(layers)
     starts = itertools.accumulate(of_dot, initial=0)
     work = [w._replace(u_sums=s, u_count=n) for w, s, n in zip(work, starts, of_dot, strict=False)]
     return table(layers, programs, wide, work, loops)
@@ -304,7 +304,6 @@ spectral_norm_backward = operator(
 def _offline() -> Iterator[Variant]:
     count = len(SNGAN_32)
     dot, combine = multi_tensor.TILES.dot, multi_tensor.TILES.combine
-    loops, _ = _dots_of(SNGAN_32)
     by_rows = wide_by_rows(SNGAN_32, [True] * count)
     constants_of_dot = dict.fromkeys(("LAYERS", "BLOCK", "STAGES", "ACC", "WIDE"), "constexpr")
     rest = dict.fromkeys(("p_dots", "p_state", "p_sigma", "p_grad_sigma"), "*fp32")
@@ -315,7 +314,7 @@ def _offline() -> Iterator[Variant]:
             _dot_kernel,
             f"{grad[1:]} by {weight[1:]}",
             {"p_grads": grads, "p_weights": weights, "p_dots": "*fp32", **constants_of_dot},
-            {"LAYERS": _table(SNGAN_32, [1] * count, [True] * count, loops), "BLOCK": dot.cols}
+            {"LAYERS": _table(SNGAN_32, [1] * count, [True] * count), "BLOCK": dot.cols}
             | {"STAGES": dot.stages, "ACC": tl.float32, "WIDE": ALL.value},
             dot.warps,
         )
@@ -323,7 +322,7 @@ def _offline() -> Iterator[Variant]:
             _combine_kernel,
             f"{grad[1:]} to {weight[1:]}",
             {"p_grads": grads, "p_outs": weights, **rest},
-            {"LAYERS": _table(SNGAN_32, [1] * count, by_rows, loops), "R": combine.rows, "C": combine.cols}
+            {"LAYERS": _table(SNGAN_32, [1] * count, by_rows), "R": combine.rows, "C": combine.cols}
             | {"P": 128, "ACC": tl.float32, "WIDE": which(by_rows)},
             combine.warps,
         )

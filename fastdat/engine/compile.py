@@ -50,14 +50,8 @@ class Engine:
     step: Callable[..., StepResult]
     attack_pass: microbatch.AttackPass
     guards: Guards
-    eager_reads: Reads | None
-    """In eager mode, the attributes that D had."""
     inspected_at: int = 0
     """Graphs that there were when D was last inspected."""
-
-    def reads(self) -> Reads:
-        """The attributes of D's modules for which the engine was made."""
-        return self.guards.reads if self.eager_reads is None else self.eager_reads
 
     def tracing(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
         """Within it the step may be traced, with a D of these modules by path."""
@@ -105,13 +99,11 @@ def engine_for(request: Request, inputs: StepInputs) -> Engine:
     engines = _ENGINES.setdefault(key, [])
     _ENGINES.move_to_end(key)
     for engine in engines:
-        if engine.reads().hold_for(request.structure.modules):
+        if engine.guards.reads.hold_for(request.structure.modules):
             return engine
     if request.mode is EAGER:
         engines.clear()
-    elif (
-        len(engines) >= torch._dynamo.config.recompile_limit
-    ):  # as many as torch.compile makes of one function
+    elif len(engines) >= torch._dynamo.config.recompile_limit:  # torch.compile's own for one function
         raise RuntimeError(_TOO_MANY_GRAPHS)
     engines.append(_new_engine(request, inputs, key.kind))
     while len(_ENGINES) > KINDS:
@@ -127,11 +119,11 @@ def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
     guards = Guards()
     attack_pass: Callable[..., Any] = microbatch.attack_pass
     if request.mode is EAGER:
-        reads = Reads.everything(request.structure)
-        return Engine(kind, spec, buffers, objective.step, attack_pass, guards, reads)
+        guards.reads = Reads.everything(request.structure)
+        return Engine(kind, spec, buffers, objective.step, attack_pass, guards)
     functions: tuple[Callable[..., Any], ...] = (objective.step, attack_pass)
     step, attack_pass = (compiled(f, request.mode, request.fold, guards) for f in functions)
-    return Engine(kind, spec, buffers, step, attack_pass, guards, None)
+    return Engine(kind, spec, buffers, step, attack_pass, guards)
 
 
 def _inspected(request: Request, inputs: StepInputs) -> StepSpec:

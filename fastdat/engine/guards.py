@@ -39,7 +39,7 @@ class Guards:
 
     def __init__(self) -> None:
         self.reads = Reads()
-        """What the graphs have read of D, in place of guards."""
+        """What the graphs have read of D, in place of guards; of a step without graphs, all that D has."""
         self.compilations = 0
         """Graphs made so far."""
         self._modules: Mapping[str, nn.Module] = {}

@@ -134,15 +134,12 @@ class Prepared:
         self._at = [i for i, requires in enumerate(self._require_grad) if requires and gradients]
         self._trainable = {name: params[name] for name in [list(params)[i] for i in self._at]}
         self._frozen = {name: p for name, p in params.items() if name not in self._trainable}
+        self.wanted = (*self._trainable, *self._spec.inputs_wanted)
+        """Names of everything whose gradient the step computes."""
         self._engine: Engine | None = None
         self._moved: Tensors = {}
         """The buffers that the engine reads or moves."""
         self._snapshot: Snapshot | None = None
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """Names of everything whose gradient the step computes."""
-        return (*self._trainable, *self._spec.inputs_wanted)
 
     def leaves(self, batch: Batch) -> list[Tensor]:
         """The tensors of these names, whose ``.grad`` is to be filled."""
@@ -207,7 +204,7 @@ class Prepared:
             remember(D, engine.kind, inputs.batch.xr.shape[0])
         if self._mode is not EAGER and not in_parts:
             self._engine, self._moved = engine, own.buffers
-            self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.reads()))
+            self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.guards.reads))
         return result
 
     def _announced(

@@ -1,8 +1,8 @@
 """What D consists of, and a quick exact test whether it still does.
 
-A walk over D's modules takes as long as the launch of thirty kernels. A step that is repeated does without: it looks at
-the tables of the modules that the walk found (children, parameters, buffers, hooks), and at the attributes that the
-traced forward pass read.
+A walk over D's modules is slow beside the launch of a step. A step that is repeated does without: it looks at the
+tables of the modules that the walk found (children, parameters, buffers, hooks), and at the attributes that the traced
+forward pass read.
 """
 
 from __future__ import annotations
