@@ -35,6 +35,7 @@ def all_parts() -> dict[str, Part]:
         "step64": _benchmarks(step, "-k", "batch64", limit=300),
         "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
         "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),
+        "host": _benchmarks("bench/bench_host.py", limit=120),
         "cudnn": replace(
             _benchmarks(step, "-k", "batch64", limit=150), environment={"FASTDAT_CUDNN_BENCHMARK": "1"}
         ),

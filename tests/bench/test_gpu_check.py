@@ -261,7 +261,8 @@ def test_an_incomplete_line_is_no_record(tmp_path: Path) -> None:
 def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     parts = gpu_parts.all_parts()
-    assert list(parts) == ["smoke", "step64", "kernels", "tests", "cudnn", "step512", "step2048", "loop"]
+    names = ["smoke", "step64", "kernels", "tests", "host", "cudnn", "step512", "step2048", "loop"]
+    assert list(parts) == names
     assert parts["cudnn"].environment == {"FASTDAT_CUDNN_BENCHMARK": "1"}
     assert all(part.limit <= 300 for part in parts.values())  # two of them fit into ten minutes
     assert all((part.begin_until or 0) < part.limit for part in parts.values())
@@ -275,6 +276,7 @@ def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         *(
             "bench/bench_dat_step.py",
+            "bench/bench_host.py",
             "bench/bench_kernels.py",
             "bench/bench_training.py",
             "bench/bench_data.py",
