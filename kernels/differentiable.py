@@ -24,6 +24,13 @@ _BELOW_AUTOGRAD = torch._C._after_ADInplaceOrView_keyset
 _DEVICES = torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA
 
 
+class Functions:
+    """What ``differentiable`` has made, by the operators' names: where pickle finds a function of a graph.
+
+    AOTAutograd's cache pickles graphs (``inductor.cacheable``).
+    """
+
+
 class _Call:
     """How the flat arguments and results of one call are grouped."""
 
@@ -97,5 +104,8 @@ def differentiable(
         assert call.output is not None
         return tree_unflatten(outputs, call.output)
 
+    function.__name__ = op._schema.name.rpartition("::")[2]
+    function.__qualname__ = f"{Functions.__qualname__}.{function.__name__}"
+    setattr(Functions, function.__name__, function)
     everywhere: Callable[..., Any] = torch.compiler.allow_in_graph(function)
     return everywhere

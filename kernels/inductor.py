@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
+from torch._inductor.custom_graph_pass import get_hash_for_files
 from torch._library.utils import get_layout_constraint_tag
 
+from fastdat.kernels import differentiable
 from fastdat.kernels.operator import OPERATORS
 
 
@@ -22,3 +27,18 @@ def introduce_operators() -> None:
         if op not in lowering.lowerings:
             constraint = lowering.tag_to_layout_constraint(get_layout_constraint_tag(op))
             lowering.make_fallback(op, layout_constraint=constraint)
+
+
+def cacheable() -> dict[str, str]:
+    """Inductor's option ``unsafe_marked_cacheable_functions``, which lets a graph with an operator be found again.
+
+    AOTAutograd's cache takes a function that it does not know by its name, and by what stands here: the contents of all
+    files that its derivative may come from.
+    """
+    return dict.fromkeys((f"{differentiable.__name__}.{name}" for name in OPERATORS), _hash())
+
+
+@cache
+def _hash() -> str:
+    files = sorted(str(path) for path in Path(__file__).parent.glob("*.py"))
+    return get_hash_for_files(tuple(files)).hex()

@@ -24,23 +24,23 @@ class Tile(NamedTuple):
     rows: int
     cols: int
     warps: int = 4
-    stages: int = 2  # loads under way at a time, where there is a loop
+    stages: int = 1  # loads under way at a time, where there is a loop
 
 
 class Tiles(NamedTuple):
     """Of each kernel. A plan, once made, keeps those it was made with (``repeated.Plans.clear``)."""
 
     rows: Tile = Tile(4, 512)
-    columns: Tile = Tile(64, 32)
-    divide: Tile = Tile(1, 2048)
+    columns: Tile = Tile(128, 32)
+    divide: Tile = Tile(1, 4096)
     dot: Tile = Tile(1, 2048)
-    combine: Tile = Tile(16, 128)
+    combine: Tile = Tile(32, 64)
 
 
 TILES = Tiles()
-BLOCKS_A_DOT = 2
+BLOCKS_A_DOT = 1
 """The fewest blocks that a program of a dot product adds up; it takes more where a layer has too many."""
-DOTS_A_LAYER = 128
+DOTS_A_LAYER = 256
 """The most programs of a dot product a layer: each program of the next launch reads all their sums."""
 
 # The description of a layer for a kernel, by position in LAYERS[i].
@@ -130,31 +130,11 @@ class Layer(NamedTuple):
     outer: int
 
 
-def as_stored(weight: Tensor) -> Tensor:
-    """``weight`` itself where its rows lie one after another, contiguous or channels_last; else a contiguous copy."""
-    if weight.is_contiguous() or _is_channels_last(weight):
-        return weight
-    return weight.contiguous()
-
-
-def _is_channels_last(weight: Tensor) -> bool:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return weight.ndim in formats and weight.is_contiguous(memory_format=formats[weight.ndim])
-
-
 def layer_of(weight: Tensor) -> Layer:
     rows, cols = weight.shape[0], weight[0].numel()
     if weight.is_contiguous():
         return Layer(rows, cols, 1, 0)
     return Layer(rows, cols, weight.shape[1], weight[0, 0].numel())
-
-
-def state_size(weights: Sequence[Tensor]) -> int:
-    return sum(w.shape[0] + w[0].numel() for w in weights)
-
-
-def accumulator(weight: Tensor) -> torch.dtype:
-    return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 TRITON_TYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -229,13 +209,6 @@ def which(wide: Sequence[bool]) -> int:
 def largest(counts: Iterable[int]) -> int:
     power: int = triton.next_power_of_2(max(counts))
     return power
-
-
-def split_state(state: Tensor, weights: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """u (rows,) and v (columns,) of each weight, views of ``state``."""
-    sizes = [w.shape[0] for w in weights] + [w[0].numel() for w in weights]
-    parts = state.split(sizes)
-    return parts[: len(weights)], parts[len(weights) :]
 
 
 SNGAN_32 = (

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastdat.kernels import formulas
 from fastdat.kernels.dispatch import AVAILABLE, use_triton
 from fastdat.kernels.logit_functions import TABLE, LogitFunction
+from fastdat.kernels.spectral_norm import spectral_norm as spectral_norm  # computes either itself
 
 Arguments = ParamSpec("Arguments")
 Results = TypeVar("Results")
@@ -60,4 +61,3 @@ perturb_clip = _dispatched(formulas.perturb_clip, "perturb_clip")
 """The kernel compiles anew for each value of ``delta_clip`` and ``bounds``."""
 perturb_clip_stats = _dispatched(formulas.perturb_clip_stats, "perturb_clip")
 attack_coefficients = _dispatched(formulas.attack_coefficients, "attack_coefficients", _in_table)
-spectral_norm = _dispatched(formulas.spectral_norm, "spectral_norm")

@@ -1,155 +1,134 @@
-"""Spectral norm of all of D's weights in three launches: ``W / sigma`` with ``sigma = u' W v``.
+"""Spectral norm of all of D's weights as one operator: ``W / sigma`` with ``sigma = u' W v``.
 
-One power iteration of a weight as a matrix W (rows, columns), in the order of torch's parametrization::
+With G the gradient of ``W / sigma``, ``ds`` that of sigma, and u and v constants, the derivative is::
 
-    t = W v     u = t / max(|t|, eps)          launch 1, a program a block of rows
-    s = W' u    v = s / max(|s|, eps)          launch 2, a program a block of columns
-    sigma = u' W v = s' v                      launch 3, which writes W / sigma
-    (torch's older hook: launches 1 and 2 the other way round)
+    dW = G / sigma + (ds - <G, W> / sigma^2) u v'
 
-so W is read three times and written once: 16 bytes an element in fp32, 14 with a bf16 result. A norm is summed from
-partial sums, one a program of the launch before, always in one order: equal inputs give equal bits. Each further
-iteration takes two launches more; without any (eval mode) there are two in all, and a small copy of u and v.
+an operator of its own. The derivative of that in turn is its plain formula.
 
-The derivative is in ``spectral_norm_backward``.
+On a GPU both are Triton kernels (``spectral_launch``, ``spectral_norm_backward``). On a CPU both are computed by
+formula, and still are operators: traced into a graph, the formula takes a dozen operations a layer, which a compiler
+works on for seconds and runs no faster, since the matrices are small.
 """
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
-# (Triton has no types.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from fastdat.kernels import formulas, multi_tensor, repeated
-from fastdat.kernels.formulas import check_spectral_norm
-from fastdat.kernels.multi_tensor import (
-    START,
-    TRITON_TYPE,
-    U,
-    V,
-    accumulator,
-    as_stored,
-    blocks,
-    largest,
-    layer_of,
-    split_state,
-    state_size,
-    table,
-    which,
-    wide_by_rows,
-    wide_in_line,
-    work_of,
-)  # fmt: skip
+from fastdat.kernels import formulas
+from fastdat.kernels.dispatch import AVAILABLE, use_triton
 from fastdat.kernels.operator import must_launch, operator
-from fastdat.kernels.repeated import Plans, Step, alignment, description
-from fastdat.kernels.spectral_norm_backward import spectral_norm_backward
-from fastdat.kernels.spectral_passes import BUFFERS, STATE, WORK, columns_kernel, divide_kernel, rows_kernel
+from fastdat.kernels.stored import accumulator, as_stored, split_state, state_size
 
-# --- operator ------------------------------------------------------------------------------------------------------
+if AVAILABLE:
+    from fastdat.kernels import spectral_launch
+    from fastdat.kernels import spectral_norm_backward as backward_launch
 
-
-class _Plan:
-    """What calls with arguments of equal shapes, layouts, types and devices share."""
-
-    def __init__(self, weights, us, vs, iterations, u_first):
-        check_spectral_norm(weights, us, vs)
-        stored = [as_stored(w) for w in weights]
-        self.has_copies = any(a is not b for a, b in zip(stored, weights, strict=True))
-        self.has_strides = not all(s.is_contiguous() for s in (*us, *vs))
-        self.iterations, self.u_first = iterations, u_first
-        self.dtype = accumulator(weights[0])
-        self.layers = [layer_of(w) for w in stored]
-        self.work, self.work_size = work_of(self.layers)
-        self.state_size = state_size(weights)
-        self.steps = {}  # alignment of all pointers -> steps
-
-    def steps_for(self, alignment):
-        """The launches, each with the set of arguments that it takes: 0 rows, 1 columns, 2 divide."""
-        layers, work, n = self.layers, self.work, len(self.layers)
-        of_weights, of_outs = (
-            (alignment[:n], alignment[3 * n : 4 * n]) if alignment else ([True] * n, [True] * n)
-        )
-        acc = TRITON_TYPE[self.dtype]
-        rows, columns, line = multi_tensor.TILES.rows, multi_tensor.TILES.columns, multi_tensor.TILES.divide
-        by_rows = wide_by_rows(layers, of_weights)
-        in_line = wide_in_line(layers, [a and b for a, b in zip(of_weights, of_outs, strict=True)])
-        of_u, of_v = [w.u_count for w in work], [w.v_count for w in work]
-        of_all = [blocks(layer.rows * layer.cols, line.cols) for layer in layers]
-        shares = largest(blocks(max(layer[:2]), n) for layer, n in zip(layers, of_all, strict=True))
-
-        def rows_step(source):
-            return 0, Step(
-                rows_kernel, sum(of_u), rows.warps, LAYERS=table(layers, of_u, by_rows, work), SOURCE=source.value,
-                R=rows.rows, C=rows.cols, STAGES=rows.stages, P=largest(of_v), ACC=acc, WIDE=which(by_rows),
-            )  # fmt: skip
-
-        def columns_step(source):
-            return 1, Step(
-                columns_kernel, sum(of_v), columns.warps, LAYERS=table(layers, of_v, by_rows, work),
-                SOURCE=source.value, R=columns.rows, C=columns.cols, STAGES=columns.stages, P=largest(of_u), ACC=acc,
-                WIDE=which(by_rows),
-            )  # fmt: skip
-
-        first, second = (rows_step, columns_step) if self.u_first else (columns_step, rows_step)
-        if self.iterations:
-            later = [first(WORK), second(WORK)]
-            passes = [first(BUFFERS), later[1], *later * (self.iterations - 1)]
-            last = V if self.u_first else U
-        else:
-            passes, last = [rows_step(STATE)], START
-        return *passes, (2, Step(
-            divide_kernel, sum(of_all), line.warps, LAYERS=table(layers, of_all, in_line, work), LAST=last.value,
-            BLOCK=line.cols, S=shares, P=largest((*of_u, *of_v)), ACC=acc, WIDE=which(in_line),
-        ))  # fmt: skip
+# --- the derivative ------------------------------------------------------------------------------------------------
 
 
-PLANS: Plans[_Plan] = Plans()
+def _gradients(
+    grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
+) -> list[Tensor]:
+    """dW of every weight, in the layout of the weight."""
+    if not must_launch(state):
+        return [torch.empty_like(as_stored(w)) for w in weights]
+    if use_triton(state):
+        return backward_launch.launch(grads, weights, state, sigma, grad_sigma)
+    us, vs = split_state(state, weights)
+    outs = []
+    for i, (G, W, u, v) in enumerate(zip(grads, weights, us, vs, strict=True)):
+        G, W = G.to(sigma.dtype), as_stored(W)
+        along = grad_sigma[i] - (G * W).sum() / sigma[i] ** 2
+        columns = (along * u).view(-1, *[1] * (W.ndim - 1))
+        dW = torch.addcmul(G / sigma[i], columns, v.view(1, *W.shape[1:]))
+        outs.append(torch.empty_like(W).copy_(dW))
+    return outs
 
 
-def _launch(weights, us, vs, iterations, eps, u_first, out_dtype):
-    """``W / sigma``, u and v of all weights one after another (see ``split_state``), and sigma (L,)."""
+def _keep_for_second_order(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    grads, weights, state, sigma, _ = inputs
+    ctx.save_for_backward(*grads, *weights, state, sigma)
+
+
+def _backward_of_backward(ctx: Any, above: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Of ``dW = G / s + (ds - <G, W> / s^2) u v'``, for cotangents H of each dW; u, v constants."""
+    *both, state, sigma = ctx.saved_tensors
+    n = len(both) // 2
+    dg, dw, ds, dds = [], [], [], []
+    us, vs = split_state(state, both[n:])
+    for i, (G, W, H, u, v) in enumerate(zip(both[:n], both[n:], above, us, vs, strict=True)):
+        s = sigma[i]
+        G, W_, H = (t.to(s.dtype).flatten(1) for t in (G, W, H))
+        h = u @ (H @ v)
+        dot = (G * W_).sum()
+        dg.append((H / s - h / s**2 * W_).view(W.shape).to(both[i].dtype))
+        dw.append((-h / s**2 * G).view(W.shape).to(W.dtype))
+        ds.append(2 * h * dot / s**3 - (H * G).sum() / s**2)
+        dds.append(h)
+    return dg, dw, None, torch.stack(ds), torch.stack(dds)
+
+
+def _one_by_one(op: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    """Under ``torch.vmap``: a call for each element of the mapped dimension."""
+
+    def element(arg: Any, dim: Any, i: int) -> Any:
+        if isinstance(arg, (list, tuple)):
+            dims = dim if isinstance(dim, (list, tuple)) else [dim] * len(arg)
+            return [element(each, d, i) for each, d in zip(arg, dims, strict=True)]
+        return arg if dim is None else arg.select(dim, i)
+
+    found = [
+        op(*(element(a, d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(info.batch_size)
+    ]
+    results = tree_map(lambda *each: torch.stack(each), *found)
+    return results, tree_map(lambda _: 0, results)
+
+
+spectral_norm_backward = operator(
+    "spectral_norm_backward",
+    _gradients,
+    setup_context=_keep_for_second_order,
+    backward=_backward_of_backward,
+    vmap=_one_by_one,
+)
+"""(grads, weights, state, sigma, grad_sigma) -> dW of every weight."""
+
+
+# --- spectral norm -------------------------------------------------------------------------------------------------
+
+
+def _normalised(
+    weights: Sequence[Tensor],
+    us: Sequence[Tensor],
+    vs: Sequence[Tensor],
+    iterations: int,
+    eps: float,
+    u_first: bool,
+    out_dtype: torch.dtype,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """``W / sigma``, u and v of all weights one after another (``stored.split_state``), and sigma (L,)."""
     if not weights or not must_launch(weights[0]):
-        check_spectral_norm(weights, us, vs)
+        formulas.check_spectral_norm(weights, us, vs)
         outs = [torch.empty_like(as_stored(w), dtype=out_dtype) for w in weights]
-        dtype = accumulator(weights[0])
-        return outs, *(weights[0].new_empty(n, dtype=dtype) for n in (state_size(weights), len(weights)))
-
-    key = iterations, u_first, len(us), description([*weights, *us, *vs])
-    plan = PLANS.get(key)
-    if plan is None:
-        plan = PLANS[key] = _Plan(weights, us, vs, iterations, u_first)
-    if plan.has_copies:
-        weights = [as_stored(w) for w in weights]
-    if plan.has_strides:
-        us, vs = [u.contiguous() for u in us], [v.contiguous() for v in vs]
-    outs = [torch.empty_like(w, dtype=out_dtype) for w in weights]
-    dtype, device = plan.dtype, weights[0].device
-    sigma = torch.empty(len(weights), dtype=dtype, device=device)
-    if iterations:
-        state = torch.empty(plan.state_size, dtype=dtype, device=device)
-    else:
-        state = torch.cat([s.to(dtype) for s in (*us, *vs)])
-    work = torch.empty(plan.work_size, dtype=dtype, device=device)
-
-    tensors = [*weights, *us, *vs, *outs, work, state, sigma]
-    pointers = repeated.addresses(tensors)
-    aligned = out_dtype, alignment(pointers)
-    steps = plan.steps.get(aligned)
-    if steps is None:
-        steps = plan.steps[aligned] = plan.steps_for(aligned[1])
-
-    def sets(of):
-        n = len(weights)
-        w, u, v, o = tuple(of[:n]), tuple(of[n : 2 * n]), tuple(of[2 * n : 3 * n]), tuple(of[3 * n : 4 * n])
-        work, state, sigma = of[4 * n :]
-        return (w, v, work, state, eps), (w, u, work, eps), (w, o, work, state, sigma, eps)
-
-    repeated.run(steps, sigma, tensors, pointers, sets)
-    return outs, state, sigma
+        state, sigma = (
+            weights[0].new_empty(n, dtype=accumulator(weights[0]))
+            for n in (state_size(weights), len(weights))
+        )
+        return outs, state, sigma
+    settings = iterations, eps, u_first, out_dtype
+    if use_triton(weights[0]):
+        launched: tuple[list[Tensor], Tensor, Tensor] = spectral_launch.launch(weights, us, vs, *settings)
+        return launched
+    with torch.no_grad():
+        outs, us, vs, sigma = formulas.spectral_norm([as_stored(w) for w in weights], us, vs, *settings)
+    return outs, torch.cat([*us, *vs]), sigma
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -168,17 +147,18 @@ def _backward(ctx: Any, grads: Sequence[Tensor], _: Tensor | None, grad_sigma: T
 
 _of_lists = operator(
     "spectral_norm",
-    _launch,
+    _normalised,
     like=formulas.spectral_norm,
     returns=tuple[list[Tensor], Tensor, Tensor],
     setup_context=_keep,
     backward=_backward,
+    vmap=_one_by_one,
 )
 
 
+@wraps(formulas.spectral_norm)
 def spectral_norm(
     weights: Sequence[Tensor], us: Sequence[Tensor], vs: Sequence[Tensor], *rest: Any, **named: Any
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-    """As ``formulas.spectral_norm``."""
     outs, state, sigma = _of_lists(list(weights), list(us), list(vs), *rest, **named)
     return (outs, *split_state(state, weights), sigma)

@@ -1,11 +1,11 @@
-"""The derivative of ``W / sigma`` for all of D's weights, in two launches.
+"""The kernels of the derivative of ``spectral_norm``, for all of D's weights in two launches.
 
 With G the gradient of ``W / sigma``, ``ds`` that of sigma, and u and v constants::
 
     launch 1: partial sums of <G, W>
     launch 2: dW = G / sigma + (ds - <G, W> / sigma^2) u v'
 
-G is read twice, W once, dW written once. The derivative of this in turn is its plain formula.
+G is read twice, W once, dW written once.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # (Triton has no types.)
@@ -39,7 +39,6 @@ from fastdat.kernels.multi_tensor import (
     Layer,
     U,
     V,
-    as_stored,
     blocks,
     cols_of_layer,
     index_of_layer,
@@ -48,7 +47,6 @@ from fastdat.kernels.multi_tensor import (
     of_layer,
     pointer_of_layer,
     size_of_layer,
-    split_state,
     sum_of,
     table,
     which,
@@ -57,9 +55,9 @@ from fastdat.kernels.multi_tensor import (
     work_of,
 )  # fmt: skip
 from fastdat.kernels.offline import Variant
-from fastdat.kernels.operator import must_launch, operator
 from fastdat.kernels.repeated import Plans, Step, alignment, description
 from fastdat.kernels.rounding import divide
+from fastdat.kernels.stored import as_stored
 
 
 @triton.jit
@@ -175,7 +173,7 @@ def _combine_kernel(
         _combine(i, p_grads, p_outs, p_dots, p_state, p_sigma, p_grad_sigma, LAYERS, R, C, P, ACC, False)
 
 
-# --- operator ------------------------------------------------------------------------------------------------------
+# --- launch --------------------------------------------------------------------------------------------------------
 
 
 class _Plan:
@@ -231,12 +229,10 @@ def _table(
 PLANS: Plans[_Plan] = Plans()
 
 
-def _launch(
+def launch(
     grads: Sequence[Tensor], weights: Sequence[Tensor], state: Tensor, sigma: Tensor, grad_sigma: Tensor
 ) -> list[Tensor]:
     """dW of every weight, in the layout of the weight."""
-    if not must_launch(state):
-        return [torch.empty_like(as_stored(w)) for w in weights]
     key = description([*grads, *weights, state, sigma, grad_sigma])
     plan = PLANS.get(key)
     if plan is None:
@@ -264,38 +260,6 @@ def _launch(
 
     repeated.run(steps, state, tensors, pointers, sets)
     return outs
-
-
-def _keep_for_second_order(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grads, weights, state, sigma, _ = inputs
-    ctx.save_for_backward(*grads, *weights, state, sigma)
-
-
-def _backward_of_backward(ctx: Any, above: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Of ``dW = G / s + (ds - <G, W> / s^2) u v'``, for cotangents H of each dW; u, v constants."""
-    *both, state, sigma = ctx.saved_tensors
-    n = len(both) // 2
-    dg, dw, ds, dds = [], [], [], []
-    us, vs = split_state(state, both[n:])
-    for i, (G, W, H, u, v) in enumerate(zip(both[:n], both[n:], above, us, vs, strict=True)):
-        s = sigma[i]
-        G, W_, H = (t.to(s.dtype).flatten(1) for t in (G, W, H))
-        h = u @ (H @ v)
-        dot = (G * W_).sum()
-        dg.append((H / s - h / s**2 * W_).view(W.shape).to(both[i].dtype))
-        dw.append((-h / s**2 * G).view(W.shape).to(W.dtype))
-        ds.append(2 * h * dot / s**3 - (H * G).sum() / s**2)
-        dds.append(h)
-    return dg, dw, None, torch.stack(ds), torch.stack(dds)
-
-
-spectral_norm_backward = operator(
-    "spectral_norm_backward",
-    _launch,
-    setup_context=_keep_for_second_order,
-    backward=_backward_of_backward,
-)
-"""(grads, weights, state, sigma, grad_sigma) -> dW of every weight."""
 
 
 # --- compiled without a GPU ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from fastdat.engine.passes.conv_layout import ConvLayout
+from fastdat.engine.passes.pool_gradient import PoolGradient
 from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
@@ -17,7 +18,12 @@ from fastdat.engine.passes.zero_flow import ZeroFlow
 BEFORE_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (PooledConv(),)
 """Passes over the graph as Dynamo has traced it, first to last; left out where ``fold`` is False."""
 
-AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (ZeroFlow(), WeightGradient(), ConvLayout())
+AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (
+    ZeroFlow(),
+    WeightGradient(),
+    ConvLayout(),
+    PoolGradient(),
+)
 """Passes over the differentiated ATen graph with fake tensors in ``node.meta["val"]``, first to last."""
 
 

@@ -10,6 +10,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from fastdat.engine import passes
 from fastdat.engine.passes.conv_layout import ConvLayout
+from fastdat.engine.passes.pool_gradient import PoolGradient
 from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
@@ -43,5 +44,6 @@ def test_steps_are_compiled_with_every_pass() -> None:
         assert options.pop(stage).uuid() == tuple(p.uuid() for p in of_stage)
     assert options == torch._inductor.list_mode_options("max-autotune")
     assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
-    # Zeros first: what they leave out is never rewritten. Layouts last, when the convolutions are what they will be.
-    assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == [ZeroFlow, WeightGradient, ConvLayout]
+    # Zeros first: what they leave out is never rewritten. Layouts when the convolutions are what they will be.
+    names = [ZeroFlow, WeightGradient, ConvLayout, PoolGradient]
+    assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == names

@@ -1,0 +1,91 @@
+"""The gradient of an average pool is that of ATen, by kernels without minima in their indices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._inductor.utils import run_and_get_code
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastdat.engine import passes
+from fastdat.engine.passes.pool_gradient import PoolGradient, simple_pool_gradient
+
+aten = torch.ops.aten
+
+# Of avg_pool2d: kernel, stride, padding, ceil_mode, count_include_pad, divisor. Images are 6 by 9.
+SIMPLE = {
+    "every position": ((2, 2), (1, 1), (0, 0)),
+    "every position, padded": ((2, 3), (1, 1), (1, 0), False, True, 6),
+    "every position, padded otherwise": ((3, 2), (1, 1), (0, 1), False, True, 5),
+    "padded, its own divisor": ((2, 2), (1, 1), (1, 1)),
+    "side by side": ((2, 3), (2, 3), (0, 0)),
+    "side by side, stride left out": ((3, 3),),
+    "no padding to count": ((2, 3), (1, 1), (0, 0), False, False),
+}
+OTHER = {
+    "windows overlap": ((3, 3), (2, 2), (0, 0)),
+    "windows with gaps": ((2, 2), (3, 3), (0, 0)),
+    "the last window is cut": ((2, 2), (2, 2), (0, 0), True),
+    "columns left over": ((2, 2), (2, 2), (0, 0)),
+    "a divisor for each window": ((2, 2), (1, 1), (1, 1), False, False),
+    "side by side, padded": ((3, 3), (3, 3), (1, 1)),
+    "large windows": ((6, 9), (1, 1), (0, 0)),
+}
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 6, 9, dtype=torch.float64).to(memory_format=torch.channels_last)
+
+
+def gradient(x: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    """Of a function that weighs every window by another number."""
+    return torch.func.grad(lambda x: F.avg_pool2d(x, *geometry).pow(3).sum())(x)
+
+
+def targets(geometry: tuple[Any, ...]) -> set[Any]:
+    graph = make_fx(partial(gradient, geometry=geometry), tracing_mode="fake")(image()).graph
+    PoolGradient()(graph)
+    graph.lint()
+    return {
+        node.target
+        for node in graph.nodes
+        if node.target in (aten.avg_pool2d_backward.default, simple_pool_gradient)
+    }
+
+
+@pytest.mark.parametrize("geometry", SIMPLE.values(), ids=SIMPLE)
+def test_simple_geometries_are_rewritten(geometry: tuple[Any, ...]) -> None:
+    assert targets(geometry) == {simple_pool_gradient}
+
+
+@pytest.mark.parametrize("geometry", OTHER.values(), ids=OTHER)
+def test_others_are_left_alone(geometry: tuple[Any, ...]) -> None:
+    assert targets(geometry) == {aten.avg_pool2d_backward.default}
+
+
+def test_compiled() -> None:
+    """All of them in one graph, in two layouts and two types: where a window is one off, another number is found."""
+    layouts = torch.channels_last, torch.contiguous_format
+    images = [image().to(memory_format=layout) for layout in layouts]
+    images.append(image().bfloat16())
+
+    # ATen's formula for the pool itself has minima where it counts what it divides by.
+    compiled_too = [g for g in SIMPLE.values() if len(g) > 5 or g[2:3] in ((), ((0, 0),))]
+
+    def gradients(images: list[Tensor]) -> list[Tensor]:
+        return [gradient(x, geometry) for x in images for geometry in compiled_too]
+
+    compiled = torch.compile(gradients, fullgraph=True, options=passes.options())
+    found, (code,) = run_and_get_code(compiled, images)
+    exact = gradients([x.double() for x in images])
+    for one, other in zip(found, exact, strict=True):
+        tolerance = 1e-14 if one.dtype == torch.float64 else 1e-2
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
+        assert one.stride() == other.stride()
+    assert "avg_pool2d_backward" in code
+    assert "std::min" not in code
