@@ -13,12 +13,12 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from fastdat.kernels import formulas, multi_tensor, ops, repeated, spectral_norm, spectral_norm_backward
+from fastdat.kernels import formulas, multi_tensor, ops, repeated, spectral_launch, spectral_norm_backward
 from fastdat.kernels.multi_tensor import SOME, TILES
 
 EPS = 1e-12
 SHAPES = ((16, 3, 3, 3), (16, 32, 3, 3), (1, 64))  # of them the first is not wide by rows
-PLANS = spectral_norm.PLANS, spectral_norm_backward.PLANS
+PLANS = spectral_launch.PLANS, spectral_norm_backward.PLANS
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_dots_of_many_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_layers_that_are_wide_and_others_in_one_launch() -> None:
     weights, us, vs = arguments()
-    plan = spectral_norm._Plan(weights, us, vs, 1, True)
+    plan = spectral_launch._Plan(weights, us, vs, 1, True)
     (_, rows), (_, columns), (_, divide) = plan.steps_for(None)
     assert [row[multi_tensor.IS_WIDE.value] for row in rows.constants["LAYERS"]] == [0, 1, 1]
     assert rows.constants["WIDE"] == columns.constants["WIDE"] == SOME.value
@@ -180,10 +180,9 @@ def with_addresses(bound: Any) -> Any:
 def step(offset: int = 0) -> list[Tensor]:
     """One forward and backward without a graph, as in a compiled step. Returns what must live on."""
     weights, us, vs = arguments(offset)
-    of_op = torch.ops.fastdat
-    outs, state, sigma = of_op.spectral_norm(weights, us, vs, 2, EPS, True, torch.bfloat16)
+    outs, state, sigma = spectral_launch.launch(weights, us, vs, 2, EPS, True, torch.bfloat16)
     grads = [torch.randn_like(o) for o in outs]
-    dws = of_op.spectral_norm_backward(grads, weights, state, sigma, torch.randn_like(sigma))
+    dws = spectral_norm_backward.launch(grads, weights, state, sigma, torch.randn_like(sigma))
     return [*weights, *us, *vs, *outs, state, sigma, *grads, *dws]
 
 
