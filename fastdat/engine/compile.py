@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastdat.engine import checks, microbatch, objective, passes
+from fastdat.engine import checks, cpp_compiler, microbatch, objective, passes
 from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import autograd_functions, inspect
 from fastdat.engine.spectral.normalise import bypassed
@@ -113,6 +113,8 @@ def engine_for(request: Request, inputs: StepInputs) -> Engine:
 
 def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
     """Inspect D and make its step ready; compilation itself waits for the first run."""
+    if request.mode is not EAGER and inputs.batch.xr.device.type == "cpu":
+        cpp_compiler.prepare()
     spec = _inspected(request, inputs)
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
