@@ -283,7 +283,9 @@ def _box(x: fx.Node, pool: Pool, padding: TwoInts) -> fx.Node:
     if not inside:  # more than avg_pool2d takes
         (top, left), padding = padding, (0, 0)
         x = _call(x.graph, F.pad, x, (left, left, top, top))
-    return _call(x.graph, F.avg_pool2d, x, pool.kernel, (1, 1), padding, False, True, pool.divisor)
+    # The padding counts: then inductor needs not find out for each window what to divide by.
+    divisor = pool.divisor or pool.kernel[0] * pool.kernel[1]
+    return _call(x.graph, F.avg_pool2d, x, pool.kernel, (1, 1), padding, False, True, divisor)
 
 
 def _replace(old: fx.Node, new: fx.Node) -> None:
