@@ -12,6 +12,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from fastdat.engine.passes.conv_layout import ConvLayout
 from fastdat.engine.passes.pool_gradient import PoolGradient
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.weight_copies import WeightCopies
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
 
@@ -21,6 +22,7 @@ BEFORE_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (PooledConv(),)
 AFTER_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (
     ZeroFlow(),
     WeightGradient(),
+    WeightCopies(),
     ConvLayout(),
     PoolGradient(),
 )

@@ -12,6 +12,7 @@ from fastdat.engine import passes
 from fastdat.engine.passes.conv_layout import ConvLayout
 from fastdat.engine.passes.pool_gradient import PoolGradient
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.weight_copies import WeightCopies
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
 
@@ -45,5 +46,5 @@ def test_steps_are_compiled_with_every_pass() -> None:
     assert options == torch._inductor.list_mode_options("max-autotune")
     assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
     # Zeros first: what they leave out is never rewritten. Layouts when the convolutions are what they will be.
-    names = [ZeroFlow, WeightGradient, ConvLayout, PoolGradient]
+    names = [ZeroFlow, WeightGradient, WeightCopies, ConvLayout, PoolGradient]
     assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == names
