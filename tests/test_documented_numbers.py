@@ -91,35 +91,32 @@ GPU_TITLES = {
 }
 
 
-def gpu_steps() -> dict[str, dict[str, Any]]:
-    """Variant of the step -> its measurements on a GPU, 64 samples a side."""
+def gpu_steps(part: str = "step64") -> dict[str, dict[str, Any]]:
+    """Variant of the step -> its measurements on a GPU, with 64 samples a side, or in another part of gpu-check."""
     return {
-        b["extra_info"]["variant"]: b["extra_info"]
-        for b in results(GPU)["benchmarks"]
-        if b["part"] == "step64"
+        b["extra_info"]["variant"]: b["extra_info"] for b in results(GPU)["benchmarks"] if b["part"] == part
     }
 
 
 def test_numbers_of_the_gpu() -> None:
-    found = gpu_steps()
     page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
-    for name, title in GPU_TITLES.items():
-        s = found[name]
-        times = f"{s['median_ms']:.2f} ({s['q20_ms']:.2f} to {s['q80_ms']:.2f}) | {s['device_median_ms']:.2f}"
-        assert f"| {title} | {times} | {s['launches']} |" in page
-    dat, plain, second = (
-        found[name]["device_median_ms"] for name in [*list(TITLES)[3:1:-1], list(TITLES)[4]]
-    )
-    released, eager = (found[name]["device_median_ms"] for name in list(TITLES)[:2])
     text = " ".join(page.split())
-    assert (
-        f"takes {dat / released:.2f} of the time of the released-style step, {dat / eager:.2f} of that of"
-        in text
-    )
-    assert (
-        f"and {dat / plain:.2f} times fastdat's step without attack. Second order takes {second / plain:.2f}"
-        in text
-    )
+    for part in ("step64", "step512"):
+        found = gpu_steps(part)
+        for name, title in GPU_TITLES.items():
+            s = found[name]
+            times = (
+                f"{s['median_ms']:.2f} ({s['q20_ms']:.2f} to {s['q80_ms']:.2f}) | {s['device_median_ms']:.2f}"
+            )
+            assert f"| {title} | {times} | {s['launches']} |" in page
+        released, eager, plain, dat, second = (found[name]["device_median_ms"] for name in TITLES)
+        of_released, of_eager = f"{dat / released:.2f}", f"{dat / eager:.2f}"
+        assert (
+            f"takes {of_released} of the time of the released-style step, {of_eager} of that of the" in text
+        )
+        for_order = re.escape(f"and {dat / plain:.2f} times fastdat's step without attack")
+        assert re.search(rf"{for_order}[.;] [Ss]econd order takes {second / plain:.2f} times", text)
+    found = gpu_steps()
     of_claim = [found[name] for name in ("fastdat DAT, reduce-overhead", *list(TITLES)[:2])]
     expected = ["64", f"{of_claim[0]['median_ms']:.2f}"]
     expected += [f"{s['median_ms']:.1f}" for s in of_claim[1:]]
@@ -128,7 +125,7 @@ def test_numbers_of_the_gpu() -> None:
 
 
 def test_numbers_around_the_step() -> None:
-    found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-26-2.json")["benchmarks"]}
+    found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-26-3.json")["benchmarks"]}
     cold, warm = (found[f"bench_first_step[DAT-{cache}]"] for cache in ("cold", "warm"))
     us = {part: f"{found[f'bench_step[DAT-{part}]']['min_us']:.0f} us" for part in PARTS}
     text = " ".join((REPOSITORY / "docs" / "benchmarks.md").read_text().split())
@@ -141,6 +138,14 @@ def test_numbers_around_the_step() -> None:
     assert f"takes {us['dat_step']} outside of its graph, of which {us['D unchanged']} tell" in text
     assert f"backward pass {us['backward']}; PyTorch's own" in text
     assert f"content takes {us['floor of backward']} of these" in text
+    of_gpu = {b["name"]: b["extra_info"] for b in results(GPU)["benchmarks"] if b["part"] == "host"}
+    us = {part: f"{of_gpu[f'bench_step[DAT-{part}]']['min_us']:.0f} us" for part in PARTS}
+    assert f"the call takes {us['dat_step']} and the backward pass {us['backward']}" in text
+    assert f"of which {us['floor of backward']} are PyTorch's own" in text
+    forward, backward = (
+        f"{of_gpu[f'bench_spectral_norm[{way}]']['min_us']:.0f} us" for way in ("forward", "backward")
+    )
+    assert f"take {forward} forward and {backward} backward there" in text
 
 
 def test_claim_about_modes() -> None:
