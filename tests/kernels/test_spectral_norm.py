@@ -215,6 +215,20 @@ def test_under_torch_func_and_compiled(device: str) -> None:
     torch.testing.assert_close(compiled(weights, us, vs, x), expected)
 
 
+def test_mapped_calls_are_a_loop(device: str) -> None:
+    weights, us, vs = layers(((6, 5), (1, 6)), torch.float64, device)
+
+    def loss(weights: list[Tensor]) -> Tensor:
+        outs, _, _, sigma = ops.spectral_norm(weights, us, vs, 1, EPS, True, torch.float64)
+        return sum(o.pow(3).sum() for o in outs) + sigma.pow(2).sum()
+
+    batch = [torch.stack([w, 1.5 * w + 0.1, w**2]) for w in weights]
+    found = torch.vmap(torch.func.grad(loss))(batch)
+    for i in range(3):
+        one = torch.func.grad(loss)([w[i] for w in batch])
+        torch.testing.assert_close([f[i] for f in found], one, rtol=1e-12, atol=1e-12)
+
+
 def test_opcheck(device: str) -> None:
     import fastdat.kernels.spectral_norm  # noqa: F401 - makes the operators
 

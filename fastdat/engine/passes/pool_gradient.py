@@ -53,10 +53,11 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
         return None  # a divisor for each window
     if stride == [1, 1]:
         fits = [n + 2 * p - k + 1 for n, p, k in zip(size, padding, kernel, strict=True)] == pooled
+        fits = fits and kernel[0] * kernel[1] <= 25  # for larger windows inductor calls ATen's kernel
     else:
         fits = stride == kernel and padding == [0, 0]
         fits = fits and [n * k for n, k in zip(pooled, kernel, strict=True)] == size
-    if not fits or kernel[0] * kernel[1] > 25:  # for larger windows inductor calls ATen's kernel
+    if not fits:
         return None
     return grad, x, kernel, stride, padding, divisor or kernel[0] * kernel[1]
 

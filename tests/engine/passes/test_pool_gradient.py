@@ -25,6 +25,7 @@ SIMPLE = {
     "padded, its own divisor": ((2, 2), (1, 1), (1, 1)),
     "side by side": ((2, 3), (2, 3), (0, 0)),
     "side by side, stride left out": ((3, 3),),
+    "the whole image": ((6, 9),),
     "no padding to count": ((2, 3), (1, 1), (0, 0), False, False),
 }
 OTHER = {
