@@ -100,7 +100,7 @@ def test_opcheck() -> None:
             given = (leaves, us, vs, iterations, EPS, True, dtype)
             torch.library.opcheck(torch.ops.fastdat.spectral_norm.default, given)
     outs, state, sigma = torch.ops.fastdat.spectral_norm(*given)
-    grads = [torch.randn_like(o, requires_grad=True) for o in outs]
+    grads = [torch.randn(o.shape, requires_grad=True) for o in outs]  # the first not in its weight's layout
     given = (grads, [w.detach() for w in weights], state, sigma, torch.randn_like(sigma))
     torch.library.opcheck(torch.ops.fastdat.spectral_norm_backward.default, given)
 
