@@ -8,7 +8,10 @@ from pathlib import Path
 from torch._inductor.custom_graph_pass import get_hash_for_files
 from torch._library.utils import get_layout_constraint_tag
 
-from fastdat.kernels import differentiable
+from fastdat.kernels import (
+    differentiable,
+    ops,  # noqa: F401 - makes the operators
+)
 from fastdat.kernels.operator import OPERATORS
 
 

@@ -25,8 +25,8 @@ def numbers(text: str) -> list[str]:
 def claims() -> list[str]:
     """The bullets of the README's section on what is measured, each in one line."""
     section = (REPOSITORY / "README.md").read_text().split("## Measured so far\n")[1].split("\n## ")[0]
-    bullets = section.split("\n\nNothing has been measured on a GPU yet.")[0]
-    return [" ".join(bullet.split()) for bullet in bullets.strip().removeprefix("- ").split("\n- ")]
+    bullets = section.strip().split("\n\n")[0]
+    return [" ".join(bullet.split()) for bullet in bullets.removeprefix("- ").split("\n- ")]
 
 
 def modes(name: str) -> dict[str, tuple[str, str]]:

@@ -19,7 +19,7 @@ from fastdat.engine.inspection import autograd_functions, inspect
 from fastdat.engine.spectral.normalise import bypassed
 from fastdat.engine.structure import Reads, Same, Structure, signature_of
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
-from fastdat.kernels.inductor import cacheable, introduce_operators
+from fastdat.kernels.inductor import introduce_operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,6 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool, guards: Guards
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     own.__defaults__ = function.__defaults__
     options = {**passes.options(mode, fold), "guard_filter_fn": guards}
-    options["unsafe_marked_cacheable_functions"] = cacheable()
     graph = torch.compile(own, fullgraph=True, dynamic=False, options=options)
     replayed = mode in REPLAYED
 

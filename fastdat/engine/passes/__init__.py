@@ -15,6 +15,7 @@ from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.engine.passes.weight_copies import WeightCopies
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
+from fastdat.kernels.inductor import cacheable
 
 BEFORE_DIFFERENTIATION: tuple[CustomGraphPass, ...] = (PooledConv(),)
 """Passes over the graph as Dynamo has traced it, first to last; left out where ``fold`` is False."""
@@ -45,7 +46,7 @@ class InOrder(CustomGraphPass):
 
 
 def options(mode: str = "default", fold: bool = True) -> dict[str, Any]:
-    """``options`` of torch.compile that select its ``mode`` and apply every pass::
+    """``options`` of torch.compile that select its ``mode``, apply every pass and keep the graph in its caches::
 
         torch.compile(generator_loss, options=fastdat.passes.options())
 
@@ -56,6 +57,7 @@ def options(mode: str = "default", fold: bool = True) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         **torch._inductor.list_mode_options(mode),
         "post_grad_custom_pre_pass": InOrder(AFTER_DIFFERENTIATION),
+        "unsafe_marked_cacheable_functions": cacheable(),
     }
     if fold:
         chosen["pre_grad_custom_pass"] = InOrder(BEFORE_DIFFERENTIATION)

@@ -82,7 +82,7 @@ def conv_of(node: Any) -> Conv | None:
     if found is None:
         return None
     x, weight, bias = found["input"], found["weight"], found.get("bias")
-    stride, dilation = _two_ints(found.get("stride", 1)), _two_ints(found.get("dilation", 1))
+    stride, dilation = two_ints(found.get("stride", 1)), two_ints(found.get("dilation", 1))
     kernel = shape_of(weight)[2:]
     if len(shape_of(node)) != 4 or len(kernel) != 2 or stride is None or dilation is None:
         return None
@@ -94,7 +94,7 @@ def conv_of(node: Any) -> Conv | None:
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         padding = None if any(r % 2 for r in reach) else (reach[0] // 2, reach[1] // 2)
     else:
-        padding = _two_ints(given)
+        padding = two_ints(given)
     groups = found.get("groups", 1)
     if padding is None or type(groups) is not int:
         return None
@@ -111,9 +111,9 @@ def pool_of(node: Any) -> Pool | None:
             return None
         window = size[0] // result[0], size[1] // result[1]
         return Pool(node, found["input"], window, window, None, True, True)
-    kernel, padding = _two_ints(found["kernel_size"]), _two_ints(found.get("padding", 0))
+    kernel, padding = two_ints(found["kernel_size"]), two_ints(found.get("padding", 0))
     given = found.get("stride")
-    stride = kernel if given is None or given == () or given == [] else _two_ints(given)
+    stride = kernel if given is None or given == () or given == [] else two_ints(given)
     divisor = found.get("divisor_override")
     if kernel is None or stride is None or padding is None:
         return None
@@ -158,7 +158,8 @@ def positions(node: fx.Node) -> int:
     return height * width
 
 
-def _two_ints(value: Any) -> TwoInts | None:
+def two_ints(value: Any) -> TwoInts | None:
+    """A setting given for both dimensions or for each; None where it is no known number."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     values = values * 2 if len(values) == 1 else values
     return (values[0], values[1]) if len(values) == 2 and all(type(n) is int for n in values) else None

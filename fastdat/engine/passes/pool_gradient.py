@@ -21,6 +21,9 @@ import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
+from fastdat.engine.passes import image_operations
+from fastdat.engine.passes.image_operations import two_ints
+
 aten = torch.ops.aten
 
 
@@ -38,7 +41,7 @@ class PoolGradient(CustomGraphPass):
                 node.args = arguments
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, image_operations.__file__))
 
 
 def _simple(node: fx.Node) -> tuple[Any, ...] | None:
@@ -48,23 +51,20 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
     pooled, size = (list(of.meta["val"].shape[2:]) for of in (grad, x))
     if node.kwargs or len(size) != 2 or any(type(n) is not int for n in (*pooled, *size)):
         return None
-    kernel, stride, padding = (_pair(each) for each in (kernel, stride or kernel, padding))
-    if divisor is None and not counts_padding and padding != [0, 0]:
+    kernel, stride, padding = (two_ints(each) for each in (kernel, stride or kernel, padding))
+    if kernel is None or stride is None or padding is None:
+        return None
+    if divisor is None and not counts_padding and padding != (0, 0):
         return None  # a divisor for each window
-    if stride == [1, 1]:
+    if stride == (1, 1):
         fits = [n + 2 * p - k + 1 for n, p, k in zip(size, padding, kernel, strict=True)] == pooled
         fits = fits and kernel[0] * kernel[1] <= 25  # for larger windows inductor calls ATen's kernel
     else:
-        fits = stride == kernel and padding == [0, 0]
+        fits = stride == kernel and padding == (0, 0)
         fits = fits and [n * k for n, k in zip(pooled, kernel, strict=True)] == size
     if not fits:
         return None
     return grad, x, kernel, stride, padding, divisor or kernel[0] * kernel[1]
-
-
-def _pair(value: int | list[int]) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
 
 
 def simple_pool_gradient(grad: Any, x: Any, kernel: Any, stride: Any, padding: Any, divisor: int) -> Any:
@@ -81,7 +81,7 @@ def simple_pool_gradient(grad: Any, x: Any, kernel: Any, stride: Any, padding: A
 
     def pixel(index: Any) -> Any:
         *image, y, z = index
-        if stride == [1, 1]:
+        if stride == (1, 1):
             places = itertools.product(range(height), range(width))
             parts = [of_window_or_zero([*image, y + padding[0] - i, z + padding[1] - j]) for i, j in places]
             total = functools.reduce(ops.add, parts)

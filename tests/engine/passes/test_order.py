@@ -15,6 +15,8 @@ from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.engine.passes.weight_copies import WeightCopies
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
+from fastdat.kernels.differentiable import Functions
+from fastdat.kernels.inductor import cacheable
 
 
 class Noting(CustomGraphPass):
@@ -43,6 +45,9 @@ def test_steps_are_compiled_with_every_pass() -> None:
         ("post_grad_custom_pre_pass", passes.AFTER_DIFFERENTIATION),
     ):
         assert options.pop(stage).uuid() == tuple(p.uuid() for p in of_stage)
+    # A graph of D's fused spectral norm, such as G's step has, is found again too.
+    assert options.pop("unsafe_marked_cacheable_functions") == cacheable()
+    assert f"{Functions.__module__}.spectral_norm" in cacheable()
     assert options == torch._inductor.list_mode_options("max-autotune")
     assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
     # Zeros first: what they leave out is never rewritten. Layouts when the convolutions are what they will be.
