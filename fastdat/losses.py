@@ -5,6 +5,7 @@ D maximises ``mean g1(D(x_r)) + mean g2(D(x_f))``; G minimises ``mean generator(
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -62,11 +63,18 @@ def get_loss(loss: str | Loss) -> Loss:
     """
     if isinstance(loss, str):
         if loss not in LOSSES:
+            near = difflib.get_close_matches(loss.lower(), LOSSES, 1, 0.5)
             raise ValueError(
-                f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}, or pass an object with g1 and g2"
+                f"unknown loss {loss!r}{f', did you mean {near[0]!r}?' if near else ''}: choose one of "
+                f"{', '.join(LOSSES)}, or pass an object with g1 and g2"
             )
         return LOSSES[loss]
-    if not isinstance(loss, Loss):
+    if isinstance(loss, type) and isinstance(loss, Loss):
+        raise TypeError(
+            f"loss must be an object with methods g1 and g2, got the class {loss.__name__} itself: make one, "
+            f"{loss.__name__}()"
+        )
+    if not isinstance(loss, Loss) or not (callable(loss.g1) and callable(loss.g2)):
         raise TypeError(
             f"loss must be one of {', '.join(LOSSES)} or an object with methods g1 and g2 "
             f"(see fastdat.losses.Loss), got {type(loss).__name__}"

@@ -1,4 +1,4 @@
-"""Checks of what a user gives to a step. Each message says what was given, what was expected and what to do."""
+"""Checks of D and of the options of a step. Each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from fastdat.config import DATConfig
 from fastdat.engine.types import Batch
 
 _WRAPPERS = {
@@ -17,14 +19,81 @@ _WRAPPERS = {
 }
 
 
-def check_discriminator(D: nn.Module) -> None:
-    """Raises TypeError if D is not a module, NotImplementedError for a wrapper that a step cannot run."""
+def check_module(D: object, xr: object) -> None:
+    """Raises TypeError if D is not a module.
+
+    Args:
+        D: what the user has given.
+        xr: what was given in its place, to tell a wrong order of arguments.
+    """
     if not isinstance(D, nn.Module):
-        raise TypeError(f"D must be a torch.nn.Module, got {type(D).__name__}")
+        if isinstance(D, type) and issubclass(D, nn.Module):
+            raise TypeError(
+                f"D must be a torch.nn.Module, got the class {D.__name__} itself: make one, {D.__name__}(...)"
+            )
+        swapped = isinstance(D, Tensor) or isinstance(xr, nn.Module)
+        raise TypeError(
+            f"D must be a torch.nn.Module, got {type(D).__name__}: "
+            + (
+                "the arguments are in another order, call dat_step(D, xr, xf)"
+                if swapped
+                else "wrap a function in a Module whose forward calls it"
+            )
+        )
+
+
+def check_discriminator(D: nn.Module) -> None:
+    """Raises NotImplementedError for a module that a step cannot run."""
     for kind in type(D).__mro__:
         if kind.__name__ in _WRAPPERS:
             raise NotImplementedError(
                 f"D wrapped in {kind.__name__} cannot be stepped: {_WRAPPERS[kind.__name__]}"
+            )
+    if isinstance(D, torch.jit.ScriptModule):
+        raise NotImplementedError(
+            "D is a torch.jit.ScriptModule (scripted or traced), whose tensors a step cannot replace: give the module "
+            "that it was made from. A part of D may be one, with dat_step(..., compile=False)"
+        )
+
+
+def check_options(config: object, compile: object, fold: object, with_info: object, aux_loss: object) -> None:
+    """Raises TypeError for an option of another type."""
+    if not isinstance(config, DATConfig):
+        cure = ""
+        if isinstance(config, dict):
+            cure = ": write DATConfig(**config)"
+        elif config is DATConfig:
+            cure = " class itself: write DATConfig()"
+        elif isinstance(config, str):
+            cure = f": the loss is the argument after config, loss={config!r}"
+        raise TypeError(f"config must be a fastdat.DATConfig, got {named(config)}{cure}")
+    for name, value in (("fold", fold), ("with_info", with_info)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+    if not isinstance(compile, (bool, str)):
+        raise TypeError(
+            f"compile must be True, False or the name of a mode of torch.compile, got {compile!r}: compile=False is "
+            "the eager step"
+        )
+    if aux_loss is not None and not callable(aux_loss):
+        raise TypeError(
+            f"aux_loss must be a function (D, xr, xf) -> scalar, got {named(aux_loss)}: a value that is computed "
+            "already is added to the result of dat_step"
+        )
+
+
+def check_parameters(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for tensors of D that hold nothing yet, or that autograd cannot use."""
+    for name, tensor in (*params.items(), *buffers.items()):
+        if is_lazy(tensor):
+            raise ValueError(
+                f"D's '{name}' has no shape yet, since its layer is lazy: call D once on a batch before the first step"
+                ", D(xr, ...)"
+            )
+        if tensor.is_inference():
+            raise ValueError(
+                f"D's '{name}' was made under torch.inference_mode(), so it can neither be trained nor change: make D "
+                "outside of it, or give the parameter a copy made outside, p.data = p.clone()"
             )
 
 
@@ -38,48 +107,6 @@ def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
                 f"D's layer '{name}' is a SyncBatchNorm in training mode, whose communication cannot be "
                 "differentiated inside the step: use BatchNorm (per rank), another normalisation, or D.eval()"
             )
-
-
-def check_tensors(batch: Batch) -> None:
-    """Raises TypeError where the samples are no tensors, or D's further arguments no tuples."""
-    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
-        if not isinstance(samples, Tensor):
-            raise TypeError(f"{name} must be a tensor (N, ...), got {type(samples).__name__}")
-    for name, args in (("args_real", batch.args_real), ("args_fake", batch.args_fake)):
-        if not isinstance(args, tuple):
-            raise TypeError(f"{name} must be a tuple of D's further arguments, got {type(args).__name__}")
-    if len(batch.args_real) != len(batch.args_fake):
-        raise ValueError(
-            f"args_real and args_fake must be as many: got {len(batch.args_real)} and {len(batch.args_fake)}. "
-            "D is called as D(xr, *args_real) and D(xf, *args_fake)"
-        )
-
-
-def check_batch(batch: Batch, world_size: int) -> None:
-    """Raises TypeError or ValueError for samples that D's step cannot use."""
-    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
-        if not samples.is_floating_point():
-            raise TypeError(
-                f"{name} must be floating point in the range of DATConfig.bounds, got {samples.dtype}: "
-                "convert images with x.float() / 127.5 - 1"
-            )
-        if samples.dtype == torch.float16:
-            raise TypeError(f"{name} is float16, whose range loses input gradients: use bfloat16 or float32")
-    for what in ("shape", "dtype", "device"):
-        real, fake = getattr(batch.xr, what), getattr(batch.xf, what)
-        if real != fake:
-            real, fake = (tuple(v) if what == "shape" else v for v in (real, fake))
-            raise ValueError(
-                f"xr and xf must have one {what}: got {real} and {fake}"
-                + (" (drop the last, smaller batch: DataLoader(drop_last=True))" if what == "shape" else "")
-            )
-    if batch.xr.ndim < 1 or batch.xr.numel() == 0:
-        raise ValueError(f"xr and xf must hold samples, got the empty shape {tuple(batch.xr.shape)}")
-    if batch.xr.shape[0] * world_size < 2:
-        raise ValueError(
-            "a step needs at least 2 samples a side, since each side's mean is the other's target: got 1 "
-            f"(shape {tuple(batch.xr.shape)})"
-        )
 
 
 def check_device(params: Mapping[str, Tensor], batch: Batch) -> None:
@@ -100,23 +127,16 @@ def check_autocast(device: torch.device) -> None:
         )
 
 
-def check_finite(batch: Batch) -> None:
-    """Raises ValueError where a sample holds NaN or Inf. Synchronises with the device."""
-    for name, samples in (("xr", batch.xr), ("xf", batch.xf)):
-        bad = ~torch.isfinite(samples.detach())
-        if bool(bad.any()):
-            rows = bad.flatten(1).any(1) if samples.ndim > 1 else bad
-            raise ValueError(
-                f"{name} holds {int(bad.sum())} values that are NaN or Inf, in samples {rows.nonzero()[:8, 0].tolist()}"
-                f"{' and more' if int(rows.sum()) > 8 else ''}: look at the data or at G's weights"
-            )
-
-
 def check_output(out: Any, batch: int) -> None:
     """Raises TypeError or ValueError where D's output has no logits of one value a sample."""
     logits = out[0] if isinstance(out, (tuple, list)) and out else out
     if not isinstance(logits, Tensor):
-        raise TypeError(f"D must return logits, or a tuple with logits first, got {type(out).__name__}")
+        cure = ""
+        if isinstance(out, Mapping):
+            cure = ": wrap D in a Module whose forward returns the entry of the logits"
+        elif out is None:
+            cure = ": its forward lacks a return"
+        raise TypeError(f"D must return logits, or a tuple with logits first, got {type(out).__name__}{cure}")
     if tuple(logits.shape) not in ((batch,), (batch, 1)) or not logits.is_floating_point():
         raise ValueError(
             f"D must return one raw logit a sample, shape ({batch},) or ({batch}, 1), got {logits.dtype} of shape "
@@ -124,7 +144,10 @@ def check_output(out: Any, batch: int) -> None:
         )
     for i, extra in enumerate(out[1:] if isinstance(out, (tuple, list)) else (), start=1):
         if not isinstance(extra, Tensor):
-            raise TypeError(f"D's further outputs must be tensors, but output {i} is {type(extra).__name__}")
+            raise TypeError(
+                f"D's further outputs must be tensors, but output {i} is {type(extra).__name__}: leave it out, or "
+                "return its tensors one by one, (logits, a, b)"
+            )
 
 
 def check_microbatch(microbatch: int | None, has_aux: bool) -> None:
@@ -162,11 +185,57 @@ def check_splittable(modules: Mapping[str, nn.Module], independent: bool, moving
     )
 
 
-def check_functions(names: Collection[str]) -> None:
-    """Raises NotImplementedError where D calls autograd.Functions whose second derivative a graph would lose."""
-    if names:
-        raise NotImplementedError(
-            f"D (or aux_loss) calls the autograd.Function {', '.join(names)}: torch.compile loses a part of its second "
-            "derivative, so the gradient would be wrong with second_order=True. Call dat_step(..., compile=False), or "
-            "write it with PyTorch's own operations"
+def check_reach(to_samples: bool, to_weights: bool, attacks: bool) -> None:
+    """Raises ValueError where the gradient of D's logits reaches nothing, or not the samples that are attacked."""
+    if not (to_samples or to_weights):
+        raise ValueError(
+            "D's logits depend on neither its parameters nor its input, as autograd sees them, so there is nothing to "
+            "train or to attack: D detaches them, or runs under torch.no_grad() or torch.inference_mode(), or leaves "
+            "PyTorch (.detach(), .data, .item(), .numpy()). Take that out of D's forward"
         )
+    if attacks and not to_samples:
+        raise ValueError(
+            "D's logits do not depend on its input, as autograd sees it, so the attack has no direction and the step "
+            "would be the plain GAN step: D detaches its input, or reads it under torch.no_grad(). Take that out of "
+            "D's forward, or turn the attack off with DATConfig(real=False, fake=False)"
+        )
+
+
+def check_strangers(shapes: Collection[torch.Size]) -> None:
+    """Raises ValueError where tensors of these shapes require a gradient and would get none."""
+    if shapes:
+        raise ValueError(
+            f"D (or aux_loss) uses {len(shapes)} tensor(s) that require a gradient and are no parameters of D, of "
+            f"shape {', '.join(str(tuple(shape)) for shape in list(shapes)[:4])}: a step gives gradients to D's "
+            "parameters, xr and xf only. Register them in D (nn.ModuleList instead of a list, a submodule, an "
+            "nn.Parameter), or take them out of the gradient with .requires_grad_(False) or .detach()"
+        )
+
+
+def check_functions(names: Collection[str], has_hooks: bool, traced_twice: bool) -> None:
+    """Raises NotImplementedError where D cannot be differentiated exactly.
+
+    Args:
+        names: of the autograd.Functions that D and aux_loss call.
+        has_hooks: D registers hooks on tensors.
+        traced_twice: the step is compiled, and of second order. torch.compile differentiates the backward of an
+            autograd.Function, and a hook, wrongly in silence (torch 2.11 to 2.13).
+    """
+    if "CheckpointFunction" in names:
+        raise NotImplementedError(
+            "D uses activation checkpointing with use_reentrant=True, which gives no gradient for D's input: call "
+            "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+        )
+    if not traced_twice or not (names or has_hooks):
+        return
+    what = f"calls the autograd.Function {', '.join(names)}" if names else "registers a hook on a tensor"
+    raise NotImplementedError(
+        f"D (or aux_loss) {what}: torch.compile loses a part of its second "
+        "derivative, so the gradient would be wrong with second_order=True. Call dat_step(..., compile=False), or "
+        "write it with PyTorch's own operations"
+    )
+
+
+def named(value: object) -> str:
+    """What a value is, in a word; a class is named itself."""
+    return value.__name__ if isinstance(value, type) else type(value).__name__

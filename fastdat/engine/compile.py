@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import traceback
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -11,14 +13,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import convert_frame
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastdat.engine import checks, cpp_compiler, microbatch, objective, passes
 from fastdat.engine.guards import Guards
-from fastdat.engine.inspection import autograd_functions, inspect
+from fastdat.engine.inspection import check_gradients, inspect
 from fastdat.engine.spectral.normalise import bypassed
 from fastdat.engine.structure import Reads, Same, Structure, signature_of
+from fastdat.engine.threads import SHARED
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.engine.weight_norm import left_out
 from fastdat.kernels.inductor import introduce_operators
 
 
@@ -72,12 +77,22 @@ class Engine:
         """
         graphs, before = self.guards.compilations, self.inspected_at
         self.inspected_at = graphs
-        if before == 0 or (before == graphs and not failed) or _inspected(request, inputs) == self.spec:
+        if before == 0 or (before == graphs and not failed):
             return True
-        for engines in _ENGINES.values():
-            if self in engines:
-                engines.remove(self)
-        return False
+        fits = False
+        try:
+            fits = _inspected(request, inputs) == self.spec
+        finally:  # D may be wrong now
+            if not fits:
+                self.forget()
+        return fits
+
+    def forget(self) -> None:
+        """Serve no later request."""
+        with SHARED:
+            for engines in _ENGINES.values():
+                if self in engines:
+                    engines.remove(self)
 
 
 # --- one engine for each kind of request ---------------------------------------------------------------------------
@@ -96,19 +111,21 @@ def engine_for(request: Request, inputs: StepInputs) -> Engine:
         RuntimeError: an attribute that D reads has had too many values.
     """
     key = _key(request, inputs)
-    engines = _ENGINES.setdefault(key, [])
-    _ENGINES.move_to_end(key)
-    for engine in engines:
-        if engine.guards.reads.hold_for(request.structure.modules):
-            return engine
-    if request.mode is EAGER:
-        engines.clear()
-    elif len(engines) >= torch._dynamo.config.recompile_limit:  # torch.compile's own for one function
-        raise RuntimeError(_TOO_MANY_GRAPHS)
-    engines.append(_new_engine(request, inputs, key.kind))
-    while len(_ENGINES) > KINDS:
-        _ENGINES.popitem(last=False)
-    return engines[-1]
+    with SHARED:
+        engines = _ENGINES.setdefault(key, [])
+        _ENGINES.move_to_end(key)
+        for engine in engines:
+            if engine.guards.reads.hold_for(request.structure.modules):
+                return engine
+        if request.mode is EAGER:
+            engines.clear()
+        elif len(engines) >= torch._dynamo.config.recompile_limit:  # torch.compile's own for one function
+            raise RuntimeError(_TOO_MANY_GRAPHS)
+        engine = _new_engine(request, inputs, key.kind)
+        engines.append(engine)
+        while len(_ENGINES) > KINDS:
+            _ENGINES.popitem(last=False)
+        return engine
 
 
 def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
@@ -131,18 +148,18 @@ def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
 def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
     """The request's spec, completed."""
     spec, structure = request.spec, request.structure
-    with bypassed(structure.modules, spec.spectral):
+    with left_out(structure.modules), bypassed(structure.modules, spec.spectral):
         traits = inspect(request.D, spec, inputs, request.aux_loss)
-        if request.mode is not EAGER and spec.config.second_order:
-            checks.check_functions(autograd_functions(request.D, spec, inputs, request.aux_loss))
-    if request.microbatch is not None:
-        checks.check_splittable(structure.modules, traits.independent, traits.moving)
+        if request.microbatch is not None:
+            checks.check_splittable(structure.modules, traits.independent, traits.moving)
+        traced = request.mode is not EAGER
+        check_gradients(request.D, spec, inputs, request.aux_loss, request.microbatch, traced)
     return replace(
         spec,
         independent=traits.independent,
         joint=traits.joint and spec.config.power_iterations == "once",
         moving=traits.moving,
-        traced=request.mode is not EAGER,
+        traced=traced,
     )
 
 
@@ -182,7 +199,8 @@ def kind_of_args(batch: Batch) -> Hashable:
         return ()
     m = batch.xr.shape[0]
     kinds = [
-        (_shape(arg, m), arg.dtype, arg.device) if isinstance(arg, Tensor) else type(arg) for arg in args
+        (_shape(arg, m), arg.dtype, arg.device, arg.requires_grad) if isinstance(arg, Tensor) else type(arg)
+        for arg in args
     ]
     # Two equal numbers may share a call of D, two unequal ones may not.
     return (batch.is_joinable(), *kinds)
@@ -218,8 +236,10 @@ def compile_mode(compile: bool | str) -> str | None:
         return "default" if compile else EAGER
     modes = sorted(torch._inductor.list_mode_options())
     if compile not in modes:
+        near = difflib.get_close_matches(compile, modes, 1, 0.5)
         raise ValueError(
             f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}"
+            + (f": did you mean {near[0]!r}?" if near else "")
         )
     return compile
 
@@ -241,11 +261,15 @@ def compiled(function: Callable[..., Any], mode: str, fold: bool, guards: Guards
     def run(*args: Any) -> Any:
         if replayed:
             torch.compiler.cudagraph_mark_step_begin()
-        try:
-            with _torch_func_as_it_was():
-                result = graph(*args)
-        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
-            raise NotCompiledError(f"{_advice(error)}\n{error}") from error
+        with torch._C._PreserveDispatchKeyGuard():
+            try:
+                with _torch_func_as_it_was():
+                    result = graph(*args)
+            except Exception as error:
+                if not _is_of_compilation(error):  # of the graph that runs: no memory is left, say
+                    raise
+                _let_go(error)
+                raise NotCompiledError(f"{_advice(error)}\n{error}") from error
         return _out_of_graph(result) if replayed else result
 
     return run
@@ -292,6 +316,22 @@ _TOO_MANY_GRAPHS = (
 )
 
 
+def _is_of_compilation(error: Exception) -> bool:
+    """Whether an error comes from making a graph: torch.compile lets some errors through as they are."""
+    if isinstance(error, (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit)):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename == convert_frame.__file__ for frame, _ in frames)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the local variables in the traceback of an error. One that is cleared later, with the error, may be a
+    context that then puts the dispatcher back to what it was inside ``torch.func``: PyTorch would crash."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _advice(error: Exception) -> str:
     """What to do about an error of torch.compile."""
     if "saved tensor hooks" in str(error):
@@ -299,6 +339,12 @@ def _advice(error: Exception) -> str:
             "D uses activation checkpointing, or another hook on saved tensors, which cannot be compiled into the "
             "step. Call dat_step(..., compile=False), or leave the checkpointing out and pass microbatch, which saves "
             "memory, too:"
+        )
+    if "storage of TensorWrapper" in str(error):
+        return (
+            "D keeps a tensor of its forward pass in an attribute or a list of its own (self.features = h, say), which "
+            "cannot leave the compiled step. Return it as a further output, (logits, features), or call "
+            "dat_step(..., compile=False):"
         )
     if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
         return _TOO_MANY_GRAPHS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fastdat.config import DEFAULT_CONFIG, DATConfig
@@ -37,9 +38,15 @@ def dat_grads(
 
     Raises:
         ValueError: D has spectral norm, whose state this function could not keep.
+        RuntimeError: within a transform that would differentiate the gradients again.
     """
     if spectral_weights(dict(D.named_modules())):
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
+    if any(map(_is_differentiated, (*params.values(), xr, xf))):
+        raise RuntimeError(
+            "the gradients of dat_grads cannot be differentiated again, as torch.func.grad, vjp or jacrev around it "
+            "would do: use fastdat.reference.dat_step with torch.autograd.grad(..., create_graph=True)"
+        )
     config = config or DEFAULT_CONFIG
     loss = get_loss(loss)
     spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0])
@@ -47,3 +54,12 @@ def dat_grads(
     with attention_for(config):
         result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached()))
     return result.grads, result.loss
+
+
+def _is_differentiated(tensor: Tensor) -> bool:
+    """Whether a transform of ``torch.func`` around this function differentiates with respect to ``tensor``."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.engine import checks
-from fastdat.engine.discriminator import call_aux
+from fastdat.engine.copies import Copies
+from fastdat.engine.discriminator import call_aux, split_outputs
+from fastdat.engine.explain import explained
+from fastdat.engine.gradient_paths import paths_of
 from fastdat.engine.types import AuxLoss, StepInputs, StepSpec, Tensors
 from fastdat.engine.weights import Weights
+from fastdat.losses import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +35,27 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
     made of, where a list of known layers would miss a user's minibatch statistics.
 
     Raises:
-        TypeError, ValueError: D's output, or aux_loss's, is not what a step needs.
+        TypeError, ValueError: D's output, or aux_loss's, is not what a step needs; D cannot take these samples and
+            arguments, or changes them in place.
     """
-    batch = inputs.batch
+    copies = Copies(inputs.batch)
+    batch = copies.batch
     with torch.no_grad(), _random_state_kept(batch.xr):
         weights, buffers = _tensors(spec, inputs)
-        out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
+        with explained(D, {**weights, **buffers}, batch.xr, batch.args_real, "real"):
+            out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
+        copies.check(values=True)
         checks.check_output(out, batch.xr.shape[0])
+        if batch.args_fake:
+            with explained(D, {**weights, **buffers}, batch.xf, batch.args_fake, "fake"):
+                checks.check_output(
+                    _run(D, weights, buffers, batch.xf, batch.args_fake)[0], batch.xf.shape[0]
+                )
+            copies.check(values=True)
+        _check_loss(spec.loss, split_outputs(out)[0])
         if aux_loss is not None:
             value, moved = call_aux(D, aux_loss, weights, buffers, batch)
+            copies.check("aux_loss", values=True)
             _check_aux(value)
             moving |= _changed(buffers, moved)
         args_join = batch.is_joinable()
@@ -53,38 +68,27 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
     return Traits(independent, independent and args_join and outputs_join and not names, names)
 
 
-def autograd_functions(
-    D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None
-) -> list[str]:
-    """Names of the autograd.Functions that D and aux_loss call.
+def check_gradients(
+    D: nn.Module,
+    spec: StepSpec,
+    inputs: StepInputs,
+    aux_loss: AuxLoss | None,
+    microbatch: int | None,
+    traced: bool,
+) -> None:
+    """Run a bypassed D on the reals, at most ``microbatch`` of them, and look where the gradient of its logits goes.
 
-    torch.compile differentiates the backward of such a function wrongly in silence (torch 2.11 to 2.13).
+    Raises:
+        ValueError: it does not go where a step needs it, or to tensors that would get none.
+        NotImplementedError: D calls what cannot be differentiated exactly in a step that is ``traced`` or not.
     """
-    batch = inputs.batch
-    # A part of D that is compiled already is an autograd.Function only where it runs compiled.
-    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), _random_state_kept(batch.xr):
-        values, buffers = _tensors(spec, inputs)
-        weights = {name: w.detach().requires_grad_(w.is_floating_point()) for name, w in values.items()}
-        at = batch.replaced(batch.xr.detach().requires_grad_(), batch.xf.detach().requires_grad_())
-        out, _ = _run(D, weights, buffers, at.xr, batch.args_real)
-        results = list(out) if isinstance(out, (tuple, list)) else [out]
-        if aux_loss is not None:
-            results.append(call_aux(D, aux_loss, weights, buffers, at)[0])
-    return sorted({name for result in results for name in _functions_of(result)})
-
-
-def _functions_of(result: Tensor) -> Iterator[str]:
-    """Names of the autograd.Functions in the graph of ``result``."""
-    seen: set[Any] = set()
-    ahead: list[Any] = [result.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        ahead += [following for following, _ in node.next_functions]
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            yield type(node).__name__.removesuffix("Backward")
+    with _random_state_kept(inputs.batch.xr):
+        weights, buffers = _tensors(spec, inputs)
+        paths = paths_of(D, weights, buffers, inputs, aux_loss, microbatch)
+    checks.check_reach(paths.to_samples, paths.to_weights, spec.config.attacks)
+    checks.check_functions(paths.functions, paths.has_hooks, traced and spec.config.second_order)
+    if inputs.trainable or spec.inputs_wanted:
+        checks.check_strangers(paths.strangers)
 
 
 def _random_state_kept(x: Tensor) -> AbstractContextManager[None]:
@@ -129,9 +133,22 @@ def _alone(
 
 def _check_aux(value: object) -> None:
     if not isinstance(value, Tensor) or value.ndim != 0 or not value.is_floating_point():
-        given = (
-            f"{value.dtype} of shape {tuple(value.shape)}"
-            if isinstance(value, Tensor)
-            else type(value).__name__
+        raise ValueError(
+            f"aux_loss(D, xr, xf) must return a floating-point scalar tensor, got {_described(value)}: take its mean"
         )
-        raise ValueError(f"aux_loss(D, xr, xf) must return a floating-point scalar tensor, got {given}")
+
+
+def _check_loss(loss: Loss, logits: Tensor) -> None:
+    for name in ("g1", "g2"):
+        value: object = getattr(loss, name)(logits)
+        if not isinstance(value, Tensor) or value.shape != logits.shape or not value.is_floating_point():
+            raise ValueError(
+                f"{type(loss).__name__}.{name} must give one value a logit, shape {tuple(logits.shape)}, got "
+                f"{_described(value)}: leave the mean to dat_step"
+            )
+
+
+def _described(value: object) -> str:
+    return (
+        f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )

@@ -6,7 +6,8 @@ weights (``torch.func.functional_call``), and nothing is mutated.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both,
 from fastdat.engine.passes import zero_flow
 from fastdat.engine.recomputation import held_in_last_backward
 from fastdat.engine.spectral.normalise import is_bypassed
+from fastdat.engine.threads import SHARED
 from fastdat.engine.types import (
     AuxLoss,
     Batch,
@@ -132,13 +134,18 @@ def step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | N
     return _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
 
 
-def attention_for(config: DATConfig) -> AbstractContextManager[None]:
+@contextmanager
+def attention_for(config: DATConfig) -> Iterator[None]:
     """Where a step runs, compilation included. In second order ``scaled_dot_product_attention`` is made of plain
     operations there, since its fast kernels have no second derivative.
 
-    Not a part of the graph: a compilation that fails would leave it on.
+    Not a part of the graph: a compilation that fails would leave it on. PyTorch has one switch for all threads.
     """
-    return sdpa_kernel(SDPBackend.MATH) if config.second_order else nullcontext()
+    if not config.second_order:
+        yield
+        return
+    with SHARED, sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _wanted(spec: StepSpec, inputs: StepInputs) -> Tensors:

@@ -6,6 +6,7 @@ the same kind and an unchanged D does none of this again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastdat.config import DATConfig
-from fastdat.engine import checks
+from fastdat.engine import checks, sample_checks
 from fastdat.engine.announce import announced, reason_for, remember
 from fastdat.engine.compile import (
     EAGER,
@@ -29,12 +30,15 @@ from fastdat.engine.compile import (
     kind_of_args,
     same_function,
 )
+from fastdat.engine.copies import Copies
 from fastdat.engine.distributed import batch_group
 from fastdat.engine.microbatch import microbatched_step
 from fastdat.engine.objective import attention_for
 from fastdat.engine.spectral.normalise import bypassed, reads_of, spectral_weights
 from fastdat.engine.structure import Snapshot, structure_of
+from fastdat.engine.threads import SHARED
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.engine.weight_norm import left_out, normed_weights
 from fastdat.losses import Loss, get_loss
 
 
@@ -50,30 +54,45 @@ class Call(NamedTuple):
     with_info: bool
 
 
+class CallsOf:
+    """What is kept for one D, and the lock under which its steps run."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.prepared: dict[Hashable, Prepared] = {}
+
+
 # Dropped together with D: a prepared step keeps nothing of D alive.
-_PREPARED: WeakKeyDictionary[nn.Module, dict[Hashable, Prepared]] = WeakKeyDictionary()
+_CALLS: WeakKeyDictionary[nn.Module, CallsOf] = WeakKeyDictionary()
 KINDS_OF_CALL = 64
 """Prepared steps that are kept for one D."""
 
 
-def prepared_step(D: nn.Module, ddp: DistributedDataParallel | None, call: Call, batch: Batch) -> Prepared:
+def calls_of(D: nn.Module) -> CallsOf:
+    """What is kept for D, the same for every thread."""
+    return _CALLS.get(D) or _CALLS.setdefault(D, CallsOf())
+
+
+def prepared_step(
+    D: nn.Module, calls: CallsOf, ddp: DistributedDataParallel | None, call: Call, batch: Batch
+) -> Prepared:
     """The prepared step of calls like this one, made when the first of them comes, or when D has changed.
 
     Raises:
         TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``.
     """
-    checks.check_discriminator(D)
-    checks.check_tensors(batch)
-    of_D = _PREPARED.setdefault(D, {})
     group, world_size = batch_group(ddp)
     key = _key(call, group, batch)
-    prepared = of_D.get(key)
+    try:
+        prepared = calls.prepared.get(key)
+    except TypeError:  # an option that cannot be hashed is none
+        return Prepared(D, call, batch, group, world_size)
     if prepared is None or not prepared.is_current():
-        of_D.pop(key, None)
+        calls.prepared.pop(key, None)
         prepared = Prepared(D, call, batch, group, world_size)
-        if len(of_D) >= KINDS_OF_CALL:
-            del of_D[next(iter(of_D))]
-        of_D[key] = prepared
+        if len(calls.prepared) >= KINDS_OF_CALL:
+            del calls.prepared[next(iter(calls.prepared))]
+        calls.prepared[key] = prepared
     return prepared
 
 
@@ -104,18 +123,22 @@ class Prepared:
     """
 
     def __init__(self, D: nn.Module, call: Call, batch: Batch, group: Any, world_size: int) -> None:
-        checks.check_batch(batch, world_size)
+        gradients = torch.is_grad_enabled()
+        checks.check_options(call.config, call.compile, call.fold, call.with_info, call.aux_loss)
+        sample_checks.check_batch(batch, world_size)
+        sample_checks.check_args(batch, gradients)
         checks.check_autocast(batch.xr.device)
         checks.check_microbatch(call.microbatch, call.aux_loss is not None)
         structure = structure_of(D)
         checks.check_layers(structure.modules, world_size)
+        checks.check_parameters(structure.params, structure.buffers)
         checks.check_device(structure.params, batch)
         samples = (("xr", batch.xr), ("xf", batch.xf))
-        gradients = torch.is_grad_enabled()
         self._spec = StepSpec(
             call.config,
             get_loss(call.loss),
             spectral=spectral_weights(structure.modules),
+            normed=normed_weights(structure.modules),
             aliases=structure.aliases,
             batch=batch.xr.shape[0] * world_size,
             group=group,
@@ -161,7 +184,9 @@ class Prepared:
     def run(self, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None) -> StepResult:
         """The step on these samples; moves D's buffers."""
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
-        with _weights_cast_anew(batch.xr.device), torch.no_grad():
+        # An eager step shares nothing but its engine and, in second order, a switch (``attention_for``).
+        shared = nullcontext() if self._mode is EAGER else SHARED
+        with shared, _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
                 result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
@@ -181,9 +206,12 @@ class Prepared:
         while True:
             engine = engine_for(request, inputs)
             spec = engine.spec
-            own = inputs._replace(buffers={name: inputs.buffers[name] for name in engine.buffers})
+            copies = Copies(inputs.batch)  # D, or what it has become, may change its input in place
+            buffers = {name: inputs.buffers[name] for name in engine.buffers}
+            own = inputs._replace(buffers=buffers, batch=copies.batch)
             try:
                 with (
+                    left_out(structure.modules),
                     bypassed(structure.modules, spec.spectral),
                     engine.tracing(structure.modules),
                     self._announced(D, engine, inputs.batch.xr, in_parts),
@@ -200,6 +228,11 @@ class Prepared:
                 continue
             if engine.fits(request, inputs):
                 break
+        try:
+            copies.check("D (or aux_loss)")
+        except ValueError:
+            engine.forget()
+            raise
         if self._mode is not EAGER:
             remember(D, engine.kind, inputs.batch.xr.shape[0])
         if self._mode is not EAGER and not in_parts:

@@ -1,25 +1,23 @@
 """``dat_step``: the DAT step as a loss, computed with its gradients in one compiled graph.
 
-A custom ``autograd.Function`` runs the graph in its forward pass. The graph computes the loss together with the
-parameter gradients, for attacks of first and of second order alike. The Function keeps the gradients, and its backward
-pass multiplies them by the incoming scalar. That is
-what lets a doubly differentiated step compile: torch.compile cannot differentiate a compiled graph twice.
+The graph computes the loss together with the parameter gradients, for attacks of first and of second order alike, and
+the gradients wait for the backward pass (``known_gradients``). That is what lets a doubly differentiated step compile:
+torch.compile cannot differentiate a compiled graph twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fastdat.config import DEFAULT_CONFIG, DATConfig
-from fastdat.engine import checks
+from fastdat.engine import checks, sample_checks
 from fastdat.engine.distributed import run_inside, unwrap
-from fastdat.engine.prepared import Call, Prepared, prepared_step
+from fastdat.engine.known_gradients import attach
+from fastdat.engine.prepared import Call, Prepared, calls_of, prepared_step
 from fastdat.engine.types import Args, AuxLoss, Batch
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import Loss
@@ -101,48 +99,45 @@ def dat_step(
             work; the results are the same up to rounding.
         microbatch: samples a side at a time; the loss and gradient stay those of the whole batch.
         with_info: return (loss, DATInfo) too.
-        check_finite: refuse NaN and Inf in xr, xf. Synchronises with the device.
+        check_finite: refuse samples with NaN, Inf or values outside ``config.bounds``, and reals without a value
+            below 0 where the bounds reach below it (images in [0, 1]). Waits for the device once.
 
     Returns:
-        loss, a scalar whose ``backward()`` accumulates the gradients; differentiable once.
+        loss, a scalar whose ``backward()`` accumulates the gradients; a second derivative is an error.
 
     Raises:
         TypeError, ValueError: bad input; the message says what was given, expected, and what to do.
         NotImplementedError: a D that cannot be stepped exactly.
         RuntimeError: D could not be compiled as one graph.
     """
-    config = DEFAULT_CONFIG if config is None else config
-    if not isinstance(config, DATConfig):
-        raise TypeError(f"config must be a fastdat.DATConfig, got {type(config).__name__}")
-    batch = Batch(xr, xf, args_real, args_fake)
-    module, ddp = unwrap(D)
-    prepared = prepared_step(
-        module, ddp, Call(config, loss, aux_loss, compile, fold, microbatch, with_info), batch
+    checks.check_module(D, xr)
+    call = Call(
+        DEFAULT_CONFIG if config is None else config, loss, aux_loss, compile, fold, microbatch, with_info
     )
-    if check_finite:
-        checks.check_finite(batch)
-    measured: list[StepInfo] = []
-    evaluate = partial(_differentiable_loss, prepared, module, batch, aux_loss, measured)
-    value = evaluate() if ddp is None else run_inside(ddp, evaluate, xr)
+    batch = Batch(xr, xf, args_real, args_fake)
+    if torch.is_inference_mode_enabled():  # the attack needs autograd
+        with torch.inference_mode(False), torch.no_grad():
+            value, measured = _stepped(D, call, batch, check_finite)
+    else:
+        value, measured = _stepped(D, call, batch, check_finite)
     return (value, DATInfo.of(*measured)) if with_info else value
 
 
-# --- the autograd.Function -----------------------------------------------------------------------------------------
-
-
-class _Step(torch.autograd.Function):
-    """A loss whose gradients are known: they come with it."""
-
-    @staticmethod
-    def forward(ctx: Any, evaluate: Callable[[], tuple[Tensor, list[Tensor]]], *wanted: Tensor) -> Tensor:
-        loss, grads = evaluate()
-        ctx.save_for_backward(*grads)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *torch._foreach_mul(ctx.saved_tensors, grad_loss)
+def _stepped(D: nn.Module, call: Call, batch: Batch, check_values: bool) -> tuple[Tensor, list[StepInfo]]:
+    """The loss, attached to the parameters and inputs that want gradients, and the measurements if asked for."""
+    sample_checks.check_tensors(batch)
+    batch = sample_checks.outside_inference(batch)
+    module, ddp = unwrap(D)
+    checks.check_discriminator(module)
+    calls = calls_of(module)
+    with calls.lock:
+        prepared = prepared_step(module, calls, ddp, call, batch)
+        if check_values:
+            sample_checks.check_values(batch, call.config)
+        measured: list[StepInfo] = []
+        evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, measured)
+        value = evaluate() if ddp is None else run_inside(ddp, evaluate, batch.xr)
+    return value, measured
 
 
 def _differentiable_loss(
@@ -157,7 +152,4 @@ def _differentiable_loss(
         return result.loss, [result.grads[name] for name in prepared.wanted]
 
     leaves = prepared.leaves(batch)
-    if not leaves:
-        return evaluate()[0]
-    loss: Tensor = _Step.apply(evaluate, *leaves)  # type: ignore[no-untyped-call]
-    return loss
+    return attach(evaluate, leaves) if leaves else evaluate()[0]

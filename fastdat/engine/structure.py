@@ -21,6 +21,7 @@ from torch._C._dynamo.guards import dict_version
 from torch.nn.modules import module as of_all_modules
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +279,8 @@ def _hooks(of_modules: list[dict[str, Any]]) -> tuple[object, ...]:
 def _token(hook: object) -> object:
     if isinstance(hook, SpectralNorm):  # torch's older hook: the step normalises in its place
         return (hook.name, hook.dim, hook.n_power_iterations, hook.eps)
+    if isinstance(hook, WeightNorm):
+        return (WeightNorm, hook.name, hook.dim)
     return type(hook) if isinstance(hook, Bypassed) else Same(hook)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastdat.config import DATConfig
 from fastdat.engine.spectral.normalise import SpectralWeight
+from fastdat.engine.weight_norm import NormedWeight
 from fastdat.info import StepInfo
 from fastdat.losses import Loss
 
@@ -65,16 +66,18 @@ class Batch(NamedTuple):
             if isinstance(real, Tensor) and isinstance(fake, Tensor):
                 if real.ndim == 0 or real.shape[0] != m:
                     return False
-                if real.shape != fake.shape or real.dtype != fake.dtype:
+                if (real.shape, real.dtype, real.device) != (fake.shape, fake.dtype, fake.device):
                     return False
-            elif (
-                isinstance(real, Tensor)
-                or isinstance(fake, Tensor)
-                or type(real) is not type(fake)
-                or real != fake
-            ):
+            elif isinstance(real, Tensor) or isinstance(fake, Tensor) or not _are_equal(real, fake):
                 return False
         return True
+
+
+def _are_equal(a: object, b: object) -> bool:
+    try:
+        return type(a) is type(b) and bool(a == b)
+    except (RuntimeError, ValueError):  # of arrays
+        return False
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class StepSpec:
     """Real and fake share a call of D: D is independent, moves no buffer, has one sigma a step, and its arguments and
     outputs can be joined."""
     spectral: tuple[SpectralWeight, ...] = ()
+    normed: tuple[NormedWeight, ...] = ()
+    """Weights under torch's older weight norm."""
     moving: tuple[str, ...] = ()
     """Buffers that a call of D updates (batch norm's running statistics)."""
     aliases: tuple[tuple[str, str], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastdat.engine.spectral.normalise import dtype_under_autocast, normalise
 from fastdat.engine.types import StepSpec, Tensors
+from fastdat.engine.weight_norm import computed
 
 
 class Weights:
@@ -39,10 +40,11 @@ class Weights:
 
     def _advanced(self) -> Tensors:
         specs = self._spec.spectral
+        params = {**self._params, **computed(self._spec.normed, self._params)}
         if not specs:
-            return self._params
+            return params
         normalised, self._states = normalise(specs, self._originals, self._states, self._dtypes)
-        return {**self._params, **{s.target: w for s, w in zip(specs, normalised, strict=True)}}
+        return {**params, **{s.target: w for s, w in zip(specs, normalised, strict=True)}}
 
     def buffers(self) -> Tensors:
         """u and v as they are now, by name, of those weights whose power iteration runs."""

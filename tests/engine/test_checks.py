@@ -18,21 +18,21 @@ def step(D: nn.Module, xr: Tensor, xf: Tensor, *args: object, **kwargs: object) 
     return fastdat.dat_step(D, xr, xf, *args, compile=False, **kwargs)
 
 
-X = torch.rand(4, 3, 8, 8)
+X, Y = torch.rand(2, 4, 3, 8, 8).unbind()
 LONG = torch.randint(0, 255, (4, 3, 8, 8), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
     ("xr", "xf", "error", "says"),
     [
-        (X, X[:3], ValueError, r"one shape: got \(4, 3, 8, 8\) and \(3, 3, 8, 8\).*drop_last"),
+        (X, Y[:3], ValueError, r"one shape: got \(4, 3, 8, 8\) and \(3, 3, 8, 8\).*drop_last"),
         (X, X.double(), ValueError, r"one dtype: got torch.float32 and torch.float64"),
         (X, X.to("meta"), ValueError, r"one device: got cpu and meta"),
-        (LONG, LONG, TypeError, r"xr must be floating point.*uint8.*x.float\(\) / 127.5 - 1"),
-        (X.half(), X.half(), TypeError, r"float16.*bfloat16"),
-        (X[:0], X[:0], ValueError, r"must hold samples.*\(0, 3, 8, 8\)"),
-        (X[:1], X[:1], ValueError, r"at least 2 samples a side.*got 1"),
-        (X.numpy(), X, TypeError, r"xr must be a tensor.*ndarray"),
+        (LONG, LONG + 1, TypeError, r"xr must be floating point.*uint8.*x.float\(\) / 127.5 - 1"),
+        (X.half(), Y.half(), TypeError, r"float16.*bfloat16"),
+        (X[:0], Y[:0], ValueError, r"must hold samples.*\(0, 3, 8, 8\)"),
+        (X[:1], Y[:1], ValueError, r"at least 2 samples a side.*got 1"),
+        (X.numpy(), Y, TypeError, r"xr must be a tensor.*ndarray"),
         (X, None, TypeError, r"xf must be a tensor.*NoneType"),
     ],
 )
@@ -43,7 +43,7 @@ def test_samples(xr: Tensor, xf: Tensor, error: type[Exception], says: str) -> N
 
 def test_device_of_the_discriminator() -> None:
     with pytest.raises(ValueError, match=r"D is on meta .*and the samples on cpu"):
-        step(Conv().to("meta"), X, X)
+        step(Conv().to("meta"), X, Y)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -89,12 +89,12 @@ class Returns(nn.Module):
 )
 def test_outputs_of_the_discriminator(output: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        step(Returns(output), X, X)
+        step(Returns(output), X, Y)
 
 
 def test_fp16_autocast() -> None:
     with torch.autocast("cpu", torch.float16), pytest.raises(TypeError, match=r"fp16 autocast.*bfloat16"):
-        step(Conv(), X, X)
+        step(Conv(), X, Y)
 
 
 @pytest.mark.parametrize(
@@ -103,26 +103,26 @@ def test_fp16_autocast() -> None:
 )
 def test_losses(loss: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        step(Conv(), X, X, loss=loss)
+        step(Conv(), X, Y, loss=loss)
 
 
 def test_config_type() -> None:
     with pytest.raises(TypeError, match=r"config must be a fastdat.DATConfig, got dict"):
-        step(Conv(), X, X, {"eps": 1})
+        step(Conv(), X, Y, {"eps": 1})
 
 
 def test_discriminator_type() -> None:
     with pytest.raises(TypeError, match=r"D must be a torch.nn.Module, got function"):
-        step(lambda x: x, X, X)
+        step(lambda x: x, X, Y)
     with pytest.raises(NotImplementedError, match=r"DataParallel.*DistributedDataParallel"):
-        step(nn.DataParallel(Conv()), X, X)
+        step(nn.DataParallel(Conv()), X, Y)
 
 
 def test_compile_mode() -> None:
     with pytest.raises(
         ValueError, match=r"compile must be True, False or one of .*'reduce-overhead'.*got 'fast'"
     ):
-        fastdat.dat_step(Conv(), X, X, compile="fast")
+        fastdat.dat_step(Conv(), X, Y, compile="fast")
 
 
 def test_arguments_of_the_discriminator() -> None:
@@ -138,7 +138,7 @@ def test_arguments_of_the_discriminator() -> None:
 @pytest.mark.parametrize("value", [lambda D, xr, xf: D(xr), lambda D, xr, xf: 1.0], ids=["vector", "float"])
 def test_aux_loss(value: object) -> None:
     with pytest.raises(ValueError, match=r"aux_loss.*floating-point scalar tensor, got"):
-        step(Conv(), X, X, aux_loss=value)
+        step(Conv(), X, Y, aux_loss=value)
 
 
 def test_chained_parametrizations() -> None:
@@ -149,8 +149,8 @@ def test_chained_parametrizations() -> None:
     D = Conv(spectral_norm)
     parametrize.register_parametrization(D.conv1, "weight", Twice())
     with pytest.raises(NotImplementedError, match=r"'conv1.parametrizations.weight' chains spectral norm"):
-        step(D, X, X)
-    step(Conv(weight_norm), X, X)  # other parametrizations by themselves are no trouble
+        step(D, X, Y)
+    step(Conv(weight_norm), X, Y)  # other parametrizations by themselves are no trouble
 
 
 def test_a_failed_step_leaves_the_discriminator_whole() -> None:
@@ -161,7 +161,7 @@ def test_a_failed_step_leaves_the_discriminator_whole() -> None:
         D(X)
         before = {name: t.clone() for name, t in D.state_dict().items()}
         with pytest.raises(RuntimeError, match=r"channels"):
-            step(D, X[:, :2], X[:, :2])
+            step(D, X[:, :2], Y[:, :2])
         assert list(D.state_dict()) == list(before)
         torch.testing.assert_close(dict(D.state_dict()), before)
         D(X)

@@ -153,6 +153,7 @@ CHANGES: dict[str, tuple[Callable[[], Net], Callable[[Net], object]]] = {
     ),
     "a pre-hook is added": (net, lambda D: D.head.register_forward_pre_hook(lambda m, x: (2 * x[0],))),
     "a hook on D": (net, lambda D: D.register_forward_hook(scale(2.0))),
+    "a pre-hook on D": (net, lambda D: D.register_forward_pre_hook(lambda m, x: (2 * x[0],))),
     "a layer of another kind": (net, lambda D: D.layers.__setitem__(2, nn.ReLU())),
     "a layer of the same kind": (net, lambda D: setattr(D, "head", nn.Linear(3, 1))),
     "a layer is added": (net, lambda D: D.layers.append(nn.Sigmoid())),
@@ -201,6 +202,35 @@ def test_a_change_is_noticed(change: str) -> None:
     apply(D)
     assert_right(D)
     assert_right(D, seed=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_discriminator_that_begins_to_change_its_input_is_refused(seed: int) -> None:
+    """However often it is asked: neither does the caller's batch change, nor is a graph of it kept."""
+    D = net()
+    step(D)
+    step(D)
+    D.register_forward_pre_hook(lambda module, x: (x[0].mul_(0.5),))
+    xr, xf = samples(seed)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"changes its input in place"):
+            fastdat.dat_step(D, xr, xf, DATConfig(real=False, fake=False))
+        with pytest.raises(ValueError, match=r"changes its input in place"):
+            fastdat.dat_step(D, xr, xf, CONFIG)
+        torch.testing.assert_close((xr, xf), samples(seed), rtol=0, atol=0)
+
+
+def test_an_argument_that_begins_to_want_a_gradient_is_refused() -> None:
+    class Scaled(Net):
+        def forward(self, x: Tensor, by: Tensor) -> Tensor:
+            return super().forward(x) * by
+
+    D, by = Scaled(), torch.ones(6, 1)
+    for _ in range(2):
+        fastdat.dat_step(D, *samples(), CONFIG, args_real=(by,), args_fake=(by,))
+    by.requires_grad_()
+    with pytest.raises(ValueError, match=r"args_real\[0\] requires a gradient"):
+        fastdat.dat_step(D, *samples(), CONFIG, args_real=(by,), args_fake=(by,))
 
 
 def test_coupled_samples_are_noticed_without_spectral_norm() -> None:
