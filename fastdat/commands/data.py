@@ -87,11 +87,12 @@ def pack(
 
 @app.command()
 def check(store: Annotated[Path, typer.Argument(help="A packed data set.")]) -> None:
-    """Read every image of a store and compare it with its checksum."""
+    """Read every byte of a store, compare it with its checksum, and list all damage."""
     with user_errors():
         from fastdat.data import DataError, Store
 
-        damage = list(Store(store).damaged())
+        line = ProgressLine()
+        damage = list(Store(store).damage(lambda done, total: line("images checked", done, total)))
         if damage:
             raise DataError(
                 f"{store} is damaged. Remove it and pack the data set again.\n" + "\n".join(damage)

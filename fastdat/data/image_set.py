@@ -28,7 +28,7 @@ class ImageSet:
         images: (N, C, H, W) uint8, 0 to 255.
         labels: (N,) int64, indices into ``classes``.
         classes: class names.
-        digest: the :attr:`fingerprint`, if it is known already (a store records it).
+        digest: the :attr:`fingerprint`, if it was computed from these images already (opening a store does).
 
     Raises:
         TypeError: the images are not uint8.

@@ -14,6 +14,7 @@ from fastdat.data.image_set import ImageSet
 from fastdat.data.registry import dataset_spec, open_split, resolution_of
 from fastdat.data.resize import resized
 from fastdat.data.source import ArraySource, Source
+from fastdat.data.split_files import Checked
 from fastdat.data.store import Store, is_store
 from fastdat.util.errors import DataError
 
@@ -22,15 +23,22 @@ MOST_IMAGES = 200_000
 
 
 def load_split(
-    dataset: str, root: str | Path, split: str = "train", resolution: int | None = None
+    dataset: str,
+    root: str | Path,
+    split: str = "train",
+    resolution: int | None = None,
+    progress: Checked | None = None,
 ) -> ImageSet:
     """One split, ready to train on.
 
     Args:
         dataset: a name in :data:`fastdat.data.registry.DATASETS`.
-        root: a packed store, which is memory-mapped, or the publisher's files, which are decoded into memory.
+        root: a packed store, which is checked and memory-mapped, or the publisher's files, which are decoded into
+            memory.
         split: ``"train"`` or ``"test"``.
         resolution: height and width in pixels; None means the paper's.
+        progress: called while a store is checked, with the images checked and the images in all; tens of GB take a
+            while.
 
     Raises:
         DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start.
@@ -38,7 +46,7 @@ def load_split(
     spec, root = dataset_spec(dataset), Path(root)
     size = resolution_of(spec, resolution)
     if is_store(root):
-        return Store(root).split(split, dataset, size)
+        return Store(root).split(split, dataset, size, progress)
     source = open_split(spec, root, split)
     if len(source) > MOST_IMAGES:
         raise DataError(

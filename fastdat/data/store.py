@@ -1,34 +1,38 @@
 """A packed data set: a folder of memory-mapped uint8 images that training reads without decoding anything.
 
-``store.json`` is the index: it describes the store and holds one SHA-256 per block of images. ``train.images.npy``
-(N, C, H, W) uint8 and ``train.labels.npy`` (N,) int64 are plain NumPy files, and so are those of ``test``.
-:mod:`fastdat.data.packing` writes stores.
+``store.json`` is the index: it describes the store and holds one SHA-256 per block of images, one for the labels and
+one for itself. ``train.images.npy`` (N, C, H, W) uint8 and ``train.labels.npy`` (N,) int64 are plain NumPy files, and
+so are those of ``test``. A split is compared with the index before it is used. :mod:`fastdat.data.packing` writes
+stores.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import shlex
 import warnings
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastdat.data import image_set
-from fastdat.data.image_set import ImageSet, block_digest, blocks
+from fastdat.data.image_set import ImageSet
+from fastdat.data.split_files import Checked, DamagedError, SplitFiles
+from fastdat.data.store_index import check_index
+from fastdat.util import sealed_json
 from fastdat.util.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "store.json"
 
 
 def is_store(path: Path) -> bool:
-    """Whether ``path`` is a packed data set."""
-    return (path / INDEX).is_file()
+    """Whether ``path`` is a packed data set, be it a damaged one."""
+    names = (INDEX, "train.images.npy", "test.images.npy")
+    return any(os.path.lexists(path / name) for name in names)  # unlike Path.exists, raises nothing
 
 
 class Store:
@@ -44,87 +48,117 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not is_store(self.path):
-            raise DataError(f"{self.path} is no packed data set: it has no {INDEX}")
-        try:
-            self.index: dict[str, Any] = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            found = self.index.get("format")
-        except (OSError, ValueError, AttributeError) as error:
-            raise self._error(f"{self.path / INDEX} is damaged: {error}") from error
-        if found != FORMAT:
-            raise self._error(f"{self.path} is a store of format {found!r}; this version reads {FORMAT}")
+            raise DataError(
+                f"{self.path} is no packed data set: it has no {INDEX}. This makes one: "
+                "fastdat data pack DATASET SOURCE STORE"
+            )
+        self.index = self._read_index()
 
-    def split(self, split: str, dataset: str, resolution: int) -> ImageSet:
-        """The images of ``split``, memory-mapped.
+    def split(self, split: str, dataset: str, resolution: int, progress: Checked | None = None) -> ImageSet:
+        """The images of ``split``, memory-mapped, after every byte of them was compared with the index.
+
+        Args:
+            split: ``"train"`` or ``"test"``.
+            dataset: the data set that is wanted.
+            resolution: height and width that are wanted.
+            progress: called after each block with the images checked and the images in all.
 
         Raises:
             DataError: the store holds another data set or resolution, has no such split, or its files are damaged.
         """
         index = self.index
-        if (index["dataset"], index["resolution"]) != (dataset, resolution):
-            raise DataError(
-                f"{self.path} holds {index['dataset']} at {index['resolution']} pixels; "
-                f"expected {dataset} at {resolution}"
-            )
+        self._require(dataset, resolution)
         if split not in index["splits"]:
             raise self._error(f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}")
+        try:
+            images, labels, fingerprint = self._files(split).checked(progress)
+        except DamagedError as damage:
+            raise DataError(
+                f"{self._error(str(damage))}\nThis lists all damage: fastdat data check {shlex.quote(str(self.path))}"
+            ) from damage
         return ImageSet(
             name=f"{dataset} {split}",
-            images=read_only_tensor(self.images(split)),
-            labels=torch.from_numpy(self.labels(split)),
+            images=read_only_tensor(images),
+            labels=torch.from_numpy(labels),
             classes=tuple(index["classes"]),
-            digest=index["splits"][split]["fingerprint"],
+            digest=fingerprint,
         )
 
-    def images(self, split: str) -> NDArray[np.uint8]:
-        """Images (N, C, H, W) of ``split``, mapped for reading only.
+    def damage(self, progress: Checked | None = None) -> Iterator[str]:
+        """Read every byte of all splits, and describe each difference from the index in one line.
+
+        Args:
+            progress: as for :meth:`split`; starts anew with each split.
+        """
+        for split in self.index["splits"]:
+            yield from self._files(split).damage(progress)
+
+    def packing_command(self, dest: Path, resolution: int) -> str:
+        """The command that packs the same images at ``resolution`` into ``dest``."""
+        index = self.index
+        words = [index["dataset"], index["source"], str(dest), "--resolution", str(resolution)]
+        return f"fastdat data pack {shlex.join(words)}"
+
+    def _files(self, split: str) -> SplitFiles:
+        index = self.index
+        shape = (index["channels"], index["resolution"], index["resolution"])
+        return SplitFiles(self.path, split, shape, index["splits"][split])
+
+    def _require(self, dataset: str, resolution: int) -> None:
+        """Refuse to be used as another data set, or at another resolution.
 
         Raises:
-            DataError: the file is missing or truncated, or has another shape than the index says.
+            DataError: the message says which settings fit.
         """
-        count, resolution = self.index["splits"][split]["count"], self.index["resolution"]
-        shape = (count, self.index["channels"], resolution, resolution)
-        return self._load(f"{split}.images.npy", "uint8", shape, mmap_mode="r")
+        held, size = self.index["dataset"], self.index["resolution"]
+        if held != dataset:
+            raise DataError(
+                f"{self.path} holds {held}; expected {dataset}. Train on it with a preset whose name ends in -{held} "
+                f"(fastdat presets lists them) or with --set dataset={held}, or give --data with {dataset}."
+            )
+        if size != resolution:
+            other = self.packing_command(self.path.with_name(f"{self.path.name}-{resolution}"), resolution)
+            raise DataError(
+                f"{self.path} holds {held} at {size} pixels; expected {resolution} pixels. Train at {size} pixels with "
+                f"--set resolution={size}, or pack the images at {resolution} pixels into another store:\n    {other}"
+            )
 
-    def labels(self, split: str) -> NDArray[np.int64]:
-        """Labels (N,) of ``split``, in memory.
-
-        Raises:
-            DataError: as for :meth:`images`.
-        """
-        return self._load(
-            f"{split}.labels.npy", "int64", (self.index["splits"][split]["count"],), mmap_mode=None
-        )
-
-    def damaged(self) -> Iterator[str]:
-        """Read every image and label, and describe each difference from the index in one line."""
-        for split, facts in self.index["splits"].items():
-            images, labels = self.images(split), self.labels(split)
-            digests = zip_longest(map(block_digest, blocks(images)), facts["blocks"])
-            for i, (found, expected) in enumerate(digests):
-                if found != expected:
-                    first = i * image_set.BLOCK
-                    last = min(first + image_set.BLOCK, len(images)) - 1
-                    yield f"{split}: block {i} (images {first} to {last}) has changed since it was packed"
-            if block_digest(labels) != facts["labels"]:
-                yield f"{split}: the labels have changed since they were packed"
-
-    def _load(
-        self, name: str, dtype: str, shape: tuple[int, ...], mmap_mode: Literal["r"] | None
-    ) -> NDArray[Any]:
-        path = self.path / name
+    def _read_index(self) -> dict[str, Any]:
+        path = self.path / INDEX
+        if not path.exists() and self.path.name.endswith(".partial"):
+            raise DataError(
+                f"{self.path} is unfinished. Run its fastdat data pack command again: it resumes."
+            )
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode)
+            index = sealed_json.read(path)
+        except FileNotFoundError as error:
+            raise self._damaged_index(f"{path} is missing") from error
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, EOFError) as error:
-            raise self._error(f"{path} is damaged: {error}") from error
-        if (array.dtype, array.shape) != (np.dtype(dtype), shape):
-            raise self._error(f"{path} holds {array.dtype} {array.shape}; expected {dtype} {shape}")
-        return array
+            raise self._damaged_index(f"{path} cannot be read: {error.strerror or error}") from error
+        except sealed_json.SealError as error:
+            if error.unsealed is not None and error.unsealed.get("format") == 1:
+                raise self._damaged_index(self._other_format(1)) from error
+            raise self._damaged_index(f"{path} is damaged: {error}") from error
+        if index.get("format") != FORMAT:
+            raise self._damaged_index(self._other_format(index.get("format")))
+        try:
+            check_index(index)
+        except ValueError as error:
+            raise self._damaged_index(f"{path} is damaged: {error}") from error
+        return index
+
+    def _other_format(self, found: Any) -> str:
+        return f"{self.path} is a store of format {found!r}; this version reads {FORMAT}"
+
+    def _damaged_index(self, problem: str) -> DataError:
+        return DataError(
+            f"{problem}. Remove {self.path} and pack the data set again (fastdat data pack DATASET SOURCE STORE)."
+        )
 
     def _error(self, problem: str) -> DataError:
         """An error that packing again repairs."""
-        return DataError(f"{problem}. Remove {self.path} and pack the data set again.")
+        command = self.packing_command(self.path, self.index["resolution"])
+        return DataError(f"{problem}. Remove {self.path} and pack the data set again:\n    {command}")
 
 
 def read_only_tensor(images: NDArray[np.uint8]) -> torch.Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from torch import Tensor
 from fastdat.data.image_set import ImageSet
 from fastdat.metrics.extractors import Extractor
 from fastdat.metrics.scores import Statistics
+from fastdat.util import sealed_json
 
-_FORMAT = 1  # of the cache; another number invalidates all entries
+_FORMAT = 2  # of the cache; another number invalidates all entries
+_KEY, _FEATURES, _STATISTICS = "key.json", "features.npy", "statistics.npz"
+_LOGGER = logging.getLogger("fastdat")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def real_features(
 ) -> Reals | None:
     """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there.
 
-    None, and nothing is kept, where ``progress(done, total)`` returns False.
+    None, and nothing is kept, where ``progress(done, total)`` returns False. A damaged entry of the cache is computed
+    again, with a warning of the logger ``fastdat``.
     """
     key = {
         "format": _FORMAT,
@@ -85,27 +90,54 @@ def _choose(size: int, count: int, seed: int) -> Tensor:
 
 
 def _read(folder: Path, key: dict[str, Any]) -> Reals | None:
-    """The cached entry, or None if it is missing or unusable."""
-    try:
-        if json.loads((folder / "key.json").read_text()) != key:
-            return None
-        features = torch.from_numpy(np.load(folder / "features.npy"))
-        with (folder / "statistics.npz").open("rb") as file, np.load(file) as statistics:
-            return Reals(features, Statistics(statistics["mu"], statistics["sigma"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    """The cached entry, or None if it is missing or damaged."""
+    if not os.path.lexists(folder):
         return None
+    try:
+        entry = sealed_json.read(folder / _KEY)
+        if entry["key"] != key:
+            return None
+        with _checked(folder / _FEATURES, entry) as file:
+            features = torch.from_numpy(np.load(file))
+        with _checked(folder / _STATISTICS, entry) as file, np.load(file) as statistics:
+            return Reals(features, Statistics(statistics["mu"], statistics["sigma"]))
+    except Exception as error:  # whatever is wrong with a cache, the run can do without it
+        _LOGGER.warning(
+            "the cached features of reals in %s are damaged and are computed anew: %s", folder, error
+        )
+        return None
+
+
+def _checked(path: Path, entry: dict[str, Any]) -> io.BufferedReader:
+    """The file, open for reading; its bytes are those that were written.
+
+    Raises:
+        ValueError: they are not.
+    """
+    file = path.open("rb")
+    if hashlib.file_digest(file, "sha256").hexdigest() != entry["files"][path.name]:
+        file.close()
+        raise ValueError(f"{path.name} has changed since it was written")
+    file.seek(0)
+    return file
 
 
 def _write(folder: Path, key: dict[str, Any], reals: Reals) -> None:
     """Write the entry whole or not at all. A cache that cannot be written costs time, but does not stop the run."""
+    features, statistics = io.BytesIO(), io.BytesIO()
+    np.save(features, reals.features.numpy())
+    np.savez(statistics, mu=reals.statistics.mu, sigma=reals.statistics.sigma)
+    # The checksums are those of the memory, not of what a disk has made of it.
+    content = {_FEATURES: features.getbuffer(), _STATISTICS: statistics.getbuffer()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
             new = Path(scratch, "entry")
             new.mkdir()
-            np.save(new / "features.npy", reals.features.numpy())
-            np.savez(new / "statistics.npz", mu=reals.statistics.mu, sigma=reals.statistics.sigma)
-            (new / "key.json").write_text(json.dumps(key, indent=1))
+            for name, data in content.items():
+                (new / name).write_bytes(data)
+            sealed_json.write(new / _KEY, {"key": key, "files": digests})
             shutil.rmtree(folder, ignore_errors=True)  # an existing entry is damaged, since it was not used
             new.rename(folder)
     except OSError:

@@ -45,6 +45,15 @@ def save_black(*paths: Path) -> None:
         Image.new("RGB", (8, 8)).save(path)
 
 
+def flip_bit(path: Path, bit: int) -> None:
+    """Change one bit of a file; the same call again changes it back."""
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        (byte,) = file.read(1)
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+
+
 def replace_image(path: Path, cifar10: ImageSet) -> None:
     """Put another image, of another size in pixels and bytes, under the same name."""
     picture(cifar10.images[200].numpy()).resize((40, 40)).save(path)

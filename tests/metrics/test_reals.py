@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+import numpy as np
 import pytest
+import torch
 
 from fastdat.data import ImageSet
 from fastdat.metrics import ImageEvaluator, reals
-from tests.metrics.helpers import CPU, Colours, config, fakes_of, part
+from fastdat.metrics.reals import Reals
+from tests.data.helpers import flip_bit
+from tests.metrics.helpers import CPU, Colours, colours, config, fakes_of, part
 
 
 def test_features_are_computed_once(cifar10: ImageSet, tmp_path: Path) -> None:
@@ -42,17 +49,91 @@ def test_other_images_have_other_features(cifar10: ImageSet, tmp_path: Path) -> 
     assert Colours.images_seen == 2 * (60 + 80)
 
 
-@pytest.mark.parametrize("name", ["features.npy", "statistics.npz", "key.json"])
-def test_a_damaged_entry_is_computed_again(name: str, cifar10: ImageSet, tmp_path: Path) -> None:
-    data = {"train": part(cifar10, 0, 80)}
-    scores = []
-    for _ in range(2):
-        evaluator = ImageEvaluator(config(splits=("train",)), data, CPU, tmp_path)
-        scores.append(evaluator(fakes_of(cifar10.images))[0]["scores"])
-        (file,) = tmp_path.rglob(name)
-        file.write_bytes(file.read_bytes()[:7])
-    assert scores[0] == scores[1]
-    assert Colours.images_seen == 2 * (60 + 80)
+# --- damaged entries ---------------------------------------------------------------------------------------------
+
+FILES = ("features.npy", "statistics.npz", "key.json")
+WARNING = "are damaged and are computed anew"
+
+
+class Entry:
+    """A cached entry of 80 images, and what happens when it is read after something was done to it."""
+
+    def __init__(self, data: ImageSet, cache: Path, log: pytest.LogCaptureFixture) -> None:
+        self._data, self._cache, self._log = data, cache, log
+        self._expected = self._features()
+        (self.folder,) = (cache / "reals").iterdir()
+
+    def _features(self) -> Reals:
+        found = reals.real_features(self._data, 80, 0, colours(None), CPU, 32, self._cache)
+        assert found is not None
+        return found
+
+    def read(self) -> tuple[int, list[str]]:
+        """Number of images whose features were computed, and the warnings. The features are right."""
+        self._log.clear()
+        before = Colours.images_seen
+        found, expected = self._features(), self._expected
+        assert torch.equal(found.features, expected.features)
+        assert (found.statistics.mu == expected.statistics.mu).all()
+        assert (found.statistics.sigma == expected.statistics.sigma).all()
+        assert all(record.name == "fastdat" for record in self._log.records)
+        return Colours.images_seen - before, [record.getMessage() for record in self._log.records]
+
+
+@pytest.fixture
+def entry(cifar10: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Entry:
+    return Entry(part(cifar10, 0, 80), tmp_path, caplog)
+
+
+def test_an_entry_that_is_missing_or_good_is_not_told(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:
+    assert caplog.records == [], "it was missing"
+    assert entry.read() == (0, [])
+    shutil.rmtree(entry.folder)
+    assert entry.read() == (80, [])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_flipped_bit_is_found(name: str, entry: Entry) -> None:
+    path, rng = entry.folder / name, random.Random(name)
+    size = path.stat().st_size
+    bits = [rng.randrange(8 * 128) for _ in range(20)] + [rng.randrange(8 * size) for _ in range(30)]
+    for bit in bits:
+        flip_bit(path, bit)
+        computed, warnings = entry.read()
+        assert (computed, len(warnings)) == (80, 1)
+        assert str(entry.folder) in warnings[0]
+        assert WARNING in warnings[0]
+        assert entry.read() == (0, []), "the entry was written anew"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_sizes_and_files_are_found(name: str, entry: Entry) -> None:
+    path = entry.folder / name
+    raw = path.read_bytes()
+    other = np.zeros((80, 2), np.float32)
+    for damaged in (b"", raw[:7], raw[:-1], raw + b"\0", b"rubbish", b"\x93NUMPY\x01\x00\x05\x00{'a':"):
+        path.write_bytes(damaged)
+        assert entry.read() == (80, [ANY])
+    with path.open("wb") as file:
+        np.save(file, other)
+    assert entry.read() == (80, [ANY])
+    path.unlink()
+    assert entry.read() == (80, [ANY])
+    path.unlink()
+    path.mkdir()
+    assert entry.read() == (80, [ANY])
+    assert entry.read() == (0, [])
+
+
+def test_files_of_another_entry(entry: Entry, cifar10: ImageSet, tmp_path: Path) -> None:
+    before = set(entry.folder.parent.iterdir())
+    reals.real_features(part(cifar10, 1, 81), 80, 0, colours(None), CPU, 32, tmp_path)
+    (other,) = set(entry.folder.parent.iterdir()) - before
+    for name in ("features.npy", "statistics.npz"):
+        shutil.copy(other / name, entry.folder / name)
+    assert entry.read() == (80, [ANY])
+    shutil.copytree(other, entry.folder, dirs_exist_ok=True)
+    assert entry.read() == (80, []), "another key is no damage"
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(cifar10: ImageSet, tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from fastdat.util.errors import DataError
-
-_HEADER_BYTES = 128  # size of the header that NumPy writes for images and labels, however many
+from fastdat.data import npy
 
 
 class NpyWriter:
@@ -20,24 +18,18 @@ class NpyWriter:
 
     Args:
         path: the file; created if ``count`` is 0.
-        dtype: of the items.
+        descr: NumPy's name of the items' type, with the byte order.
         item_shape: shape of one item.
-        count: items to keep of an existing file; the rest is cut off.
-
-    Raises:
-        DataError: the file holds fewer items than ``count``.
+        count: items to keep of an existing file, which has at least so many; the rest is cut off.
     """
 
-    def __init__(self, path: Path, dtype: DTypeLike, item_shape: tuple[int, ...], count: int) -> None:
-        self._dtype, self._item_shape = np.dtype(dtype), item_shape
+    def __init__(self, path: Path, descr: str, item_shape: tuple[int, ...], count: int) -> None:
+        self._dtype, self._item_shape = np.dtype(descr), item_shape
         self.count = count
-        end = _HEADER_BYTES + count * math.prod(item_shape) * self._dtype.itemsize
-        # Filling the gap with zeros would be worse: no checksum computed later could tell them from data.
-        if count and (not path.exists() or path.stat().st_size < end):
-            raise DataError(f"{path} is shorter than its journal says. Remove {path.parent} and pack again.")
+        end = npy.HEADER_BYTES + count * math.prod(item_shape) * self._dtype.itemsize
         self._file = path.open("r+b" if path.exists() else "w+b")
-        if path.stat().st_size < _HEADER_BYTES:
-            self._file.write(bytes(_HEADER_BYTES))
+        if path.stat().st_size < npy.HEADER_BYTES:
+            self._file.write(bytes(npy.HEADER_BYTES))
         self._file.truncate(end)
         self._file.seek(end)
 
@@ -59,12 +51,6 @@ class NpyWriter:
 
     def write_header(self) -> None:
         """Complete the file: write the header for the present number of items."""
-        fields = {
-            "descr": self._dtype.str,
-            "fortran_order": False,
-            "shape": (self.count, *self._item_shape),
-        }
         self._file.seek(0)
-        np.lib.format.write_array_header_1_0(self._file, fields)
-        assert self._file.tell() == _HEADER_BYTES, "NumPy pads the header for a growing number of items"
+        self._file.write(npy.header(self._dtype.str, (self.count, *self._item_shape)))
         self.make_durable()

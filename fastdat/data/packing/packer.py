@@ -48,8 +48,8 @@ def pack(
     Args:
         dataset: a name in :data:`fastdat.data.registry.DATASETS`.
         source: folder with the publisher's files.
-        dest: folder to create. If it already is a store of the same images, nothing is done. Image files are compared
-            by name and size, so they may have been moved or copied since.
+        dest: folder to create. If it already is an undamaged store of the same images, nothing is done. Image files are
+            compared by name and size, so they may have been moved or copied since.
         resolution: height and width in pixels; None means the paper's.
         splits: the splits to pack.
         workers: decoding processes. None means one per available core; 0 decodes in this process. The processes are
@@ -86,7 +86,7 @@ def pack(
     except OSError as error:
         raise DataError(
             f"cannot write {dest}: {error.strerror or error}. The work done so far is kept in {partial.path}; run the "
-            "same command again to resume."
+            f"same command again to resume, or remove {partial.path} to start anew."
         ) from error
     store = Store(dest)
     return Packed(store, _skipped(store))
@@ -122,6 +122,9 @@ def _existing_store(dest: Path, wanted: dict[str, Any]) -> Store:
         raise DataError(
             f"{dest} holds another store: {differs}. Give another destination, or remove it to pack again."
         )
+    damage = list(store.damage())
+    if damage:
+        raise DataError(f"{dest} is damaged. Remove it and run the same command again.\n" + "\n".join(damage))
     remove_working_files(dest)
     return store
 

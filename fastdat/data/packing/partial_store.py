@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from fastdat.data.packing.journal import JOURNAL
 from fastdat.data.store import INDEX
-from fastdat.util import files
+from fastdat.util import files, sealed_json
 from fastdat.util.errors import DataError
 
 _PLAN, _LOCK = "plan.json", ".lock"
@@ -54,11 +53,12 @@ class PartialStore:
             image_bytes: size of one packed image.
 
         Raises:
-            DataError: another plan, a folder that packing did not create, or not enough room on the disk.
+            DataError: another plan, a damaged one, a folder that packing did not create, or not enough room on the
+                disk.
         """
         recorded = self.path / _PLAN
         if recorded.exists():
-            differs = difference(json.loads(recorded.read_text(encoding="utf-8")), plan)
+            differs = difference(self._recorded_plan(), plan)
             if differs:
                 raise DataError(
                     f"{self.path} was started with other settings: {differs}. Run the first command again to resume, "
@@ -67,13 +67,23 @@ class PartialStore:
         elif any(
             entry.name not in (_LOCK, files.temporary_of(recorded).name) for entry in self.path.iterdir()
         ):
-            raise DataError(f"{self.path} is in the way and was not made by fastdat data pack. Remove it.")
+            raise DataError(
+                f"{self.path} is in the way: it has no {_PLAN}, so either fastdat data pack did not make it or it "
+                "is damaged. Remove it and pack again."
+            )
         self._require_room(plan, image_bytes)
-        files.write_atomically(recorded, json.dumps(plan).encode())
+        sealed_json.write(recorded, plan)
+
+    def _recorded_plan(self) -> dict[str, Any]:
+        path = self.path / _PLAN
+        try:
+            return sealed_json.read(path)
+        except sealed_json.SealError as error:
+            raise DataError(f"{path} is damaged: {error}. Remove {self.path} and pack again.") from error
 
     def publish(self, index: dict[str, Any]) -> None:
         """Write the index and move the complete store into place."""
-        files.write_atomically(self.path / INDEX, json.dumps(index, indent=1).encode())
+        sealed_json.write(self.path / INDEX, index)
         os.rename(self.path, self._dest)
         remove_working_files(self._dest)
 

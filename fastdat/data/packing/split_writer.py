@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastdat.data.image_set import block_digest, blocks, combined_digest
+from fastdat.data import npy
 from fastdat.data.packing.journal import Journal
 from fastdat.data.packing.npy_writer import NpyWriter
 from fastdat.data.packing.pieces import Skipped, decode_piece, images_per_piece, piece_tasks
 from fastdat.data.packing.workers import DecodingPool
 from fastdat.data.source import Source
+from fastdat.data.split_files import SplitFiles
 from fastdat.util.errors import DataError
 
 #: The largest share of unreadable images. More of them mean a wrong folder or a broken disk, not a few bad files.
@@ -46,15 +45,14 @@ def write_split(
         progress: called after each piece, unless None.
 
     Raises:
-        DataError: too many images or all of them are unreadable, or the files do not match the journal.
+        DataError: too many images or all of them are unreadable, or the disk gives back other bytes than were written.
     """
-    journal = Journal(folder, split, source)
+    journal = Journal(folder, split, source, shape)
     total, skipped = len(source), list(journal.skipped)
-    images_path, labels_path = folder / f"{split}.images.npy", folder / f"{split}.labels.npy"
     several_pieces = total - journal.done > images_per_piece(math.prod(shape))
     with (
-        NpyWriter(images_path, np.uint8, shape, journal.count) as images,
-        NpyWriter(labels_path, np.int64, (), journal.count) as labels,
+        NpyWriter(folder / f"{split}.images.npy", npy.IMAGES, shape, journal.count) as images,
+        NpyWriter(folder / f"{split}.labels.npy", npy.LABELS, (), journal.count) as labels,
     ):
         durable_at = time.monotonic()
         tasks = piece_tasks(source, journal.done, shape)
@@ -64,6 +62,7 @@ def write_split(
             _refuse_many_unreadable(split, skipped, piece.stop, total)
             images.append(piece.images)
             labels.append(piece.labels)
+            journal.checksums.append(piece.images, piece.labels)
             if piece.stop == total or time.monotonic() - durable_at >= DURABLE_SECONDS:
                 images.make_durable()  # before the journal says so
                 labels.make_durable()
@@ -75,12 +74,14 @@ def write_split(
             raise DataError(f"no image of the {split} split can be read")
         images.write_header()
         labels.write_header()
-    return {
+    facts = {
         "count": images.count,
         "items": total,
         "skipped": [[name, reason] for _, name, reason in skipped],
-        **_digests(images_path, labels_path),
+        **journal.checksums.entries(),
     }
+    _compare_with_disk(folder, split, shape, facts)
+    return facts
 
 
 def _refuse_many_unreadable(split: str, skipped: list[Skipped], done: int, total: int) -> None:
@@ -91,12 +92,11 @@ def _refuse_many_unreadable(split: str, skipped: list[Skipped], done: int, total
         )
 
 
-def _digests(images_path: Path, labels_path: Path) -> dict[str, Any]:
-    """Checksums of what the disk holds, which is what a reader will see."""
-    images = np.load(images_path, mmap_mode="r")
-    digests = [block_digest(block) for block in blocks(images)]
-    return {
-        "blocks": digests,
-        "labels": block_digest(np.load(labels_path)),
-        "fingerprint": combined_digest(images.shape[1:], digests),
-    }
+def _compare_with_disk(folder: Path, split: str, shape: tuple[int, int, int], facts: dict[str, Any]) -> None:
+    """Require that the files hold what was appended to them, for the checksums in ``facts`` come from memory."""
+    damage = list(SplitFiles(folder, split, shape, facts).damage())
+    if damage:
+        raise DataError(
+            f"the disk gives back other bytes than were written to it. Remove {folder} and pack again. If it happens "
+            "again, this machine's disk or memory is faulty.\n" + "\n".join(damage)
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdat.data import DataError, ImageSet
+from fastdat.data import ImageSet
 from tests.data.helpers import content, packed, replace_image, stop_after, training_files
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
@@ -37,9 +37,30 @@ def test_skipped_images_repaired_between_two_runs_are_packed(pictures: Path, tmp
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
-def test_a_journal_of_two_processes_is_refused(pictures: Path, tmp_path: Path) -> None:
+def test_what_a_journal_of_two_processes_says_twice_is_packed_again(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     partial = stop_after(16, pictures, tmp_path / "store")
     journal = (partial / "journal.jsonl").read_text()
     (partial / "journal.jsonl").write_text(journal + journal.splitlines()[-1] + "\n")
-    with pytest.raises(DataError, match=r"journal.jsonl is damaged. Remove .*store.partial and pack again"):
-        packed(pictures, tmp_path / "store")
+    calls: list[int] = []
+    packed(pictures, tmp_path / "store", progress=lambda split, done, *_: calls.append(done))
+    packed(pictures, tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")
+    assert calls[0] == 24
+    assert "the train files are not what journal.jsonl says; packing again from image 16 on" in caplog.text
+
+
+def test_a_missing_line_is_noticed_even_if_it_adds_nothing_to_the_files(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All images of the line were skipped, so the checksums of the files are the same without it."""
+    monkeypatch.setattr("fastdat.data.packing.pieces.PIECE_IMAGES", 4)
+    for path in training_files(pictures)[4:8]:
+        path.write_bytes(b"rubbish")
+    partial = stop_after(24, pictures, tmp_path / "store")
+    lines = (partial / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (partial / "journal.jsonl").write_bytes(b"".join(lines[:1] + lines[2:]))
+    packed(pictures, tmp_path / "store")
+    packed(pictures, tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")

@@ -37,7 +37,7 @@ def test_a_store_holds_what_the_reader_reads(pictures: Path, tmp_path: Path) -> 
 
 def test_real_data_is_packed_unchanged(cifar10_root: Path, tmp_path: Path) -> None:
     store = pack("cifar10", cifar10_root, tmp_path / "store", splits=("test",)).store
-    assert list(store.damaged()) == []
+    assert list(store.damage()) == []
     plain = load_split("cifar10", cifar10_root, "test")
     stored = load_split("cifar10", tmp_path / "store", "test")
     assert torch.equal(plain.images, stored.images)

@@ -37,7 +37,7 @@ def test_corrupt_images_are_skipped_and_listed(pictures: Path, tmp_path: Path) -
     assert torch.equal(stored.images, plain.images[keep])
     assert torch.equal(stored.labels, plain.labels[keep])
     assert result.store.index["splits"]["train"]["skipped"] == [[name, reason]]
-    assert list(result.store.damaged()) == []
+    assert list(result.store.damage()) == []
 
 
 @pytest.mark.usefixtures("small_pieces")
