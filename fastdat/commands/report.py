@@ -20,5 +20,7 @@ def report(
     with user_errors():
         from fastdat.report import write_report
 
-        size = write_report(runs, out)
-        typer.echo(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {size / 1e6:.1f} MB")
+        written = write_report(runs, out)
+        for problem in written.not_shown:
+            typer.echo(f"not shown: {problem}", err=True)
+        typer.echo(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {written.size / 1e6:.1f} MB")

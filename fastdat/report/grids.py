@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastdat.report.runs import RunRecord
-from fastdat.util.errors import ReportError
 
 MOST_GRIDS = 24
 """How many grids of one run a page shows at most."""
@@ -46,37 +45,49 @@ class Grids:
         steps, pictures: the sample grids that are shown, sorted by step.
         left_out: how many grids are not shown.
         reals: the grid of real images; None if the run has none.
+        unreadable: what is wrong with pictures that cannot be shown, each with its file.
     """
 
     steps: Sequence[int]
     pictures: Sequence[Picture]
     left_out: int
     reals: Picture | None
+    unreadable: Sequence[str] = ()
 
 
 def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list[Grids], int]:
     """Read the grids of each run, and make all of them smaller if together they take more than ``limit`` bytes.
 
+    A picture that cannot be read is left out, and said to be.
+
     Returns:
         The grids of each run, and the number by which their width and height were divided.
-
-    Raises:
-        ReportError: a picture is damaged.
     """
     shown = [evenly(run.samples, MOST_GRIDS) for run in runs]
     files = [file for samples in shown for _, file in samples]
     files += [run.reals for run in runs if run.reals]
-    pictures = {file: _open(file) for file in files}
+    pictures: dict[Path, Picture] = {}
+    unreadable: dict[Path, str] = {}
+    for file in files:
+        try:
+            pictures[file] = _open(file)
+        except UnreadablePictureError as error:
+            unreadable[file] = str(error)
     divisor = 1
     while sum(len(p.png) * 4 // 3 for p in pictures.values()) > limit and divisor < 16:
         divisor *= 2
-        pictures = {file: _smaller(_open(file), divisor) for file in files}
+        pictures = {file: _smaller(_open(file), divisor) for file in pictures}
     grids = [
         Grids(
-            steps=[step for step, _ in chosen],
-            pictures=[pictures[file] for _, file in chosen],
+            steps=[step for step, file in chosen if file in pictures],
+            pictures=[pictures[file] for _, file in chosen if file in pictures],
             left_out=len(run.samples) - len(chosen),
-            reals=pictures[run.reals] if run.reals else None,
+            reals=pictures.get(run.reals) if run.reals else None,
+            unreadable=[
+                unreadable[file]
+                for file in (*(file for _, file in chosen), *([run.reals] if run.reals else []))
+                if file in unreadable
+            ],
         )
         for run, chosen in zip(runs, shown, strict=True)
     ]
@@ -90,6 +101,10 @@ def evenly(samples: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Pa
     return [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
 
 
+class UnreadablePictureError(ValueError):
+    """A picture of a run is damaged; the message names its file."""
+
+
 def _open(file: Path) -> Picture:
     from PIL import Image
 
@@ -99,7 +114,7 @@ def _open(file: Path) -> Picture:
             width, height = image.size
             image.verify()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ReportError(f"{file} is not a readable PNG: {error}") from error
+        raise UnreadablePictureError(f"{file.name} is not a readable PNG: {error}") from error
     return Picture(png, width, height)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,8 +30,21 @@ from fastdat.util.errors import ReportError
 from fastdat.util.files import write_atomically
 
 
-def write_report(paths: Sequence[Path], out: Path) -> int:
-    """Write one HTML page about the runs in the folders ``paths``, and return its size in bytes.
+@dataclass(frozen=True)
+class Written:
+    """A page on the disk.
+
+    Args:
+        size: in bytes.
+        not_shown: what is wrong with pictures that were left out, each with its run and file.
+    """
+
+    size: int
+    not_shown: Sequence[str]
+
+
+def write_report(paths: Sequence[Path], out: Path) -> Written:
+    """Write one HTML page about the runs in the folders ``paths``.
 
     The page needs no other file and no network. The same runs give the same bytes, whenever and wherever.
 
@@ -47,7 +61,12 @@ def write_report(paths: Sequence[Path], out: Path) -> int:
         write_atomically(out, content)
     except OSError as error:
         raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
-    return len(content)
+    not_shown = [
+        f"{run.path}: {problem}"
+        for run, shown in zip(runs, grids, strict=True)
+        for problem in shown.unreadable
+    ]
+    return Written(len(content), not_shown)
 
 
 def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int = 1) -> str:
@@ -74,7 +93,7 @@ def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int = 1) ->
             summary=summary(runs, all_series),
             curves=curves(runs, all_series),
             grids=list(zip(names, grids, strict=True)),
-            has_grids=any(shown.pictures or shown.reals for shown in grids),
+            has_grids=any(shown.pictures or shown.reals or shown.unreadable for shown in grids),
             divisor=divisor,
             most_grids=MOST_GRIDS,
             most_megabytes=MOST_BYTES // 10**6,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastdat.report import ReportError, write_report
+from fastdat.report import write_report
 from fastdat.report.grids import evenly, read_grids
 from fastdat.report.runs import read_runs
 from tests.report.html_page import report
@@ -43,10 +43,21 @@ def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
         assert (image.mode, image.size) == ("L", (128, 128))
 
 
-@pytest.mark.parametrize("content", [b"", b"GIF89a", png((1, 2, 3))[:60]])
-def test_damaged_picture_is_named(tmp_path: Path, content: bytes) -> None:
+def flipped(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", png((1, 2, 3))[:60], flipped(png((1, 2, 3)), 45)])
+def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path, content: bytes) -> None:
     path = make_run(tmp_path / "run")
+    whole = report(tmp_path, path)
     (path / "samples" / "step-000005.png").write_bytes(content)
-    with pytest.raises(ReportError, match=r"step-000005\.png is not a readable PNG"):
-        write_report([path], tmp_path / "report.html")
-    assert not (tmp_path / "report.html").exists()
+    (path / "reals.png").write_bytes(content)
+    written = write_report([path], tmp_path / "report.html")
+    assert [problem.partition(" is not")[0] for problem in written.not_shown] == [
+        f"{path}: step-000005.png",
+        f"{path}: reals.png",
+    ]
+    page = report(tmp_path, path)
+    assert len(list(page.find("img"))) == len(list(whole.find("img"))) - 2
+    assert "Not shown: step-000005.png is not a readable PNG" in page.text
