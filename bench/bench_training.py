@@ -29,7 +29,7 @@ GROWTH_GOAL = 8.0  # MiB between step 500 and 2,000, within the noise of a proce
 
 
 def trainer_of(data: ImageSet, outdir: Path, **changes: Any) -> Trainer:
-    settings = {"eval.every": None, "sample_every": 10**9, "checkpoint_every": 10**9, "log_every": BLOCK}
+    settings = {"eval.every": None, "sample_every": 10**9, "checkpoints.every": 10**9, "log_every": BLOCK}
     return build_trainer(
         preset("sngan-dat-cifar10").replace(settings | changes), data, outdir, display=Lines(io.StringIO())
     )
@@ -87,7 +87,9 @@ def bench_loop(benchmark: BenchmarkFixture, timings: dict[str, Timing], kind: st
 def bench_memory(benchmark: BenchmarkFixture, images: ImageSet, tmp_path: Path) -> None:
     """Size of the process after 500 and after 2,000 iterations of a tiny GAN."""
     tiny = {"ngf": 4, "ndf": 4, "batch_size": 4, "n_dis": 1, "compile": False, "log_every": 50}
-    trainer = trainer_of(images, tmp_path / "run", steps=2000, sample_every=250, checkpoint_every=250, **tiny)
+    trainer = trainer_of(
+        images, tmp_path / "run", steps=2000, sample_every=250, **tiny, **{"checkpoints.every": 250}
+    )
     iterate, seen = trainer._iterate, dict[int, float]()
 
     def watched() -> None:

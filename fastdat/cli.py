@@ -5,6 +5,10 @@ Slow imports are inside the commands that need them, so that ``fastdat --help`` 
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 from fastdat.commands import data, evaluate, report, reproduce, sample, train
 from fastdat.commands.common import new_group
 
@@ -18,9 +22,21 @@ app.add_typer(data.app, name="data")
 app.add_typer(reproduce.app, name="reproduce")
 
 
+STOPPED = (128 + signal.SIGHUP, 128 + signal.SIGTERM)
+PATIENCE = 8.0
+"""Seconds that the end of a stopped process may take. It waits for compilers that still run, whose work is lost."""
+
+
 def main() -> None:
     """Entry point of the ``fastdat`` command."""
-    app(prog_name="fastdat")
+    try:
+        app(prog_name="fastdat")
+    except SystemExit as end:
+        if end.code in STOPPED:
+            timer = threading.Timer(PATIENCE, os._exit, (end.code,))
+            timer.daemon = True
+            timer.start()
+        raise
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+
+from fastdat.util.progress import ProgressText
 
 
 def new_group(help: str) -> typer.Typer:
@@ -16,18 +19,24 @@ def new_group(help: str) -> typer.Typer:
 
 
 class ProgressLine:
-    """Shows progress on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s."""
+    """Shows progress on standard error: one line that is rewritten on a terminal, elsewhere a line every 10 s.
 
-    def __init__(self) -> None:
+    Args:
+        patience: seconds in which nothing is shown: what is done by then needs no progress.
+    """
+
+    def __init__(self, patience: float = 0.0) -> None:
         self._shown = time.monotonic()
+        self._silent_until = self._shown + patience
+        self._text = ProgressText()
 
     def __call__(self, what: str, done: int, total: int, more: str = "") -> None:
         """Show that ``done`` of ``total`` are done; ``what`` names them, ``more`` follows the percentage."""
         now, live = time.monotonic(), sys.stderr.isatty()
-        if not live and now - self._shown < 10 and done < total:
+        line = self._text(what, done, total, more)
+        if now < self._silent_until or (not live and now - self._shown < 10 and done < total):
             return
         self._shown = now
-        line = f"{what}: {done:,} of {total:,} ({100 * done // total}%{more})"
         end = "" if live and done < total else "\n"
         print(f"\r\x1b[K{line}" if live else line, end=end, file=sys.stderr, flush=True)
 
@@ -36,13 +45,15 @@ class ProgressLine:
 def user_errors() -> Iterator[None]:
     """Within it, errors that the user can correct are printed as one message without a traceback. Exit code 2.
 
-    The exit code is 1 for a run that produced NaN, and 130 for an interrupt. Any other error keeps its traceback.
+    The exit code is 1 for a run that produced NaN, 130 for an interrupt and 128 plus its number for another signal that
+    asked to stop. Any other error keeps its traceback.
     """
     try:
         yield
     except KeyboardInterrupt as error:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from error
+        number = getattr(error, "signal", signal.SIGINT)
+        typer.echo("interrupted" if number == signal.SIGINT else f"stopped by {number.name}", err=True)
+        raise typer.Exit(128 + number) from error
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in (
             "PIL",

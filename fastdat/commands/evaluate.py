@@ -22,15 +22,18 @@ def evaluate(
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Some of fid,kid,is,precision-recall.")] = None,
     splits: Annotated[str | None, typer.Option(help="Some of train,test.")] = None,
-    fakes: Annotated[int, typer.Option(help="Number of generated images.")] = 50_000,
-    reals: Annotated[int, typer.Option(help="At most this many real images of each split.")] = 50_000,
+    fakes: Annotated[int | None, typer.Option(help="Number of generated images; 50000 in Table II.")] = None,
+    reals: Annotated[int | None, typer.Option(help="At most this many real images of each split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise and of all random choices.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="Score the running average of G, if there is one.")
     ] = True,
 ) -> None:
-    """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl."""
+    """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl.
+
+    What no option says is as in the run's own settings (eval.fakes, eval.extractor, ...).
+    """
     with user_errors():
         from fastdat.metrics.evaluators import shown
         from fastdat.training.run_folder import append_metrics
@@ -48,6 +51,12 @@ def evaluate(
         }
         settings = {key: value for key, value in given.items() if value is not None}
         trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
+        given_now = ", ".join(key.removeprefix("eval.") for key in settings) or "none"
+        typer.echo(
+            f"scoring {checkpoint} of {run} ({trained.weights}, step {trained.step}): {trained.config.eval.summary} "
+            f"(settings of the run; given now: {given_now})",
+            err=True,
+        )
         for record in trained.evaluate(ProgressLine()) or ():
             # Shown first, so that hours of work are not lost if the file cannot be written.
             typer.echo(shown(record))

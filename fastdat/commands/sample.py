@@ -21,7 +21,7 @@ def sample(
     label: Annotated[
         int | None, typer.Option(help="Class, for a conditional model; by default random.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
@@ -38,9 +38,11 @@ def sample(
             raise typer.BadParameter(
                 "rows can only be written with --grid, not with --folder", param_hint="--interpolate"
             )
-        from fastdat.training.sample_files import write_folder, write_grid, write_strips
+        from fastdat.training.sample_files import check_grid, write_folder, write_grid, write_strips
         from fastdat.training.trained import load_trained
 
+        if grid is not None:
+            check_grid(n * (interpolate or 1))
         trained = load_trained(run, checkpoint, ema=ema, device=device)
         if folder is not None:
             write_folder(folder, trained.samples(n, seed, label))

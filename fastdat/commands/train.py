@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastdat.commands.common import user_errors
+from fastdat.commands.common import ProgressLine, user_errors
 
 if TYPE_CHECKING:
     from fastdat.training import TrainConfig
@@ -32,6 +32,17 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. lr=1e-4 or dat.eps=0.5."),
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Checkpoint to resume from if not the latest: newest, best, step-000500, or a file.",
+        ),
+    ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Resume with other --steps although the decay of the rates changes."),
+    ] = False,
     download: Annotated[
         bool, typer.Option(help="Download the data set into --data if it is missing.")
     ] = False,
@@ -62,7 +73,8 @@ def train(
         outdir = _required("--outdir", outdir)
         if download:
             download_into(dataset_of(config), _required("--data", data))
-        build_trainer(config, load_data(config), outdir).train()
+        data_set = load_data(config, progress=ProgressLine(patience=2))
+        build_trainer(config, data_set, outdir, resume_from=from_, extend=extend).train()
 
 
 def presets() -> None:

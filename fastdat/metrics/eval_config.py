@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from fastdat.util.errors import ConfigError
-from fastdat.util.settings import Distinct, PositiveInt, Range, check_fields
+from fastdat.util.settings import Distinct, NoneMeans, PositiveInt, Range, check_fields
 
 Metric = Literal["fid", "kid", "is", "precision-recall", "modes"]
 Split = Literal["train", "test"]
@@ -38,7 +38,7 @@ class EvalConfig:
         ConfigError: a value of the wrong type or outside its range.
     """
 
-    every: PositiveInt | None = None
+    every: Annotated[PositiveInt | None, NoneMeans("no scores while training")] = None
     metrics: Annotated[tuple[Metric, ...], Distinct()] = ("fid", "kid", "is")
     splits: Annotated[tuple[Split, ...], Distinct()] = ("train", "test")
     extractor: str = "inception-v3-compat"
@@ -57,3 +57,14 @@ class EvalConfig:
             raise ConfigError(
                 f"modes is for the 2-D mixtures and cannot be combined with others; got metrics={list(self.metrics)!r}"
             )
+
+    @property
+    def summary(self) -> str:
+        """What is scored, by what and from how much, in one line."""
+        by = "" if self.metrics == ("modes",) else f" by {self.extractor}"
+        reals = (
+            ""
+            if self.metrics == ("modes",)
+            else f" against up to {self.reals:,} reals of {' and '.join(self.splits)}"
+        )
+        return f"{', '.join(self.metrics)}{by}: {self.fakes:,} fakes{reals}, seed {self.seed}"

@@ -4,6 +4,7 @@ from fastdat.training.batches import Batches
 from fastdat.training.build import build_evaluator, build_trainer, load_data
 from fastdat.training.models import build_nets
 from fastdat.training.presets import PRESETS, preset
+from fastdat.training.stop import StoppedError
 from fastdat.training.train_config import TrainConfig
 from fastdat.training.trainer import Trainer
 from fastdat.util.errors import ConfigError, NonFiniteError, RunFolderError
@@ -14,6 +15,7 @@ __all__ = [
     "ConfigError",
     "NonFiniteError",
     "RunFolderError",
+    "StoppedError",
     "TrainConfig",
     "Trainer",
     "build_evaluator",

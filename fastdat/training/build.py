@@ -15,7 +15,7 @@ from fastdat.data import ImageSet, load_split
 from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.engine.spectral.fused import fuse_spectral_norm
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator
+from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator, Progress, keep_going
 from fastdat.training.display import Display
 from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
 from fastdat.training.train_config import TrainConfig
@@ -24,8 +24,13 @@ from fastdat.util.errors import ConfigError
 from fastdat.util.version import __version__
 
 
-def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
+def load_data(config: TrainConfig, split: str = "train", progress: Progress = keep_going) -> ImageSet | None:
     """The images of ``config.dataset`` from ``config.data``; None for the mixtures, whose points are drawn.
+
+    Args:
+        config: names them.
+        split: ``"train"`` or ``"test"``.
+        progress: called while a packed store is checked, which takes a while if it is large.
 
     Raises:
         ConfigError: there is no such data set, or ``config.data`` is not set.
@@ -37,7 +42,11 @@ def load_data(config: TrainConfig, split: str = "train") -> ImageSet | None:
         return None
     if config.data is None:
         raise ConfigError(f"where is {dataset}? Give --data, a packed store or the publisher's files")
-    return load_split(dataset, config.data, split, config.resolution)
+
+    def checked(done: int, total: int) -> None:
+        progress(f"checking {dataset} {split}", done, total)
+
+    return load_split(dataset, config.data, split, config.resolution, checked)
 
 
 def build_trainer(
@@ -47,6 +56,8 @@ def build_trainer(
     *,
     evaluator: Evaluator | None = None,
     display: Display | None = None,
+    resume_from: str | Path | None = None,
+    extend: bool = False,
 ) -> Trainer:
     """A trainer that is ready to :meth:`~Trainer.train`; its run folder is created, or its run resumed.
 
@@ -56,6 +67,7 @@ def build_trainer(
         outdir: run folder.
         evaluator: makes the scores that ``config.eval`` asks for; by default :func:`build_evaluator`'s.
         display: shows the run.
+        resume_from, extend: as in :class:`Trainer`.
 
     Raises:
         ConfigError: settings that do not fit each other, the data, this machine or the run in ``outdir``.
@@ -78,6 +90,8 @@ def build_trainer(
         classes=classes_of(config) if model_of(config).conditional else 0,
         evaluator=evaluator,
         display=display,
+        resume_from=resume_from,
+        extend=extend,
     )
     trainer.note(f"{_versions()}; {_describe(device)}")
     what = config.dataset if data is None else f"{data.name}, {len(data):,} images"

@@ -1,41 +1,23 @@
 """Checkpoint files: everything that an exact resume needs, in one file, written whole or not at all.
 
-A checkpoint holds only plain containers and tensors and is read with ``weights_only=True``: loading it runs no code.
+A checkpoint holds only plain containers and tensors and is read with ``weights_only=True``: loading it runs no code. It
+ends with a digest of its bytes and is used only if they are unchanged.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch.optim import Optimizer
 
+from fastdat.training import checkpoint_structure, seal
+from fastdat.training.checkpoint_structure import FORMAT
+from fastdat.training.checkpoint_structure import State as State
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import temporary_of
-
-State = dict[str, Any]
-
-FORMAT = 1
-KEYS = (
-    "step",
-    "config",
-    "netG",
-    "netD",
-    "optG",
-    "optD",
-    "optimizers",
-    "data",
-    "ema",
-    "rng",
-    "seconds",
-    "attempt",
-    "meters",
-    "best",
-    "unscored",
-)
 
 
 def save(path: Path, state: State) -> None:
@@ -49,7 +31,9 @@ def save(path: Path, state: State) -> None:
     temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            writer = seal.SealingWriter(file)
+            torch.save({"format": FORMAT, **state}, cast(BinaryIO, writer))
+            writer.seal()
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -64,26 +48,69 @@ def save(path: Path, state: State) -> None:
 
 
 def load(path: Path) -> State:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU, once its bytes are found to be those that were written.
 
     Raises:
-        RunFolderError: it is missing, damaged, or in another version of the format.
+        RunFolderError: it is missing, damaged, no checkpoint, or in another version of the format. Nothing of it is
+            used, and nothing in it was executed.
     """
-    if not path.is_file():
-        raise RunFolderError(f"there is no checkpoint {path}")
     try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise RunFolderError(f"{path} is damaged: {_reason(error)}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise RunFolderError(
-            f"{path} is not a checkpoint of this version: format {found!r}, expected {FORMAT}"
-        )
-    missing = [key for key in KEYS if key not in state]
-    if missing:
-        raise RunFolderError(f"{path} is incomplete: it has no {', '.join(missing)}")
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise RunFolderError(f"there is no checkpoint {path}.") from error
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+    with file:
+        try:
+            if not seal.is_whole(file):
+                raise RunFolderError(_unverified(path, file))
+            file.seek(0)
+            state: State = torch.load(file, map_location="cpu", weights_only=True)
+        except RunFolderError:
+            raise
+        except Exception as error:  # what is raised depends on the file's content
+            raise RunFolderError(_unreadable(path, error)) from error
+    problem = checkpoint_structure.problem(state)
+    if problem is not None:
+        raise RunFolderError(f"{path} is no checkpoint: {problem}. It was not used.")
     return state
+
+
+def _unverified(path: Path, file: BinaryIO) -> str:
+    """The message about a file without the digest of its bytes."""
+    if seal.is_sealed(file):
+        return f"{path} is damaged: its bytes are not those that were written (SHA-256). It was not used."
+    foreign = _foreign_names(path)
+    if foreign:
+        return _refused(path, foreign)
+    return (
+        f"{path} is damaged, or was not written by fastdat: it does not end with the SHA-256 of its bytes, as every "
+        "checkpoint does. It was not used. A changed copy is written by fastdat.training.checkpoint.save."
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """The message about a file that has its digest, but cannot be read as a checkpoint."""
+    foreign = _foreign_names(path)
+    if foreign:
+        return _refused(path, foreign)
+    # Not torch's own text, which advises to allow the execution of code.
+    return f"{path} is no checkpoint: its content cannot be read ({type(error).__name__}). It was not used."
+
+
+def _refused(path: Path, foreign: list[str]) -> str:
+    return (
+        f"{path} was refused: it refers to {', '.join(foreign[:3])}, and a checkpoint holds only tensors, numbers and "
+        "text. Nothing was executed. Use only files whose origin you know."
+    )
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """Names outside those of tensors and containers that a file's pickle refers to, found without executing it."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # it is no archive of torch, or a damaged one
+        return []
 
 
 def optimizer_settings(optimizer: Optimizer) -> State:

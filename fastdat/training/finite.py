@@ -70,7 +70,7 @@ def check_finite(
     if weights:
         lines.append(f"{len(weights)} of {len(named)} tensors are affected, first {weights[0]}")
     lines.append("stats.jsonl and samples/ hold the run up to then.")
-    lines.append("Try a smaller lr, precision=fp32 or a smaller dat.eps; on_nan=rollback retries by itself.")
+    lines.append("Try a smaller lr, precision=fp32 or a smaller dat.eps.")
     raise NonFiniteError("\n".join(lines))
 
 

@@ -64,7 +64,7 @@ class Networks:
             self.D.load_state_dict(saved["netD"])
             if self.ema is not None:
                 self.ema.net.load_state_dict(saved["ema"])
-        except RuntimeError as error:
+            checkpoint.load_optimizer(self.opt_g, saved["optG"])
+            checkpoint.load_optimizer(self.opt_d, saved["optD"])
+        except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path} belongs to other nets than these: {error}") from error
-        checkpoint.load_optimizer(self.opt_g, saved["optG"])
-        checkpoint.load_optimizer(self.opt_d, saved["optD"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from fastdat.metrics.evaluators import Evaluator
+from fastdat.metrics.evaluators import Evaluator, Progress
 from fastdat.training import scoring
 from fastdat.training.batches import Batches
 from fastdat.training.clock import Clock
@@ -18,6 +18,7 @@ from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.sampling import sample_grid
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
+from fastdat.util.progress import ProgressText
 
 
 class Outputs:
@@ -97,8 +98,9 @@ class Outputs:
             settings,
             self._noise.reseeded(settings.seed),
             about={"step": state.done, "weights": self._networks.sampled_name, "by": "train"},
-            progress=lambda *_: not should_stop(),
+            progress=self._progress_of_scores(should_stop),
         )
+        self._recorder.progress("")
         if records is None:
             if not should_stop():
                 raise RuntimeError("the evaluator returned no scores, but it was not asked to stop")
@@ -113,3 +115,17 @@ class Outputs:
             state.seconds = self._clock.seconds()
             self._checkpoints.save_best()
         self.checkpoint()
+
+    def _progress_of_scores(self, should_stop: Callable[[], bool]) -> Progress:
+        """Shows now and then how far the scores are, and asks to go on until ``should_stop``."""
+        text, shown = ProgressText(), time.monotonic()
+
+        def progress(what: str, done: int, total: int) -> bool:
+            nonlocal shown
+            line = text(f"scoring, {what}", done, total)
+            if time.monotonic() - shown >= self._recorder.every:
+                shown = time.monotonic()
+                self._recorder.progress(line)
+            return not should_stop()
+
+        return progress

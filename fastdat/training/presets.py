@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.settings import nearest
 
 # Table I. The baselines do not mirror images, so neither do the presets; --set flip=true does.
 _SNGAN: dict[str, Any] = {
@@ -96,7 +96,6 @@ def preset(name: str) -> TrainConfig:
         ConfigError: there is no preset of that name.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 3)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        hint = nearest(name, PRESETS)
         raise ConfigError(f"unknown preset {name!r}; {hint}`fastdat presets` lists all {len(PRESETS)}")
     return PRESETS[name]

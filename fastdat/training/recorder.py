@@ -31,6 +31,11 @@ class Recorder:
         self._folder, self._display, self._steps = folder, display, steps
         self._events: Events | None = None
 
+    @property
+    def every(self) -> float:
+        """Seconds between two reports of a progress."""
+        return self._display.every
+
     def open_events(self, done: int) -> None:
         """Write TensorBoard events too, from now on; earlier events of steps after ``done`` no longer count."""
         self._events = Events(self._folder.path / TENSORBOARD, done)

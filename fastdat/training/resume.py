@@ -24,18 +24,21 @@ FREE = frozenset(
         "samples",
         "tensorboard",
     }
-    | {"checkpoint_every", "on_nan", "nan_retries", "eval"}
+    | {"checkpoints", "on_nan", "nan_retries", "eval"}
 )
 
 
-def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done: int | None) -> list[str]:
-    """Compare the settings of a run with those given now.
+def check_resumable(
+    path: Path, begun: Mapping[str, Any], now: TrainConfig, done: int, extend: bool = False
+) -> list[str]:
+    """Compare the settings of a run's checkpoint with those given now.
 
     Args:
         path: the run folder, for messages.
-        begun: the settings the run was begun with.
+        begun: the settings in the checkpoint.
         now: the settings given now.
-        done: G steps of its checkpoint; None: it has no checkpoint, and every setting may differ.
+        done: G steps of the checkpoint.
+        extend: other ``steps`` may change the rates that ``lr_decay`` gives.
 
     Returns:
         Remarks for the log on settings that differ.
@@ -43,18 +46,47 @@ def check_resumable(path: Path, begun: Mapping[str, Any], now: TrainConfig, done
     Raises:
         ConfigError: a setting that changes what is trained differs, or the run is longer than ``now.steps``.
     """
-    before, after = TrainConfig.from_dict(begun).to_dict(), now.to_dict()
-    different = [key for key in after if before[key] != after[key]]
-    fixed = [key for key in different if key not in FREE]
-    if fixed and done is not None:
-        listed = ", ".join(_difference(key, before[key], after[key]) for key in fixed)
+    then = TrainConfig.from_dict(begun)
+    listed = changed_training(then, now)
+    if listed:
         raise ConfigError(
             f"{path} holds a run with other settings: {listed}. Give the same settings to resume it, or another "
             "--outdir for a new run."
         )
-    if done is not None and done > now.steps:
+    if done > now.steps:
         raise ConfigError(f"{path} is already {done} steps long; got steps={now.steps}")
-    return [_difference(key, before[key], after[key]) for key in different if key != "data"]
+    remarks = other_settings(begun, now)
+    if now.lr_decay == "linear" and now.steps != then.steps:
+        rates = [1 - done / config.steps for config in (then, now)]
+        changed = f"the learning rates after step {done} are {rates[1]:.4g} of the initial ones"
+        if not extend:
+            raise ConfigError(
+                f"{path} decays its learning rates to zero over {then.steps} steps; got steps={now.steps}. After step "
+                f"{done} they would change from {rates[0]:.4g} to {rates[1]:.4g} of the initial ones. Give --extend "
+                f"(extend=True in Python) to go on so, or steps={then.steps} to keep the schedule."
+            )
+        remarks.append(f"{changed}, no longer {rates[0]:.4g}")
+    return remarks
+
+
+def changed_training(then: TrainConfig, now: TrainConfig) -> str:
+    """How the settings differ that change what is trained, in words; empty if they are equal."""
+    before, after = then.to_dict(), now.to_dict()
+    return ", ".join(
+        _difference(key, before[key], after[key])
+        for key in after
+        if before[key] != after[key] and key not in FREE
+    )
+
+
+def other_settings(begun: Mapping[str, Any], now: TrainConfig) -> list[str]:
+    """Remarks for the log on settings that differ from those the run was begun with; the place of data is none."""
+    before, after = TrainConfig.from_dict(begun).to_dict(), now.to_dict()
+    return [
+        _difference(key, before[key], after[key])
+        for key in after
+        if before[key] != after[key] and key != "data"
+    ]
 
 
 def check_same_parts(

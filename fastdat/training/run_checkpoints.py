@@ -9,10 +9,12 @@ from fastdat.training.batches import Batches, LoaderBatches
 from fastdat.training.finite import FiniteGuard
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
-from fastdat.training.resume import check_resumable, check_same_parts
+from fastdat.training.resume import check_resumable, check_same_parts, other_settings
 from fastdat.training.run_folder import RunFolder
+from fastdat.training.snapshots import Snapshots
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.provenance import versions
 
 
@@ -24,6 +26,9 @@ class RunCheckpoints:
         networks, state, noise: what is saved and restored, in place.
         batches: reals; their fingerprint, if they have one, tells whether a run is resumed on the same images.
         config: of the run.
+
+    Attributes:
+        saved_at: step of latest.pt; None if there is none yet.
     """
 
     def __init__(
@@ -37,6 +42,8 @@ class RunCheckpoints:
     ) -> None:
         self._folder, self._networks, self._state, self._noise = folder, networks, state, noise
         self._config = config
+        self._files = Snapshots(folder.path, config.checkpoints)
+        self.saved_at: int | None = None
         self._from_loader = isinstance(batches, LoaderBatches)
         self._fingerprint: str | None = getattr(batches, "fingerprint", None)
         self._optimizers = {
@@ -61,42 +68,70 @@ class RunCheckpoints:
     def save(self) -> None:
         """Write latest.pt; raises as :meth:`Trainer.save`."""
         self.check_finite()
-        checkpoint.save(self._folder.latest, self._content())
+        checkpoint.save(self._files.latest, self._content())
+        self.saved_at = self._state.done
+        self._files.keep(self._state.done)
 
     def save_best(self) -> None:
         """Write best.pt, of nets that were checked already; raises as :meth:`save`."""
-        checkpoint.save(self._folder.best, self._content())
+        checkpoint.save(self._files.best, self._content())
 
-    def resume(self) -> list[str]:
-        """Restore latest.pt if the folder has one.
+    def resume(self, start: str | Path | None = None, extend: bool = False) -> list[str]:
+        """Restore latest.pt if the folder has a run, or the checkpoint that ``start`` names.
+
+        Args:
+            start: as in :meth:`Snapshots.to_resume`; later checkpoints are then set aside.
+            extend: other ``steps`` may change the rates that ``lr_decay`` gives.
 
         Returns:
             Remarks for the log; none in a new folder.
 
         Raises:
-            ConfigError: the run was begun with other settings, optimizers, images or nets.
-            RunFolderError: a file is damaged.
+            ConfigError: the run was begun with other settings, optimizers, images or nets, or ``start`` names a
+                checkpoint but the folder holds no run.
+            RunFolderError: a checkpoint is missing or damaged; the message names others.
         """
-        folder = self._folder
-        begun = folder.read_config()
-        if begun is None:
+        folder, path = self._folder, self._folder.path
+        begun = folder.has_config()
+        if start is not None and not begun:
+            raise ConfigError(
+                f"{path} holds no run that could go on from {start}: leave --from out to begin one"
+            )
+        if not begun:
             return []
-        has_checkpoint = folder.latest.exists() or folder.best.exists()
-        saved = checkpoint.load(folder.latest) if has_checkpoint else None
-        # Without a checkpoint every setting may differ: a wrong setting may be why the run is started again.
-        remarks = check_resumable(folder.path, begun, self._config, saved["step"] if saved else None)
-        if saved is not None:
-            check_same_parts(folder.path, saved, self._optimizers, self._fingerprint)
-            self._restore(saved, folder.latest)
+        found = self._files.to_resume(start)
+        if found is None:
+            # Without a checkpoint every setting may differ: a wrong setting may be why the run is started again.
+            remarks = other_settings(folder.read_config(), self._config)
+        else:
+            remarks = check_resumable(path, found.state["config"], self._config, found.step, extend)
+            check_same_parts(path, found.state, self._optimizers, self._fingerprint)
+            self._restore(found.state, found.path)
+            if start is not None:
+                moved = [str(file.relative_to(path)) for file in self._files.go_back_to(found)]
+                remarks.append(f"from {found.path}" + (f"; set aside: {', '.join(moved)}" if moved else ""))
+            self.saved_at = found.step
+            remarks += self._damage_of_config()
             if self._from_loader:
                 remarks.append("the loader starts from its beginning: it decides which reals come next")
+            if self._state.best is not None and not self._files.best.is_file():
+                self._state.best = None
+                remarks.append("there is no best.pt any more: the next scores begin a new one")
         folder.rewind(self._state.done, scored=not self._state.unscored)
         return [f"resumed after {self._state.done} steps", *remarks]
+
+    def _damage_of_config(self) -> list[str]:
+        """A remark if config.yaml is damaged; the checkpoint has the settings too, and the file is written anew."""
+        try:
+            self._folder.read_config()
+        except RunFolderError as error:
+            return [f"{error}; it is written anew"]
+        return []
 
     def roll_back(self) -> None:
         """Restore latest.pt, with other noise than before."""
         attempt = self._state.attempt + 1
-        self._restore(checkpoint.load(self._folder.latest), self._folder.latest)
+        self._restore(checkpoint.load(self._files.latest), self._files.latest)
         self._state.attempt = self._noise.attempt = attempt
 
     def _restore(self, saved: checkpoint.State, path: Path) -> None:

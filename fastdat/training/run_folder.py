@@ -58,11 +58,14 @@ class RunFolder:
             raise RunFolderError(
                 f"cannot use {self.path} as a run folder: {error.strerror or error}"
             ) from error
-        self.latest, self.best = self.path / run_layout.LATEST, self.path / run_layout.BEST
 
-    def read_config(self) -> dict[str, Any] | None:
-        """The settings in config.yaml; None in a new folder."""
-        return run_layout.read_config(self.path) if (self.path / CONFIG).exists() else None
+    def has_config(self) -> bool:
+        """Whether there is a config.yaml, and so a run, however little of it."""
+        return (self.path / CONFIG).exists()
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings in config.yaml; raises :class:`RunFolderError` where it is missing or damaged."""
+        return run_layout.read_config(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml, keys in the given order."""
@@ -126,7 +129,11 @@ class RunFolder:
         return target
 
     def _cannot_write(self, name: str, error: OSError) -> RunFolderError:
-        kept = "its last checkpoint is intact" if self.latest.exists() else "it has no checkpoint yet"
+        kept = (
+            "its last checkpoint is intact"
+            if (self.path / run_layout.LATEST).exists()
+            else "it has no checkpoint yet"
+        )
         return RunFolderError(
             f"cannot write {self.path / name}: {error.strerror or error}. The run has stopped; {kept}. Run the same "
             "command again when the cause is removed."

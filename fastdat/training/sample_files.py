@@ -12,6 +12,21 @@ from fastdat.training.png import grid_png, image_png, picture, to_uint8
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 
+MOST_IN_GRID = 10_000
+"""Samples of one picture."""
+
+
+def check_grid(count: int) -> None:
+    """Refuse a picture of more than :data:`MOST_IN_GRID` samples.
+
+    Raises:
+        ConfigError: the message says what to do.
+    """
+    if count > MOST_IN_GRID:
+        raise ConfigError(
+            f"a grid shows at most {MOST_IN_GRID:,} samples, got {count:,}: write one file per sample with --folder"
+        )
+
 
 def write_grid(path: Path, batches: Iterable[Tensor]) -> None:
     """Write one PNG of all samples: images (n, C, H, W) row by row, points (n, 2) in one plane.

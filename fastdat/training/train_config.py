@@ -12,12 +12,33 @@ from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.util import settings
 from fastdat.util.errors import ConfigError
-from fastdat.util.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range
+from fastdat.util.settings import NoneMeans, NonNegativeInt, PositiveFloat, PositiveInt, Range, SeedInt
 
 #: Settings from which nets, optimizers and data are made: they mean nothing for nets that the user provides.
 MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")
 
 _Decay = Annotated[float, Range(at_least=0, below=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When a run writes checkpoints, and which of them it keeps.
+
+    Args:
+        every: G steps between checkpoints.
+        keep: how many of the newest are kept as step-000500.pt, ...; latest.pt is a second name of the newest one.
+        keep_every: those of every so many G steps are kept for good; None: none of them.
+
+    Raises:
+        ConfigError: a value of the wrong type or outside its range.
+    """
+
+    every: PositiveInt = 1000
+    keep: NonNegativeInt = 2
+    keep_every: Annotated[PositiveInt | None, NoneMeans("none")] = None
+
+    def __post_init__(self) -> None:
+        settings.check_fields(self, prefix="checkpoints.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +72,7 @@ class TrainConfig:
         microbatch: real samples, and as many fakes, that D sees at a time: the same gradient in less memory; None: all.
         log_every, sample_every: G steps between lines of stats.jsonl, and between sample grids.
         samples: images in a sample grid.
-        checkpoint_every: G steps between checkpoints.
+        checkpoints: :class:`CheckpointConfig`: when they are written, and which are kept.
         on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
             ``nan_retries`` times.
         tensorboard: write TensorBoard events too.
@@ -78,7 +99,7 @@ class TrainConfig:
     lr_decay: Literal["linear", "none"] = "linear"
     ema: _Decay = 0.0
     flip: bool = False
-    seed: NonNegativeInt = 0
+    seed: SeedInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = True
     fold: bool = True
@@ -88,7 +109,7 @@ class TrainConfig:
     log_every: PositiveInt = 50
     sample_every: PositiveInt = 500
     samples: PositiveInt = 64
-    checkpoint_every: PositiveInt = 1000
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_nan: Literal["stop", "rollback"] = "stop"
     nan_retries: NonNegativeInt = 3
     tensorboard: bool = True

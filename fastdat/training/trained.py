@@ -15,10 +15,15 @@ from fastdat.training import checkpoint, noise, scoring
 from fastdat.training.build import build_evaluator, choose_device
 from fastdat.training.models import build_nets, classes_of, model_of
 from fastdat.training.noise import Noise
+from fastdat.training.resume import changed_training
 from fastdat.training.sampling import from_latents
+from fastdat.training.snapshots import Snapshots
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
-from fastdat.util.run_layout import BEST, LATEST, read_config
+from fastdat.util.run_layout import CONFIG, read_config
+
+MOST_SAMPLES = 1_000_000
+"""Of one call: their latents lie in memory together (0.5 GB)."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,13 @@ class Trained:
             label: class of all samples; None: random classes.
 
         Raises:
-            ConfigError: the generator does not take this label.
+            ConfigError: the generator does not take this label, or ``count`` is above :data:`MOST_SAMPLES`.
         """
+        if count > MOST_SAMPLES:
+            raise ConfigError(
+                f"{count:,} samples are more than can be drawn at once; the most are {MOST_SAMPLES:,}. Draw more with "
+                "several seeds"
+            )
         draws = self.noise(seed)
         labels = draws.labels(noise.COMMAND, 0, count) if label is None else self._repeated(label, count)
         return from_latents(self.net, draws.draw(noise.COMMAND, 0, count), labels, self._batch_size)
@@ -117,21 +127,29 @@ def load_trained(
 
     Args:
         run: run folder.
-        which: ``"latest"``, ``"best"`` or the path of a checkpoint.
+        which: ``"latest"``, ``"best"``, ``"step-000500"`` or the path of a checkpoint.
         ema: take the running average if the run has one.
         device: as in :class:`TrainConfig`.
         settings: changes to the run's configuration, for example to ``eval`` or ``data``.
 
     Raises:
-        RunFolderError: there is no run or no such checkpoint, or the nets are not fastdat's.
+        RunFolderError: there is no run or no such checkpoint, it is damaged or of another run, or the nets are not
+            fastdat's.
         ConfigError: bad settings, or no such device.
     """
     run = Path(run)
-    config = TrainConfig.from_dict(read_config(run)).replace(settings or {})
-    path = {"latest": run / LATEST, "best": run / BEST}.get(which, Path(which))
+    recorded = TrainConfig.from_dict(read_config(run))
+    snapshots = Snapshots(run, recorded.checkpoints)
+    path = snapshots.path_of(which)
     if which == "best" and not path.is_file():
         raise RunFolderError(f"{run} has no best checkpoint: it was trained without eval.every. Take latest")
-    state = checkpoint.load(path)
+    try:
+        state = checkpoint.load(path)
+    except RunFolderError as error:
+        others = ", ".join(f"{found.path.stem} (step {found.step})" for found in snapshots.undamaged())
+        hint = f" Undamaged in {run}, for --checkpoint: {others}." if others else ""
+        raise RunFolderError(f"{error}{hint}") from error
+    config = _same_training(recorded, state, path, run).replace(settings or {})
     if config.model is None:
         raise RunFolderError(
             f"{run} trained nets of your own, which only you can build: load into them what torch.load({str(path)!r}, "
@@ -149,6 +167,18 @@ def load_trained(
     net.to(where).eval().requires_grad_(False)
     classes = classes_of(config) if model_of(config).conditional else 0
     return Trained(net, "ema" if averaged else "G", config, state["step"], classes, where)
+
+
+def _same_training(recorded: TrainConfig, state: checkpoint.State, path: Path, run: Path) -> TrainConfig:
+    """The settings in config.yaml, once those that decide what was trained are found to be the checkpoint's."""
+    of_checkpoint = TrainConfig.from_dict(state["config"])
+    differing = changed_training(of_checkpoint, recorded)
+    if differing:
+        raise RunFolderError(
+            f"{path} was trained with other settings than {run / CONFIG} says: {differing} in {CONFIG}. One of the two "
+            "files was changed, or they belong to two runs: give the checkpoint's own run folder"
+        )
+    return recorded
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:

@@ -14,6 +14,7 @@ from fastdat.training.batches import as_batches
 from fastdat.training.clock import Clock
 from fastdat.training.display import Display, display_for
 from fastdat.training.ema import EMA
+from fastdat.training.first_look import check_first_samples, check_optimizers
 from fastdat.training.heartbeat import Heartbeat
 from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
@@ -49,11 +50,15 @@ class Trainer:
         classes: number of classes for conditional nets, else 0.
         evaluator: makes the scores that ``config.eval`` asks for while training.
         display: shows the run; by default a progress bar on a terminal, and lines elsewhere.
+        resume_from: the checkpoint to resume from if not from latest.pt: ``"newest"`` (the undamaged one of the highest
+            step), ``"best"``, ``"step-000500"`` or a path. Later ones are then set aside.
+        extend: a resumed run may get other ``steps`` although ``lr_decay`` then changes its rates.
         settings: changes to ``config``, as in :meth:`TrainConfig.replace`.
 
     Raises:
-        ConfigError: settings that do not fit each other, or differ from those of the run in ``outdir``.
-        RunFolderError: ``outdir`` cannot be used.
+        ConfigError: settings or optimizers that do not fit each other or the nets, or differ from those of the run in
+            ``outdir``.
+        RunFolderError: ``outdir`` cannot be used, or the checkpoint to resume from is missing or damaged.
     """
 
     def __init__(
@@ -69,12 +74,15 @@ class Trainer:
         classes: int = 0,
         evaluator: Evaluator | None = None,
         display: Display | None = None,
+        resume_from: str | Path | None = None,
+        extend: bool = False,
         **settings: Any,
     ) -> None:
         self.config = config = (config or TrainConfig()).replace(settings)
         config.refuse_unused()
         if config.eval.every and evaluator is None:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
+        check_optimizers(netG, netD, optG, optD)
         self.netG, self.netD, self.optG, self.optD = netG, netD, optG, optD
         self.ema = EMA(netG, config.ema) if config.ema else None
         self.state = RunState()
@@ -92,7 +100,7 @@ class Trainer:
             self._checkpoints = RunCheckpoints(
                 self.folder, self._networks, self.state, self._noise, reals, config
             )
-            self._remarks = self._checkpoints.resume()
+            self._remarks = self._checkpoints.resume(resume_from, extend)
         except BaseException:
             self.folder.close()
             raise
@@ -118,8 +126,9 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss, a logit or a weight became NaN or infinite, and no retry is left.
-            KeyboardInterrupt: the process was asked to stop. After one request latest.pt holds the last step; after a
-                second one it may be older.
+            KeyboardInterrupt: the process was asked to stop; :class:`StoppedError`, which is one, by SIGTERM or SIGHUP.
+                After one request latest.pt holds the last step; it may be older after a second one, or if a step was
+                being compiled.
             RunFolderError: the run folder can no longer be written.
         """
         if not self.folder.close.alive:
@@ -149,6 +158,10 @@ class Trainer:
         if state.done >= config.steps and not state.unscored:
             self.note(f"nothing to do: all {config.steps} steps are done; see {self.folder.path}")
             return False
+        if state.done < config.steps:
+            check_first_samples(
+                self._networks, self.iteration.batches, self._noise, config, state.done * config.n_dis
+            )
         self.folder.write_config(config.recorded())
         if state.done == 0:
             self._outputs.reals(self.iteration.batches)
@@ -163,24 +176,31 @@ class Trainer:
         config, state = self.config, self.state
         while state.done < config.steps or state.unscored:
             try:
+                self._stop.raise_if_requested()
                 self._iterate()
             except NonFiniteError as error:
                 self._roll_back(error)
-                continue
             except KeyboardInterrupt:
-                self.note(
-                    f"interrupted in the middle of a step, after {state.done} steps; no checkpoint of it"
-                )
+                self.note(self._stopped())
                 raise
-            if self._stop.requested and (state.unscored or state.done < config.steps):
-                where = " while scoring" if state.unscored else ""
-                self.note(
-                    f"stopped by {self._stop.requested}{where} after {state.done} steps; "
-                    "run the same command again to resume"
-                )
-                raise KeyboardInterrupt
         took = f"{config.steps} steps in {self._clock.seconds():.0f} s"
         self.note(f"done: {took}; samples and stats are in {self.folder.path}")
+
+    def _stopped(self) -> str:
+        """How a run ended that was asked to stop, and where the same command goes on."""
+        state, saved = self.state, self._checkpoints.saved_at
+        name = self._stop.requested.name if self._stop.requested else "an interrupt"
+        where = (
+            " while scoring" if state.unscored else " while compiling" if self._stop.in_compilation else ""
+        )
+        again = "run the same command again to resume"
+        if saved != state.done:
+            again += (
+                f" from step {saved}"
+                if saved is not None
+                else " from the beginning: there is no checkpoint yet"
+            )
+        return f"stopped by {name}{where} after {state.done} steps; {again}"
 
     def _iterate(self) -> None:
         """One iteration and what is due after it; or only the scores, if the run was stopped before they were made."""
@@ -197,7 +217,7 @@ class Trainer:
                 self._outputs.samples()
             state.unscored = self._due(config.eval.every)
             # Before scoring, which may take as long as many steps: if it is interrupted, nothing is lost.
-            if self._due(config.checkpoint_every) or state.unscored:
+            if self._due(config.checkpoints.every) or state.unscored:
                 self.save()
         if state.unscored:
             self._outputs.scores(should_stop=lambda: self._stop.requested is not None)
@@ -214,13 +234,17 @@ class Trainer:
         Raises:
             NonFiniteError: that is not wanted, or not possible.
         """
-        retries, attempt = self.config.nan_retries, self.state.attempt + 1
-        self._recorder.log(str(error))
-        if self.config.on_nan == "stop":
-            raise error
-        if attempt > retries or not self.folder.latest.exists():
-            why = f"{retries} retries are used up" if attempt > retries else "there is no checkpoint yet"
-            raise NonFiniteError(f"{error}\nNo rollback: {why}.") from error
+        retries, attempt, saved = self.config.nan_retries, self.state.attempt + 1, self._checkpoints.saved_at
+        ending = None
+        if saved is None:
+            ending = "No rollback: there is no checkpoint yet; a smaller checkpoints.every makes one earlier."
+        elif self.config.on_nan == "stop":
+            ending = f"on_nan=rollback goes back to step {saved} by itself and on with other noise."
+        elif attempt > retries:
+            ending = f"No rollback: {retries} retries are used up."
+        if ending is not None:
+            self._recorder.log(f"{error}\n{ending}")
+            raise NonFiniteError(f"{error}\n{ending}") from error
         self._checkpoints.roll_back()
         self._recorder.rewind(self.done, scored=not self.state.unscored)
         self._clock.back_to(self.done)

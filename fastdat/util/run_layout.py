@@ -6,7 +6,7 @@ stats.jsonl             one JSON object per ``log_every`` steps
 metrics.jsonl           one JSON object per scored split
 reals.png               a grid of training images
 samples/                step-000500.png, ...: grids of generated samples
-checkpoints/            latest.pt, best.pt
+checkpoints/            latest.pt, best.pt, and step-000500.pt, ...: older ones
 tensorboard/            event files
 """
 
@@ -29,6 +29,7 @@ SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
 LATEST = f"{CHECKPOINTS}/latest.pt"
 BEST = f"{CHECKPOINTS}/best.pt"
+SET_ASIDE = f"{CHECKPOINTS}/set-aside"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 
@@ -40,13 +41,27 @@ def sample_file(step: int) -> str:
 
 def sample_grids(run: Path) -> list[tuple[int, Path]]:
     """Step and file of every sample grid, by step; files with other names are left out."""
-    folder = run / SAMPLES
+    return _of_steps(run / SAMPLES, "png")
+
+
+def snapshot_file(step: int) -> str:
+    """Name of the checkpoint of a step, within the run folder."""
+    return f"{CHECKPOINTS}/step-{step:06d}.pt"
+
+
+def snapshots(run: Path) -> list[tuple[int, Path]]:
+    """Step and file of every checkpoint that is named by its step, by step."""
+    return _of_steps(run / CHECKPOINTS, "pt")
+
+
+def _of_steps(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    """Step and file of every step-000500.SUFFIX, by step."""
     if not folder.is_dir():
         return []
     found = [
         (int(match[1]), file)
         for file in folder.iterdir()
-        if (match := re.fullmatch(r"step-([0-9]{1,12})\.png", file.name)) and file.is_file()
+        if (match := re.fullmatch(rf"step-([0-9]{{1,12}})\.{suffix}", file.name)) and file.is_file()
     ]
     return sorted(found)
 

@@ -18,9 +18,10 @@ expected, and a list where a tuple is expected.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
@@ -57,7 +58,7 @@ class Range:
     @property
     def words(self) -> str:
         limits = [
-            f"{sign} {limit:.12g}"
+            f"{sign} {limit if isinstance(limit, int) else f'{limit:.12g}'}"
             for sign, limit in ((">=", self.at_least), (">", self.above), ("<", self.below))
             if math.isfinite(limit)
         ]
@@ -95,12 +96,14 @@ class NoneMeans:
 
     @property
     def words(self) -> str:
-        return f" (= {self.meaning})"
+        return f", where None means {self.meaning}"
 
     def holds(self, value: Any) -> bool:
         return True
 
 
+SeedInt = Annotated[int, Range(at_least=0, below=2**63)]
+"""What torch.manual_seed takes."""
 PositiveInt = Annotated[int, Range(at_least=1)]
 NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
@@ -157,8 +160,7 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
         elif key in hints:
             own[key] = checked(prefix + key, value, hints[key])
         else:
-            known = ", ".join(prefix + name for name in hints)
-            raise ConfigError(f"unknown setting {prefix}{key}; there are: {known}")
+            raise ConfigError(_unknown(prefix, key, cls))
     for section, values in inner.items():
         before = own.get(section, getattr(instance, section))
         own[section] = replace(before, values, prefix=f"{prefix}{section}.")
@@ -173,6 +175,35 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
 @functools.cache
 def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
+
+
+def _unknown(prefix: str, key: str, cls: Any) -> str:
+    """The message about a setting that ``cls`` does not have: the most similar ones, and all."""
+    known = list(_names(cls, prefix))
+    parts = [
+        name.rpartition(".")[2] for name in known
+    ]  # compared alone: what stands before it makes all similar
+    last = key.rpartition(".")[2]
+    nearest_parts = [last] if last in parts else difflib.get_close_matches(last, parts, 1)
+    close = [name for name, part in zip(known, parts, strict=True) if part in nearest_parts]
+    if not close:
+        close = difflib.get_close_matches(prefix + key, known, 1)
+    hint = f"did you mean {' or '.join(close)}? There" if close else "there"
+    return f"unknown setting {prefix}{key}; {hint} are: {', '.join(prefix + name for name in _hints(cls))}"
+
+
+def _names(cls: Any, prefix: str) -> Iterator[str]:
+    """The settings of ``cls``, and of the dataclasses in it: ``"dat"``, ``"dat.eps"``."""
+    for name, hint in _hints(cls).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(hint):
+            yield from _names(hint, f"{prefix}{name}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"did you mean X? "`` for a name that is close to a known one; else ``""``."""
+    close = difflib.get_close_matches(name, list(known), 3)
+    return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -214,7 +245,7 @@ def _words(hint: Any) -> str:
         return _words(options[0]) + "".join(constraint.words for constraint in options[1:])
     if origin in (Union, UnionType):
         words = _words(_without_none(options))
-        return f"{words}{',' if ', ' in words else ''} or None"
+        return f"{words}{',' if ', ' in words else ''} or None (null in YAML and --set)"
     if origin is tuple and options[-1] is Ellipsis:
         return f"a list [a, b, ...], each {_words(options[0])}"
     if origin is tuple:

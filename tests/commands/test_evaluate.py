@@ -10,8 +10,11 @@ from tests.training.runs import read_scores
 
 def test_eval_repeats_the_score_of_the_last_step(run: Path) -> None:
     before = read_scores(run)
-    code, out, _ = invoke("eval", run, "--fakes", 20, "--reals", 30)
+    code, out, err = invoke("eval", run)
     assert code == 0
+    summary = "kid by means: 20 fakes against up to 30 reals of train and test, seed 0"
+    assert f"scoring latest of {run} (G, step 4): {summary} (settings of the run; given now: none)" in err
+    assert "fakes: 20 of 20 (100%)" in err
     assert out.count("[means]") == 2
     after = read_scores(run)
     assert after[: len(before)] == before
@@ -20,7 +23,7 @@ def test_eval_repeats_the_score_of_the_last_step(run: Path) -> None:
 
 
 def test_eval_with_other_settings(run: Path) -> None:
-    code, _, _ = invoke(
+    code, _, err = invoke(
         "eval",
         run,
         "--checkpoint",
@@ -37,9 +40,11 @@ def test_eval_with_other_settings(run: Path) -> None:
         "cpu",
     )
     assert code == 0
+    assert "fid by means: 10 fakes against up to 30 reals of test, seed 3" in err
+    assert "given now: metrics, splits, fakes, seed)" in err
     last = read_scores(run)[-1]
     assert (last["split"], list(last["scores"]), last["fake_count"], last["seed"]) == ("test", ["fid"], 10, 3)
-    assert last["real_count"] == 10_000, "all of the test images"
+    assert last["real_count"] == 30, "as in the run's own settings"
 
 
 def test_eval_refuses(run: Path, tmp_path: Path) -> None:

@@ -33,12 +33,12 @@ TINY: dict[str, Any] = {
     "eval.every": None,
 }
 #: With everything that a resumed run has to restore: checkpoints, the average, flips, half-full meters.
-RESUMABLE = TINY | {"steps": 8, "log_every": 3, "checkpoint_every": 2, "ema": 0.9, "flip": True}
+RESUMABLE = TINY | {"steps": 8, "log_every": 3, "checkpoints.every": 2, "ema": 0.9, "flip": True}
 #: Scored at steps 2 and 4 by :class:`Means`, against both splits.
 SCORED = TINY | {
     "n_dis": 1,
     "sample_every": 100,
-    "checkpoint_every": 100,
+    "checkpoints.every": 100,
     "tensorboard": True,
     "eval.every": 2,
     "eval.extractor": "means",
@@ -63,9 +63,13 @@ def scored(data: Path, name: str = "sngan-dat-cifar10", **changes: Any) -> Train
 
 
 def trainer_of(
-    config: TrainConfig, data: ImageSet | None, outdir: Path, evaluator: Evaluator | None = None
+    config: TrainConfig,
+    data: ImageSet | None,
+    outdir: Path,
+    evaluator: Evaluator | None = None,
+    **resuming: Any,
 ) -> Trainer:
-    return build_trainer(config, data, outdir, evaluator=evaluator, display=silent())
+    return build_trainer(config, data, outdir, evaluator=evaluator, display=silent(), **resuming)
 
 
 def silent() -> Lines:

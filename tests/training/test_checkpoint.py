@@ -1,10 +1,13 @@
-"""Checkpoint files."""
+"""Checkpoint files: what is written, what is read back, and what is refused."""
 
 from __future__ import annotations
 
 import copy
+import os
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ import torch
 from torch import nn
 
 from fastdat.training import RunFolderError, checkpoint
+from fastdat.training.checkpoint_structure import KEYS
+from tests.training.checkpoint_states import small_state
+from tests.training.runs import assert_same
 
 FULL = """
 import resource, sys
@@ -20,12 +26,12 @@ sys.path.insert(0, {tree!r})
 from pathlib import Path
 import torch
 from fastdat.training import checkpoint
-state = {{key: None for key in checkpoint.KEYS}} | {{"netG": {{"w": torch.ones(100)}}}}
+from tests.training.checkpoint_states import small_state
 path = Path({path!r})
-checkpoint.save(path, state | {{"step": 1}})
+checkpoint.save(path, small_state(step=1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
-    checkpoint.save(path, state | {{"step": 2, "netG": {{"w": torch.ones(1 << 20)}}}})
+    checkpoint.save(path, small_state(step=2, netG={{"w": torch.ones(1 << 20)}}))
 except Exception as error:
     print(type(error).__name__, error)
 print(checkpoint.load(path)["step"], [p.name for p in path.parent.iterdir()])
@@ -33,16 +39,160 @@ print(checkpoint.load(path)["step"], [p.name for p in path.parent.iterdir()])
 
 
 @pytest.fixture
-def state() -> dict[str, Any]:
-    return dict.fromkeys(checkpoint.KEYS) | {"step": 3, "netG": {"w": torch.arange(3.0)}}
+def path(tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "latest.pt", small_state())
+    return tmp_path / "latest.pt"
 
 
-def test_checkpoints_run_no_code(tmp_path: Path, state: dict[str, Any]) -> None:
+def refusal(path: Path) -> str:
+    with pytest.raises(RunFolderError) as caught:
+        checkpoint.load(path)
+    return str(caught.value)
+
+
+def sealed(path: Path, content: Any) -> Path:
+    """A file of any content that carries the right digest."""
+    before, checkpoint._refuse_objects = checkpoint._refuse_objects, lambda value, where: None
+    try:
+        checkpoint.save(path, content)
+    finally:
+        checkpoint._refuse_objects = before
+    return path
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    loaded = checkpoint.load(path)
+    assert loaded.pop("format") == 2
+    assert_same(loaded, small_state())
+
+
+def test_other_programs_read_a_checkpoint_too(path: Path) -> None:
+    assert_same(torch.load(path, weights_only=True)["netD"], small_state()["netD"])
+    assert torch.load(path, weights_only=True, mmap=True)["step"] == 3
+    assert zipfile.ZipFile(path).testzip() is None
+
+
+def test_300_flipped_bits_are_300_errors(path: Path) -> None:
+    """Wherever they are: in tensors, in the pickle, in the archive's headers and padding, in the digest itself."""
+    content = bytearray(path.read_bytes())
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randperm(8 * len(content), generator=generator)[:280].tolist()
+    positions += [8 * (len(content) - i) + i % 8 for i in range(1, 101, 5)]  # at the end, where the digest is
+    assert len(set(positions)) == 300
+    for position in positions:
+        content[position // 8] ^= 1 << position % 8
+        path.write_bytes(content)
+        assert "latest.pt is damaged" in refusal(path), position
+        content[position // 8] ^= 1 << position % 8
+    path.write_bytes(content)
+    checkpoint.load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_cut_checkpoint_is_an_error(share: float, path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "latest.pt is damaged" in refusal(path)
+    path.write_bytes(content + b"\0")
+    assert "latest.pt is damaged" in refusal(path)
+
+
+def test_what_is_missing_or_no_file(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "y.pt") == f"there is no checkpoint {tmp_path / 'y.pt'}."
+    assert "cannot be read: Is a directory" in refusal(tmp_path)
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["without a digest", "with its digest"])
+def test_a_malicious_checkpoint_executes_nothing_and_is_named(seal: bool, tmp_path: Path) -> None:
+    content = small_state(netG={"w": Command(f"touch {tmp_path / 'executed'}")})
+    path = tmp_path / "a.pt"
+    if seal:
+        sealed(path, content)
+    else:
+        torch.save(content, path)
+    message = refusal(path)
+    assert "a.pt was refused: it refers to posix.system, and a checkpoint holds only tensors" in message
+    assert "Nothing was executed." in message
+    assert "weights_only" not in message
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_malicious_pickle_executes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Command(f"touch {tmp_path / 'executed'}")))
+    assert "does not end with the SHA-256 of its bytes" in refusal(tmp_path / "a.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_objects_are_refused_when_writing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\['optG'\]\[0\] is a PosixPath"):
-        checkpoint.save(tmp_path / "a.pt", state | {"optG": [tmp_path]})
-    torch.save({"format": 1, "step": tmp_path}, tmp_path / "b.pt")
-    with pytest.raises(RunFolderError, match=r"b.pt is damaged: Weights only load failed"):
-        checkpoint.load(tmp_path / "b.pt")
+        checkpoint.save(tmp_path / "a.pt", small_state(optG=[tmp_path]))
+
+
+def test_a_file_of_torch_save_is_told_how_it_becomes_a_checkpoint(tmp_path: Path) -> None:
+    torch.save({"format": 2} | small_state(), tmp_path / "x.pt")
+    message = refusal(tmp_path / "x.pt")
+    assert "was not written by fastdat: it does not end with the SHA-256 of its bytes" in message
+    assert "written by fastdat.training.checkpoint.save" in message
+
+
+#: An entry, a value that it cannot have, and how the message goes on.
+WRONG = [
+    ("step", -1, "'step' is -1, expected a number of steps"),
+    ("step", "3", "'step' is '3', expected"),
+    ("step", True, "'step' is True"),
+    ("step", torch.tensor(3), "'step' is a Tensor"),
+    ("config", None, "'config' is None, expected settings"),
+    ("netG", [torch.zeros(1)], "'netG' is a list, expected the tensors of a net by name"),
+    ("netG", {}, "'netG' is a dict"),
+    ("netD", {0: torch.zeros(1)}, "'netD' is a dict"),
+    ("optG", {"state": {}}, "'optG' is a dict, expected an optimizer's state and param_groups"),
+    ("optD", {"state": {}, "param_groups": [{"lr": 1.0}]}, "'optD' is a dict"),
+    ("optimizers", {"optG": {}}, "'optimizers' is a dict"),
+    ("data", 3, "'data' is 3, expected the fingerprint of images"),
+    ("ema", torch.zeros(1), "'ema' is a Tensor"),
+    ("rng", {}, "'rng' is a dict, expected states"),
+    ("seconds", "long", "'seconds' is 'long'"),
+    ("attempt", 1.5, "'attempt' is 1.5"),
+    ("meters", {"d": {}}, "'meters' is a dict"),
+    (
+        "meters",
+        {k: {"names": ["a", "b"], "sum": torch.ones(3), "count": 2} for k in "dg"},
+        "'meters' is a dict",
+    ),
+    ("best", {"step": 2}, "'best' is a dict"),
+    ("unscored", 0, "'unscored' is 0, expected true or false"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"), WRONG, ids=[f"{key}-{i}" for i, (key, *_) in enumerate(WRONG)]
+)
+def test_a_wrong_structure_is_named(key: str, value: Any, message: str, tmp_path: Path) -> None:
+    found = refusal(sealed(tmp_path / "x.pt", small_state(**{key: value})))
+    assert f"x.pt is no checkpoint: its entry {message}" in found
+    assert {key for key, *_ in WRONG} == set(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_missing_entry_is_named(key: str, tmp_path: Path) -> None:
+    state = small_state()
+    del state[key]
+    assert f"is no checkpoint: it has no {key}." in refusal(sealed(tmp_path / "x.pt", state))
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    path = sealed(tmp_path / "x.pt", small_state(format=1))
+    assert "its format is 1, this version of fastdat reads 2" in refusal(path)
 
 
 def test_a_tensor_rate_stays_the_same_tensor() -> None:
@@ -63,33 +213,6 @@ def test_a_tensor_rate_of_a_checkpoint_becomes_a_number() -> None:
     saved["param_groups"][0]["lr"] = torch.tensor(0.05)
     checkpoint.load_optimizer(optimizer, saved)
     assert type(optimizer.param_groups[0]["lr"]) is float
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_truncated_checkpoint_is_an_error(share: float, tmp_path: Path, state: dict[str, Any]) -> None:
-    path = tmp_path / "latest.pt"
-    checkpoint.save(path, state)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(RunFolderError, match=r"latest.pt is damaged"):
-        checkpoint.load(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"format": 9}, "format 9, expected 1"),
-        ([1], "format 'list'"),
-        ({"format": 1}, "incomplete: it has no step"),
-    ],
-    ids=str,
-)
-def test_other_files_are_an_error(content: Any, message: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(RunFolderError, match=message):
-        checkpoint.load(tmp_path / "x.pt")
-    with pytest.raises(RunFolderError, match="there is no checkpoint"):
-        checkpoint.load(tmp_path / "y.pt")
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "steps": 6,
     "log_every": 2,
     "sample_every": 3,
-    "checkpoint_every": 3,
+    "checkpoints.every": 3,
     "samples": 4,
     "ema": 0.9,
     "tensorboard": False,

@@ -24,6 +24,7 @@ from tests.training.runs import (
     assert_same,
     end_at,
     read_log,
+    read_stats,
     results,
     resumable,
     silent,
@@ -67,8 +68,36 @@ def test_other_images_are_refused(few_images: ImageSet, tmp_path: Path) -> None:
     trainer_of(resumable(steps=4), few_images, tmp_path).train()
     others = dataclasses.replace(few_images, images=few_images.images.flip(-1))
     with pytest.raises(ConfigError, match=r"holds a run on other images: their fingerprint was \w{16} then"):
-        trainer_of(resumable(steps=6), others, tmp_path)
-    trainer_of(resumable(steps=6), few_images, tmp_path).train()
+        trainer_of(resumable(steps=4), others, tmp_path)
+    trainer_of(resumable(steps=4), few_images, tmp_path).train()
+
+
+@pytest.mark.parametrize(("steps", "rates"), [(8, "from 0.5 to 0.75"), (3, "from 0.5 to 0.3333")])
+def test_other_steps_change_rates_that_decay_only_when_asked(
+    steps: int, rates: str, few_images: ImageSet, tmp_path: Path
+) -> None:
+    first = trainer_of(resumable(steps=4), few_images, tmp_path)
+    end_at(first, 5)
+    with pytest.raises(EndError):
+        first.train()
+    with pytest.raises(ConfigError) as refused:
+        trainer_of(resumable(steps=steps), few_images, tmp_path)
+    message = str(refused.value)
+    assert (
+        f"to zero over 4 steps; got steps={steps}. After step 2 they would change {rates} of the initial"
+        in message
+    )
+    assert "Give --extend (extend=True in Python) to go on so, or steps=4 to keep the schedule" in message
+    trainer = trainer_of(resumable(steps=steps, log_every=1), few_images, tmp_path, extend=True)
+    trainer.train()
+    assert read_stats(tmp_path)[0]["lr"] == pytest.approx(2e-4 * (1 - 2 / steps))
+    assert f"no longer {rates.split()[1]}" in read_log(tmp_path)
+
+
+def test_other_steps_without_decay_need_no_permission(few_images: ImageSet, tmp_path: Path) -> None:
+    trainer_of(resumable(steps=2, lr_decay="none"), few_images, tmp_path).train()
+    trainer_of(resumable(steps=4, lr_decay="none"), few_images, tmp_path).train()
+    assert "steps 2 then, 4 now" in read_log(tmp_path)
 
 
 def own_trainer(data: ImageSet, outdir: Path, make: Any = None, **settings: Any) -> Trainer:
@@ -116,6 +145,6 @@ def test_a_run_of_own_nets_records_no_model(few_images: ImageSet, tmp_path: Path
 def test_other_optimizers_are_refused(make: Any, message: str, few_images: ImageSet, tmp_path: Path) -> None:
     own_trainer(few_images, tmp_path, steps=2).train()
     with pytest.raises(ConfigError, match=message):
-        own_trainer(few_images, tmp_path, make, steps=4)
+        own_trainer(few_images, tmp_path, make, steps=2)
     # A rate that is a tensor is the same up to float32.
-    own_trainer(few_images, tmp_path, lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1)), steps=4).train()
+    own_trainer(few_images, tmp_path, lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1)), steps=2).train()

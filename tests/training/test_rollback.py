@@ -53,7 +53,7 @@ def test_rollback_goes_on_with_other_noise(few_images: ImageSet, tmp_path: Path)
 
 def test_an_infinite_measurement_is_never_saved(few_images: ImageSet, tmp_path: Path) -> None:
     """A checkpoint keeps its sum, so every run resumed from it would break down at the next line of stats.jsonl."""
-    config = resumable(log_every=100, checkpoint_every=2)
+    config = resumable(log_every=100, **{"checkpoints.every": 2})
     trainer = trainer_of(config, few_images, tmp_path)
     run = trainer.iteration.run
 
@@ -93,6 +93,8 @@ def test_nan_stops_the_run_with_a_report(few_images: ImageSet, tmp_path: Path) -
     assert "loss_d = nan" in report
     assert "of 12 tensors are affected, first netG.0.weight" in report
     assert "Try a smaller lr" in report
+    assert "No rollback: there is no checkpoint yet; a smaller checkpoints.every makes one earlier." in report
+    assert "on_nan=rollback" not in report, "which could not help"
     log = read_log(tmp_path / "run")
     assert all(line in log for line in report.splitlines())
     stats = read_stats(tmp_path / "run")
@@ -101,9 +103,16 @@ def test_nan_stops_the_run_with_a_report(few_images: ImageSet, tmp_path: Path) -
 
 def test_nan_in_the_first_step_is_reported_there(few_images: ImageSet, tmp_path: Path) -> None:
     trainer, _ = own_trainer(few_images, tmp_path / "run", tiny(steps=10))
-    change_reals(trainer, lambda step, reals: reals * math.nan)
+    change_reals(trainer, lambda step, reals: reals * (math.nan if step == 1 else 1))
     with pytest.raises(NonFiniteError, match="between steps 1 and 2"):
         trainer.train()
+
+
+def test_a_rollback_is_advised_where_there_is_a_checkpoint(few_images: ImageSet, tmp_path: Path) -> None:
+    trainer = breaking(few_images, tmp_path, at=[10], on_nan="stop")
+    with pytest.raises(NonFiniteError, match="on_nan=rollback goes back to step 4 by itself"):
+        trainer.train()
+    trainer_of(resumable(log_every=1, on_nan="rollback"), few_images, tmp_path).train()
 
 
 def test_a_weight_that_breaks_in_the_last_update_is_found(few_images: ImageSet, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import torch
 from fastdat.data import ImageSet
 from fastdat.metrics import Extractor, ImageEvaluator, extractors
 from fastdat.training import ConfigError, RunFolderError, Trainer, build_nets
+from fastdat.training.networks import Networks
+from tests.training.own_nets import own_trainer
 from tests.training.runs import (
     RESUMABLE,
     EndError,
@@ -29,6 +31,7 @@ from tests.training.runs import (
     resumable,
     scored,
     silent,
+    tiny,
     trainer_of,
 )
 
@@ -80,7 +83,7 @@ def test_a_run_on_points_is_resumed_exactly(tmp_path: Path) -> None:
 
 
 def command(data: Path, outdir: Path) -> list[str]:
-    settings = {**RESUMABLE, "steps": 40, "checkpoint_every": 4, "tensorboard": True}
+    settings = {**RESUMABLE, "steps": 40, "checkpoints.every": 4, "tensorboard": True}
     chosen = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
     arguments = [
         "train",
@@ -151,11 +154,14 @@ def test_more_steps_may_be_asked_for(few_images: ImageSet, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_of_other_nets_is_refused(few_images: ImageSet, tmp_path: Path) -> None:
-    trainer_of(resumable(steps=2), few_images, tmp_path).train()
-    config = resumable(steps=2)
-    (tmp_path / "config.yaml").write_text((tmp_path / "config.yaml").read_text().replace("ngf: 4", "ngf: 8"))
+    """Of a user's own nets the settings say nothing."""
+    own_trainer(few_images, tmp_path, tiny(steps=2))[0].train()
+    trainer, _ = own_trainer(few_images, tmp_path / "other", tiny(steps=2))
+    trainer.netG[0] = torch.nn.Linear(8, 5)  # type: ignore[index]
+    optimizers = [torch.optim.SGD(net.parameters(), 0.02) for net in (trainer.netG, trainer.netD)]
+    saved = latest(tmp_path)
     with pytest.raises(ConfigError, match="belongs to other nets than these"):
-        trainer_of(config.replace({"ngf": 8}), few_images, tmp_path)
+        Networks(trainer.netG, trainer.netD, *optimizers, None).restore(saved, tmp_path / "latest.pt")
 
 
 def test_nets_with_random_layers_are_resumed_exactly_beside_an_evaluator(
@@ -170,7 +176,7 @@ def test_nets_with_random_layers_are_resumed_exactly_beside_an_evaluator(
     extractors.FACTORIES["means"] = careless
 
     def make(outdir: Path) -> Trainer:
-        config = scored(cifar10_root, checkpoint_every=2)
+        config = scored(cifar10_root, **{"checkpoints.every": 2})
         netG, _ = build_nets(config)
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -73,7 +73,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert (tmp_path / "samples").is_dir()
-    assert folder.read_config() is None
+    assert not folder.has_config()
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

@@ -105,15 +105,15 @@ def test_scores_of_another_kind_are_not_ranked(
     few_images: ImageSet, cifar10_root: Path, tmp_path: Path
 ) -> None:
     """A run is resumed with other counts: the first score of the new kind is the best."""
-    trainer_of(scored(cifar10_root), few_images, tmp_path / "run").train()
+    trainer_of(scored(cifar10_root, lr_decay="none"), few_images, tmp_path / "run").train()
     path = tmp_path / "run" / "checkpoints" / "latest.pt"
     state = checkpoint.load(path)
     state["best"] |= {"rank": 1e9}  # beyond what any KID can reach
     del state["format"]
     checkpoint.save(path, state)
-    trainer_of(scored(cifar10_root, steps=6), few_images, tmp_path / "run").train()
+    trainer_of(scored(cifar10_root, steps=6, lr_decay="none"), few_images, tmp_path / "run").train()
     assert checkpoint.load(path)["best"]["rank"] == 1e9
-    config = scored(cifar10_root, steps=8, **{"eval.fakes": 25})
+    config = scored(cifar10_root, steps=8, lr_decay="none", **{"eval.fakes": 25})
     trainer_of(config, few_images, tmp_path / "run").train()
     best = checkpoint.load(path)["best"]
     assert (best["step"], best["kind"]["fake_count"]) == (8, 25)
@@ -133,7 +133,7 @@ def test_scoring_does_not_change_the_run(few_images: ImageSet, cifar10_root: Pat
 
 
 def test_a_resumed_run_has_the_same_scores(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:
-    config = scored(cifar10_root, steps=6, checkpoint_every=3, ema=0.5)
+    config = scored(cifar10_root, steps=6, ema=0.5, **{"checkpoints.every": 3})
     trainer_of(config, few_images, tmp_path / "straight").train()
     first = trainer_of(config, few_images, tmp_path / "stopped")
     end_at(first, 5)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +16,11 @@ import torch
 from torch import Tensor
 
 from fastdat.data import ImageSet
+from fastdat.engine.announce import CompilationEnded, CompilationStarted
 from fastdat.metrics import Evaluator, Extractor, extractors
 from fastdat.metrics.evaluators import Fakes, Progress, Record, keep_going
-from fastdat.training import build_evaluator
+from fastdat.training import StoppedError, build_evaluator, checkpoint
+from fastdat.training.stop import StopRequests
 from tests.training.own_nets import own_trainer
 from tests.training.runs import (
     Means,
@@ -38,7 +44,7 @@ def ask_to_stop() -> None:
 
 def test_a_stop_request_ends_the_run_after_a_step(few_images: ImageSet, tmp_path: Path) -> None:
     """With a checkpoint of that step."""
-    config = resumable(checkpoint_every=1000)
+    config = resumable(**{"checkpoints.every": 1000})
     trainer_of(config, few_images, tmp_path / "straight").train()
     trainer = trainer_of(config, few_images, tmp_path / "stopped")
 
@@ -63,7 +69,168 @@ def test_an_interrupted_run_leaves_whole_files(few_images: ImageSet, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 4]
-    assert "interrupted in the middle of a step, after 4 steps" in read_log(tmp_path / "run")
+    assert (
+        "stopped by an interrupt after 4 steps; run the same command again to resume from the beginning"
+        in (read_log(tmp_path / "run"))
+    )
+
+
+def test_a_request_before_the_first_step_makes_none(few_images: ImageSet, tmp_path: Path) -> None:
+    """The first step may have to be compiled for minutes."""
+    trainer = trainer_of(resumable(), few_images, tmp_path)
+    note = trainer.note
+
+    def noted(text: str) -> None:
+        note(text)
+        if text == "first step ...":
+            ask_to_stop()
+
+    trainer.note = noted  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        trainer.train()
+    assert trainer.done == 0
+    assert "stopped by SIGTERM after 0 steps; run the same command again to resume" in read_log(tmp_path)
+
+
+STARTED = CompilationStarted("D's step", torch.Size([4, 3]), torch.float32, torch.device("cpu"), "first")
+
+
+def test_a_request_interrupts_a_compilation() -> None:
+    with StopRequests() as stop:
+        stop._hear(STARTED)
+        with pytest.raises(StoppedError) as stopped:
+            ask_to_stop()
+        assert (stopped.value.signal, stop.in_compilation) == (signal.SIGTERM, True)
+
+
+def test_an_interrupt_stays_an_interrupt() -> None:
+    """Of exactly this class, for which Python ends a script as shells expect after Ctrl-C."""
+    with StopRequests() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            stop.raise_if_requested()
+        assert interrupted.type is KeyboardInterrupt
+
+
+def test_an_interrupt_that_was_caught_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much is caught in the middle of a compilation."""
+    monkeypatch.setattr("fastdat.training.stop.PATIENCE", 20.0)
+    caught = 0
+    with StopRequests() as stop:
+        stop._hear(STARTED)
+        for _ in range(2):
+            try:
+                ask_to_stop() if not caught else time.sleep(60)
+            except StoppedError:
+                caught += 1
+    assert caught == 2
+
+
+def test_no_compilation_begins_after_a_request() -> None:
+    with StopRequests() as stop:
+        stop._hear(STARTED)
+        stop._hear(CompilationEnded("D's step", 1.0, True))
+        ask_to_stop()
+        with pytest.raises(StoppedError):
+            stop._hear(STARTED)
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.requested is None
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+BLOCKED = """
+import hashlib, sys
+from fastdat.training import stop
+from tests.training.test_stop import STARTED
+stop.PATIENCE = 1.0
+with stop.StopRequests() as requests:
+    requests.compiling = {compiling}
+    print("blocked", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", {iterations})  # in C, where no handler runs
+    requests.raise_if_requested()
+"""
+
+
+@pytest.mark.parametrize(("compiling", "code"), [(True, 143), (False, 1)])
+def test_a_compilation_that_does_not_end_is_ended(compiling: bool, code: int) -> None:
+    """In a process whose main thread is blocked; without a compilation the step goes on to its end."""
+    script = BLOCKED.format(compiling=compiling, iterations=10**9 if compiling else 10**7)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"blocked\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert (process.returncode, b"the compilation does not end" in errors) == (code, compiling)
+
+
+RUN = """
+import sys
+sys.argv = ["fastdat", "train", "--preset", "{preset}", "--outdir", {outdir!r}, "--device", "cpu", *{options!r}]
+from fastdat.cli import main
+main()
+"""
+
+
+@contextmanager
+def command(preset: str, outdir: Path, until: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A run by the command line, once it has printed ``until``."""
+    script = RUN.format(preset=preset, outdir=str(outdir), options=options)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if until in line:
+                break
+        yield process
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) -> None:
+    settings = [
+        "--no-compile",
+        "--set",
+        "log_every=1",
+        "--set",
+        "eval.every=null",
+        "--set",
+        "tensorboard=false",
+    ]
+    with command("mlp-dat-gaussians", tmp_path, "step 3/", *settings) as process:
+        process.send_signal(getattr(signal, name))
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"stopped by {name} after " in read_log(tmp_path)
+    done = checkpoint.load(tmp_path / "checkpoints" / "latest.pt")["step"]
+    assert read_stats(tmp_path)[-1]["step"] == done
+    assert out.splitlines()[-1] == ("interrupted" if name == "SIGINT" else f"stopped by {name}")
+
+
+@pytest.mark.slow
+def test_sigterm_while_compiling_ends_the_process_within_20_seconds(
+    tmp_path: Path, cifar10_root: Path
+) -> None:
+    settings = ["--data", str(cifar10_root), "--ngf", "8", "--ndf", "8", "--set", "eval.every=null"]
+    with command("sngan-dat-cifar10", tmp_path, "compiling D's step ...", *settings) as process:
+        time.sleep(2)
+        sent = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20
+    assert process.returncode == 143
+    assert "stopped by SIGTERM while compiling after 0 steps" in read_log(tmp_path)
 
 
 class AsksToStop:

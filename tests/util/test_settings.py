@@ -49,15 +49,25 @@ class Outer:
     ("name", "value", "error", "message"),
     [
         ("kind", "l3", ConfigError, "one of l1, l2; got 'l3'"),
-        ("count", 0, ConfigError, "an integer >= 1 or None; got 0"),
-        ("count", True, FieldTypeError, "an integer >= 1 or None; got True"),
-        ("count", 1.0, FieldTypeError, "an integer >= 1 or None; got 1.0"),
+        ("count", 0, ConfigError, r"an integer >= 1 or None \(null in YAML and --set\); got 0"),
+        ("count", True, FieldTypeError, r"an integer >= 1 or None \(null in YAML and --set\); got True"),
+        ("count", 1.0, FieldTypeError, r"an integer >= 1 or None \(null in YAML and --set\); got 1.0"),
         ("share", 1, ConfigError, "a finite number > 0 and < 1; got 1"),
         ("share", float("nan"), ConfigError, "a finite number > 0 and < 1; got nan"),
         ("share", "0.5", FieldTypeError, "a finite number > 0 and < 1; got '0.5'"),
         ("share", None, FieldTypeError, "a finite number > 0 and < 1; got None"),
-        ("limit", -1, ConfigError, r"an integer >= 1 or None \(= no limit\); got -1"),
-        ("bounds", (1, 1), ConfigError, r"\[a, b\], each a finite number, with a < b, or None; got \(1, 1\)"),
+        (
+            "limit",
+            -1,
+            ConfigError,
+            r"an integer >= 1 or None \(null in YAML and --set\), where None means no limit; got -1",
+        ),
+        (
+            "bounds",
+            (1, 1),
+            ConfigError,
+            r"\[a, b\], each a finite number, with a < b, or None \(null in YAML and --set\); got \(1, 1\)",
+        ),
         ("bounds", (1, 2, 3), ConfigError, r"\[a, b\], each a finite number"),
         ("bounds", 3, FieldTypeError, r"\[a, b\], each a finite number"),
         ("names", [], ConfigError, r"a list \[a, b, ...\], each text, none of them twice; got \[\]"),
@@ -92,7 +102,11 @@ def test_replace_reaches_inner_dataclasses() -> None:
     assert replace(Outer(), {"inner": {"weight": 3}}).inner == Inner(3.0)
     with pytest.raises(ConfigError, match=r"^inner\.weight must be a finite number >= 0; got -1$"):
         replace(Outer(), {"inner.weight": -1})
-    with pytest.raises(ConfigError, match=r"unknown setting inner\.w; there are: inner\.weight"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting inner\.w; did you mean inner\.weight\? There are: inner\.weight"
+    ):
         replace(Outer(), {"inner.w": 1})
-    with pytest.raises(ConfigError, match="unknown setting weight; there are: kind, count"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting weight; did you mean inner\.weight\? There are: kind, count"
+    ):
         replace(Outer(), {"weight": 1})

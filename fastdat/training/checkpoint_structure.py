@@ -1,0 +1,123 @@
+"""What a checkpoint holds: its entries, and what each of them must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Any]
+
+FORMAT = 2
+
+_Check = Callable[[Any], bool]
+
+
+def problem(state: object) -> str | None:
+    """What is wrong with the structure of a checkpoint, as the end of "FILE is no checkpoint: "; None if nothing is."""
+    if not isinstance(state, dict):
+        return f"it holds a {type(state).__name__}, expected a dict"
+    if state.get("format") != FORMAT:
+        return f"its format is {state.get('format')!r}, this version of fastdat reads {FORMAT}"
+    missing = [key for key in KEYS if key not in state]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    for key, (expected, holds) in _ENTRIES.items():
+        if not holds(state[key]):
+            return f"its entry {key!r} is {_shown(state[key])}, expected {expected}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    return (
+        repr(value)
+        if value is None or isinstance(value, (bool, int, float, str))
+        else f"a {type(value).__name__}"
+    )
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+def _named(value: Any, *names: str) -> bool:
+    return (
+        isinstance(value, dict) and all(type(key) is str for key in value) and all(n in value for n in names)
+    )
+
+
+def _tensors(value: Any) -> bool:
+    return _named(value) and len(value) > 0 and any(isinstance(item, Tensor) for item in value.values())
+
+
+def _optimizer(value: Any) -> bool:
+    if not _named(value, "state", "param_groups"):
+        return False
+    groups = value["param_groups"]
+    return (
+        isinstance(value["state"], dict)
+        and isinstance(groups, list)
+        and all(_named(group, "params", "lr") for group in groups)
+    )
+
+
+def _optimizers(value: Any) -> bool:
+    return _named(value, "optG", "optD") and all(
+        _named(of, "class", "groups")
+        and isinstance(of["groups"], list)
+        and all(_named(group) for group in of["groups"])
+        for of in (value["optG"], value["optD"])
+    )
+
+
+def _meters(value: Any) -> bool:
+    return _named(value, "d", "g") and all(_meter(value[name]) for name in ("d", "g"))
+
+
+def _meter(value: Any) -> bool:
+    if not _named(value, "names", "sum", "count") or not _count(value["count"]):
+        return False
+    names, total = value["names"], value["sum"]
+    if not isinstance(names, list) or not all(type(name) is str for name in names):
+        return False
+    return total is None or (
+        isinstance(total, Tensor) and total.shape == (len(names),) and value["count"] > 0
+    )
+
+
+def _rng(value: Any) -> bool:
+    states = [value["cpu"], *value.get("cuda", [])] if _named(value, "cpu") else [None]
+    return all(isinstance(state, Tensor) for state in states)
+
+
+def _best(value: Any) -> bool:
+    if value is None:
+        return True
+    return _named(value, "step", "kind", "rank", "score") and _count(value["step"]) and _named(value["kind"])
+
+
+_NET = "the tensors of a net by name"
+_OPTIMIZER = "an optimizer's state and param_groups"
+_ENTRIES: Mapping[str, tuple[str, _Check]] = {
+    "step": ("a number of steps", _count),
+    "config": ("settings by name", _named),
+    "netG": (_NET, _tensors),
+    "netD": (_NET, _tensors),
+    "optG": (_OPTIMIZER, _optimizer),
+    "optD": (_OPTIMIZER, _optimizer),
+    "optimizers": ("class and groups of optG and optD", _optimizers),
+    "data": ("the fingerprint of images, or None", lambda value: value is None or type(value) is str),
+    "ema": (f"{_NET}, or None", lambda value: value is None or _tensors(value)),
+    "rng": ("states of random generators", _rng),
+    "seconds": ("a number of seconds", _number),
+    "attempt": ("a number of rollbacks", _count),
+    "meters": ("names, sum and count of two meters", _meters),
+    "best": ("step, kind, rank and score, or None", _best),
+    "unscored": ("true or false", lambda value: type(value) is bool),
+}
+KEYS = tuple(_ENTRIES)

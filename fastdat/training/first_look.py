@@ -1,0 +1,146 @@
+"""A look at nets, optimizers and reals before the first step, for mistakes that training would not notice, or only in
+the middle of a net's forward."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fastdat.data import TrainSampler
+from fastdat.engine.value_range import range_problem
+from fastdat.training.batches import Batches
+from fastdat.training.networks import Networks
+from fastdat.training.noise import SAMPLES, Noise
+from fastdat.training.steps import evaluating
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
+
+_ENOUGH = 64
+"""Reals after which it is clear that their range begins at zero."""
+
+
+def check_optimizers(netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Optimizer) -> None:
+    """Refuse optimizers that would leave a net untrained, or train the wrong one.
+
+    Raises:
+        ConfigError: the two are one, an optimizer lacks trained parameters of its net or has those of the other one, or
+            cannot make a step from gradients alone.
+    """
+    if optG is optD:
+        raise ConfigError("optG and optD are the same object: make one optimizer for G and another one for D")
+    for name, optimizer, own, other, others in (
+        ("optG", optG, netG, netD, "netD"),
+        ("optD", optD, netD, netG, "netG"),
+    ):
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        foreign = [key for key, p in other.named_parameters() if id(p) in held]
+        if foreign:
+            raise ConfigError(
+                f"{name} holds {len(foreign)} parameters of {others}, the first one is {foreign[0]}: give it "
+                f"net{name[-1]}.parameters()"
+            )
+        missing = [key for key, p in own.named_parameters() if p.requires_grad and id(p) not in held]
+        if missing:
+            raise ConfigError(
+                f"{name} lacks {len(missing)} parameters of net{name[-1]}, the first one is {missing[0]}, which would "
+                f"never be trained: give it net{name[-1]}.parameters(), or freeze them with requires_grad_(False)"
+            )
+        if _needs_closure(optimizer):
+            raise ConfigError(
+                f"{name} is a {type(optimizer).__name__}, whose step evaluates the loss again, on other weights: that "
+                "does not fit a GAN's step. Use an optimizer that needs gradients alone, such as Adam"
+            )
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def check_first_samples(
+    networks: Networks, batches: Batches, noise: Noise, config: TrainConfig, d_step: int
+) -> None:
+    """Refuse reals outside the range that the attack clips to, and a G whose samples have another shape.
+
+    Args:
+        networks: G is called on two latents; it stays as it is.
+        batches: reals; those of ``d_step`` are looked at, and the next ones where they leave their range open.
+        noise: makes the latents.
+        config: of the run.
+        d_step: the next D step.
+
+    Raises:
+        ConfigError: as above, or the reals are not what D steps take, or G cannot be called.
+    """
+    reals = _checked(batches.batch(d_step), config, networks.device)
+    if not isinstance(batches, TrainSampler):  # whose images are in [-1, 1] whatever they show
+        _check_range(reals, batches, config, d_step)
+    fakes = _two_fakes(networks.G, noise, config)
+    if fakes.shape[1:] != reals.shape[1:]:
+        raise ConfigError(
+            f"netG makes samples of shape {tuple(fakes.shape[1:])}, and the reals are {tuple(reals.shape[1:])}: give "
+            "both one number of channels and one resolution"
+        )
+
+
+def _checked(reals: Any, config: TrainConfig, device: torch.device) -> Tensor:
+    expected = f"a floating-point tensor of {config.batch_size} samples on {device}"
+    if not isinstance(reals, Tensor):
+        raise ConfigError(f"batches.batch(step) must return {expected}; got a {type(reals).__name__}")
+    if not reals.is_floating_point() or reals.ndim < 2 or len(reals) != config.batch_size:
+        raise ConfigError(
+            f"batches.batch(step) must return {expected} (config.batch_size); got {reals.dtype} of shape "
+            f"{tuple(reals.shape)}"
+        )
+    if reals.device.type != device.type:
+        raise ConfigError(f"batches.batch(step) must return {expected}; got one on {reals.device}")
+    return reals
+
+
+def _check_range(reals: Tensor, batches: Batches, config: TrainConfig, d_step: int) -> None:
+    low, high, seen = reals.min().item(), reals.max().item(), len(reals)
+    if not (reals.isfinite().all()):
+        raise ConfigError("the first reals hold NaN or infinity: look at what loads and scales them")
+    bounds = config.dat.bounds
+    # A few bright images may have no negative value by chance; 64 do not.
+    while seen < _ENOUGH and bounds is not None and bounds[0] < 0 <= low and high <= bounds[1]:
+        d_step += 1
+        more = batches.batch(d_step)
+        low, high, seen = min(low, more.min().item()), max(high, more.max().item()), seen + len(more)
+    problem = range_problem("the first reals", low, high, bounds)
+    if problem is not None:
+        raise ConfigError(problem)
+
+
+def _two_fakes(netG: nn.Module, noise: Noise, config: TrainConfig) -> Tensor:
+    z, labels = noise.draw(SAMPLES, 0, 2), noise.labels(SAMPLES, 0, 2)
+    devices = [z.device] if z.is_cuda else []
+    try:
+        with torch.no_grad(), evaluating(netG), torch.random.fork_rng(devices):
+            fakes = netG(z, *labels)
+    except Exception as error:  # whatever a user's net may raise
+        given = f"z of shape (2, {config.nz})" + (" and labels of shape (2,)" if labels else "")
+        takes = _length_of_z(netG)
+        hint = (
+            "" if takes in (None, config.nz) else f" Its first layer takes {takes} numbers: set nz={takes}."
+        )
+        raise ConfigError(
+            f"netG cannot be called on {given}: {str(error).partition(chr(10))[0]}.{hint}"
+        ) from error
+    if not isinstance(fakes, Tensor):
+        raise ConfigError(f"netG must return a tensor of samples, got a {type(fakes).__name__}")
+    return fakes
+
+
+def _length_of_z(netG: nn.Module) -> int | None:
+    """What the first layer of ``netG`` takes, if it is one of the usual layers."""
+    for module in netG.modules():
+        if isinstance(module, nn.Linear):
+            return module.in_features
+        if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
+            return module.in_channels
+    return None

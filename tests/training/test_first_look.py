@@ -1,0 +1,220 @@
+"""Mistakes in nets, optimizers and reals that are found before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastdat.data import ImageSet
+from fastdat.training import ConfigError, Trainer
+from tests.training.runs import OWN_NETS, read_log, resumable, silent, trainer_of
+
+Nets = tuple[nn.Module, nn.Module]
+
+
+def small_nets(nz: int = 8, size: int = 6) -> Nets:
+    G = nn.Sequential(
+        nn.Linear(nz, 3 * size * size), nn.BatchNorm1d(3 * size * size), nn.Unflatten(1, (3, size, size))
+    )
+    D = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 1))
+    return G, D
+
+
+def sgd(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), 0.01)
+
+
+def trainer(reals: Any, outdir: Path, nets: Nets | None = None, make: Any = None, **settings: Any) -> Trainer:
+    """Of two small nets on reals (4, 3, 6, 6); ``make`` gives optG and optD."""
+    netG, netD = nets or small_nets()
+    optG, optD = make(netG, netD) if make else (sgd(netG), sgd(netD))
+    chosen = OWN_NETS | {"n_dis": 1, "steps": 2} | settings
+    return Trainer(netG, netD, optG, optD, reals, outdir=outdir, display=silent(), **chosen)
+
+
+# --- optimizers ------------------------------------------------------------------------------------------------------
+
+
+def shared(G: nn.Module, D: nn.Module) -> tuple[Any, Any]:
+    optimizer = torch.optim.SGD([*G.parameters(), *D.parameters()], 0.01)
+    return optimizer, optimizer
+
+
+OPTIMIZERS: dict[str, tuple[Callable[[nn.Module, nn.Module], tuple[Any, Any]], str]] = {
+    "one for both": (shared, "optG and optD are the same object: make one optimizer for G"),
+    "swapped": (
+        lambda G, D: (sgd(D), sgd(G)),
+        r"optG holds 2 parameters of netD, the first one is 1\.weight: give it netG",
+    ),
+    "D holds G's": (
+        lambda G, D: (sgd(G), torch.optim.SGD([*D.parameters(), *G.parameters()], 0.01)),
+        r"optD holds 4 parameters of netG, the first one is 0\.weight: give it netD\.parameters\(\)",
+    ),
+    "misses D's": (
+        lambda G, D: (sgd(G), torch.optim.SGD([next(D.parameters())], 0.01)),
+        r"optD lacks 1 parameters of netD, the first one is 1\.bias, which would never be trained",
+    ),
+    "of an earlier D": (
+        lambda G, D: (sgd(G), sgd(small_nets()[1])),
+        r"optD lacks 2 parameters of netD, the first one is 1\.weight",
+    ),
+    "closure": (
+        lambda G, D: (sgd(G), torch.optim.LBFGS(D.parameters())),
+        "optD is a LBFGS, whose step evaluates the loss again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_wrong_optimizers_are_refused(name: str, tmp_path: Path) -> None:
+    make, message = OPTIMIZERS[name]
+    with pytest.raises(ConfigError, match=message):
+        trainer([torch.zeros(4, 3, 6, 6)], tmp_path / "run", make=make)
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_parameters_need_no_optimizer(tmp_path: Path) -> None:
+    netG, netD = small_nets()
+    netD[1].bias.requires_grad_(False)  # type: ignore[index]
+    trained = [p for p in netD.parameters() if p.requires_grad]
+    reals = [torch.rand(4, 3, 6, 6) * 2 - 1]
+    trainer(reals, tmp_path, (netG, netD), lambda G, D: (sgd(G), torch.optim.SGD(trained, 0.01))).train()
+
+
+# --- reals -----------------------------------------------------------------------------------------------------------
+
+
+RANGES: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "[0, 1]": (lambda: torch.rand(4, 3, 6, 6), r"x \* 2 - 1"),
+    "0..255": (lambda: torch.rand(4, 3, 6, 6) * 255, r"x / 127\.5 - 1"),
+    "standardised": (lambda: torch.randn(4, 3, 6, 6) * 2, "scale the samples to that range"),
+    "NaN": (lambda: torch.full((4, 3, 6, 6), torch.nan), "the first reals hold NaN or infinity"),
+    "resolution": (
+        lambda: torch.rand(4, 3, 8, 8) * 2 - 1,
+        r"netG makes samples of shape \(3, 6, 6\), and the reals are \(3, 8, 8\)",
+    ),
+}
+
+
+class Own:
+    """Reals by step that a user makes."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+    def batch(self, step: int) -> Any:
+        return self.make()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["loader", "batches"])
+@pytest.mark.parametrize("name", RANGES)
+def test_wrong_reals_are_refused_before_the_first_step(name: str, own: bool, tmp_path: Path) -> None:
+    make, message = RANGES[name]
+    run = trainer(Own(make) if own else [make() for _ in range(3)], tmp_path)
+    weights = [p.clone() for p in run.netD.parameters()]
+    with pytest.raises(ConfigError, match=message):
+        run.train()
+    assert all(map(torch.equal, weights, run.netD.parameters()))
+    assert run.done == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([1.0], "must return a floating-point tensor of 4 samples on cpu; got a list"),
+        (
+            torch.zeros(4, 3, 6, 6, dtype=torch.uint8),
+            r"4 samples on cpu \(config.batch_size\); got torch.uint8",
+        ),
+        (torch.zeros(5, 3, 6, 6), r"got torch.float32 of shape \(5, 3, 6, 6\)"),
+        (torch.zeros(4, 3, 6, 6, device="meta"), "got one on meta"),
+    ],
+)
+def test_batches_of_another_kind_are_refused(made: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trainer(Own(lambda: made), tmp_path).train()
+
+
+def test_a_few_bright_images_are_no_mistake(tmp_path: Path) -> None:
+    """Their range is open until a darker one comes; all other ranges stay as they are without bounds."""
+    bright, dark = torch.rand(4, 3, 6, 6), torch.rand(4, 3, 6, 6) - 1
+    trainer([bright, bright, dark], tmp_path / "a").train()
+    trainer([torch.rand(4, 3, 6, 6) * 255], tmp_path / "b", **{"dat.bounds": None}).train()
+    trainer([torch.rand(4, 3, 6, 6)], tmp_path / "c", **{"dat.bounds": [0, 1]}).train()
+
+
+def test_a_look_changes_nothing(tmp_path: Path) -> None:
+    """Neither the running statistics of G, nor the order of reals, nor anybody's random numbers."""
+    seen: list[Tensor] = []
+
+    def make() -> Tensor:
+        seen.append(torch.rand(4, 3, 6, 6) * 2 - 1)
+        return seen[-1]
+
+    run = trainer(Own(make), tmp_path, samples=4)
+    before = {name: value.clone() for name, value in run.netG.state_dict().items()}
+    torch.manual_seed(5)
+    run._begin()
+    run.folder.close()
+    assert all(torch.equal(value, before[name]) for name, value in run.netG.state_dict().items())
+    torch.manual_seed(5)
+    assert len(seen) == 2, "at the first look and for reals.png"
+    assert all(torch.equal(reals, torch.rand(4, 3, 6, 6) * 2 - 1) for reals in seen)
+
+
+# --- G ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: small_nets(nz=16),
+            r"netG cannot be called on z of shape \(2, 8\): .*\. Its first layer takes 16 numbers: set nz=16\.",
+        ),
+        (lambda: (Labelled(), small_nets()[1]), r"netG cannot be called on z of shape \(2, 8\): .*labels"),
+        (lambda: (Several(8, 108), small_nets()[1]), "netG must return a tensor of samples, got a tuple"),
+    ],
+    ids=["nz", "labels", "several outputs"],
+)
+def test_a_generator_that_does_not_fit_is_refused(make: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trainer([torch.rand(4, 3, 6, 6) * 2 - 1], tmp_path, make()).train()
+
+
+class Labelled(nn.Module):
+    """Needs labels, which a run without classes does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return z * self.weight
+
+
+class Several(nn.Linear):
+    def forward(self, z: Tensor) -> Any:
+        return (super().forward(z),)
+
+
+def test_the_look_is_at_the_next_batch_of_a_resumed_run(few_images: ImageSet, tmp_path: Path) -> None:
+    trainer_of(resumable(steps=2, lr_decay="none"), few_images, tmp_path).train()
+    run = trainer_of(resumable(steps=4, lr_decay="none"), few_images, tmp_path)
+    asked: list[int] = []
+    batches: Any = run.iteration.batches
+    batch = batches.batch
+
+    def remembered(step: int) -> Tensor:
+        asked.append(step)
+        return batch(step)
+
+    batches.batch = remembered
+    run.train()
+    assert asked == [4, 4, 5, 6, 7]
+    assert "resumed after 2 steps" in read_log(tmp_path)

@@ -1,0 +1,207 @@
+"""Which checkpoints a run keeps, and how it goes on when the latest one is damaged or gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastdat.data import ImageSet
+from fastdat.training import ConfigError, RunFolderError, checkpoint
+from fastdat.training.snapshots import Snapshots
+from fastdat.training.train_config import CheckpointConfig
+from tests.training.checkpoint_states import small_state
+from tests.training.runs import (
+    assert_same,
+    read_log,
+    read_scores,
+    read_stats,
+    results,
+    resumable,
+    scored,
+    trainer_of,
+)
+
+
+def written(run: Path, steps: list[int], **config: Any) -> Snapshots:
+    """What is kept of checkpoints after these steps."""
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    files = Snapshots(run, CheckpointConfig(**config))
+    for step in steps:
+        checkpoint.save(files.latest, small_state(step=step))
+        files.keep(step)
+    return files
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir() if path.is_file())
+
+
+def flip(path: Path) -> None:
+    """Change one bit, in a copy: latest.pt may be a second name of the file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ({}, ["latest.pt", "step-000040.pt", "step-000050.pt"]),
+        ({"keep": 0}, ["latest.pt"]),
+        ({"keep": 3}, ["latest.pt", "step-000030.pt", "step-000040.pt", "step-000050.pt"]),
+        ({"keep": 1, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000050.pt"]),
+        ({"keep": 0, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt"]),
+    ],
+    ids=str,
+)
+def test_the_newest_and_those_of_every_so_many_steps_are_kept(
+    config: dict[str, Any], kept: list[str], tmp_path: Path
+) -> None:
+    written(tmp_path, [10, 20, 30, 40, 50], **config)
+    assert names(tmp_path) == kept
+    for name in kept:
+        step = 50 if name == "latest.pt" else int(name[5:11])
+        assert checkpoint.load(tmp_path / "checkpoints" / name)["step"] == step
+
+
+def test_the_newest_one_takes_no_room_of_its_own(tmp_path: Path) -> None:
+    files = written(tmp_path, [1, 2])
+    assert files.latest.samefile(tmp_path / "checkpoints" / "step-000002.pt")
+    assert not files.latest.samefile(tmp_path / "checkpoints" / "step-000001.pt")
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    files = written(tmp_path, [1, 2])
+    assert (tmp_path / "checkpoints" / "step-000002.pt").read_bytes() == files.latest.read_bytes()
+    assert names(tmp_path) == ["latest.pt", "step-000001.pt", "step-000002.pt"]
+
+
+def ended(data: ImageSet, run: Path, **changes: Any) -> Any:
+    """A finished run of 6 steps with checkpoints at 2, 4 and 6, and its configuration of 8 steps."""
+    config = resumable(lr_decay="none", **{"checkpoints.keep": 3} | changes)
+    trainer_of(config.replace({"steps": 6}), data, run).train()
+    return config
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete"])
+def test_a_lost_latest_checkpoint_is_said_and_replaced_only_when_asked(
+    damage: str, few_images: ImageSet, tmp_path: Path
+) -> None:
+    config = ended(few_images, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    trainer_of(config, few_images, tmp_path / "straight").train()
+    flip(folder / "step-000006.pt")
+    if damage == "flip":
+        flip(folder / "latest.pt")
+    else:
+        (folder / "latest.pt").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(RunFolderError) as caught:
+        trainer_of(config, few_images, tmp_path / "run")
+    assert ("is damaged" if damage == "flip" else "there is no checkpoint") in str(caught.value)
+    assert "step-000004 (step 4), step-000002 (step 2). To go on from the newest" in str(caught.value)
+    assert "give --from newest" in str(caught.value)
+    assert {path: path.read_bytes() for path in before} == before, "nothing is changed until it is asked for"
+
+    trainer = trainer_of(config, few_images, tmp_path / "run", resume_from="newest")
+    assert trainer.done == 4
+    assert checkpoint.load(folder / "latest.pt")["step"] == 4
+    aside = sorted(path.name for path in (folder / "set-aside").iterdir())
+    assert aside == (["latest-damaged.pt"] if damage == "flip" else []) + ["step-000006-damaged.pt"]
+    trainer.train()
+    assert_same(results(tmp_path / "straight"), results(tmp_path / "run"))
+    log = read_log(tmp_path / "run")
+    assert "resumed after 4 steps" in log
+    assert "step-000004.pt; set aside: checkpoints/set-aside/" in log
+
+
+def test_an_earlier_step_may_be_asked_for(few_images: ImageSet, tmp_path: Path) -> None:
+    """Later checkpoints are set aside, so that none of them is taken for the newest afterwards."""
+    config = ended(few_images, tmp_path)
+    trainer_of(config, few_images, tmp_path, resume_from="step-000002")
+    folder = tmp_path / "checkpoints"
+    assert names(tmp_path) == ["latest.pt", "step-000002.pt"]
+    aside = ["latest-of-step-6.pt", "step-000004.pt", "step-000006.pt"]
+    assert sorted(path.name for path in (folder / "set-aside").iterdir()) == aside
+    assert [line["step"] for line in read_stats(tmp_path)] == []
+    trainer_of(config, few_images, tmp_path).train()
+    trainer_of(config, few_images, tmp_path, resume_from="step-000004")
+    aside += ["latest-of-step-8.pt", "step-000006-2.pt", "step-000008.pt"]
+    assert sorted(path.name for path in (folder / "set-aside").iterdir()) == sorted(aside)
+
+
+def test_a_best_checkpoint_of_a_later_step_is_no_longer_the_best(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    """The scores after the step that a run goes back to are made again."""
+    config = scored(cifar10_root, steps=6, lr_decay="none", **{"checkpoints.keep": 9})
+    trainer_of(config, few_images, tmp_path).train()
+    before = read_scores(tmp_path)
+    best = checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"]
+    assert best > 2, "or this test proves nothing"
+    trainer = trainer_of(config, few_images, tmp_path, resume_from="step-000002")
+    assert trainer.state.best is None
+    assert "there is no best.pt any more" in "".join(trainer._remarks)
+    trainer.train()
+    assert read_scores(tmp_path) == before
+    assert checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"] == best
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("best", r"there is no checkpoint .*best\.pt\. Undamaged in"),
+        (
+            "step-000005",
+            r"there is no checkpoint step-000005. Undamaged in .*: latest \(step 6\), step-000006",
+        ),
+        ("nowhere/x.pt", r"there is no checkpoint nowhere/x\.pt"),
+    ],
+)
+def test_what_is_not_there_is_named(start: str, message: str, few_images: ImageSet, tmp_path: Path) -> None:
+    config = ended(few_images, tmp_path)
+    with pytest.raises(RunFolderError, match=message):
+        trainer_of(config, few_images, tmp_path, resume_from=start)
+
+
+def test_nothing_undamaged_is_left(few_images: ImageSet, tmp_path: Path) -> None:
+    config = ended(few_images, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        flip(path)
+    for start in (None, "newest"):
+        with pytest.raises(
+            RunFolderError, match=r"no other that is undamaged\. Begin anew with another --outdir"
+        ):
+            trainer_of(config, few_images, tmp_path, resume_from=start)
+
+
+def test_a_new_run_has_no_checkpoint_to_begin_from(few_images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run that could go on from newest: leave --from out"):
+        trainer_of(resumable(), few_images, tmp_path / "new", resume_from="newest")
+
+
+def test_a_damaged_configuration_is_written_anew(few_images: ImageSet, tmp_path: Path) -> None:
+    """The checkpoint has the settings too, and is verified."""
+    config = ended(few_images, tmp_path)
+    good = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(good.replace("ndf: 4", "ndf: [4"))
+    trainer_of(config, few_images, tmp_path).train()
+    assert "config.yaml cannot be read" in read_log(tmp_path)
+    assert "it is written anew" in read_log(tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == good.replace("steps: 6", "steps: 8")
+
+
+def test_a_checkpoint_of_another_run_may_be_given_by_its_path(few_images: ImageSet, tmp_path: Path) -> None:
+    config = ended(few_images, tmp_path / "a")
+    trainer_of(config.replace({"steps": 2}), few_images, tmp_path / "b").train()
+    other = tmp_path / "a" / "checkpoints" / "step-000004.pt"
+    trainer = trainer_of(config, few_images, tmp_path / "b", resume_from=other)
+    assert trainer.done == 4
+    assert_same(dict(trainer.netD.state_dict()), dict(checkpoint.load(other)["netD"]))
