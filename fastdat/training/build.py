@@ -99,13 +99,19 @@ def build_trainer(
     return trainer
 
 
-def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet | None = None) -> Evaluator:
+def build_evaluator(
+    config: TrainConfig,
+    device: torch.device,
+    train: ImageSet | None = None,
+    progress: Progress = keep_going,
+) -> Evaluator:
     """The evaluator that makes the scores of ``config.eval``.
 
     Args:
         config: of the run.
         device: where features are computed.
         train: the training images, if they are in memory already.
+        progress: called while packed stores are checked.
 
     Raises:
         ConfigError: the scores do not fit the data.
@@ -117,7 +123,7 @@ def build_evaluator(config: TrainConfig, device: torch.device, train: ImageSet |
         raise ConfigError(f"eval.metrics of {dataset} may be {expected}; got {list(config.eval.metrics)}")
     if points:
         return ModesEvaluator(config.eval, MIXTURES[dataset])
-    sources: dict[str, Any] = {split: _reader(config, split) for split in config.eval.splits}
+    sources: dict[str, Any] = {split: _reader(config, split, progress) for split in config.eval.splits}
     if train is not None and "train" in sources:
         sources["train"] = train
     return ImageEvaluator(config.eval, sources, device)
@@ -145,9 +151,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _reader(config: TrainConfig, split: str) -> Callable[[], ImageSet]:
+def _reader(config: TrainConfig, split: str, progress: Progress) -> Callable[[], ImageSet]:
     def read() -> ImageSet:
-        data = load_data(config, split)
+        data = load_data(config, split, progress)
         assert data is not None  # it is None only for mixtures
         return data
 

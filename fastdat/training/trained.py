@@ -99,7 +99,7 @@ class Trained:
             ConfigError, DataError: what is needed is missing.
         """
         settings = self.config.eval
-        evaluator = build_evaluator(self.config, self.device)
+        evaluator = build_evaluator(self.config, self.device, progress=progress)
         evaluator.prepare()
         about = {"step": self.step, "weights": self.weights, "by": "eval"}
         return scoring.score(evaluator, self.net, settings, self.noise(settings.seed), about, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from fastdat.data import DataError, ImageSet
 from fastdat.metrics import EvalConfig
-from fastdat.training import ConfigError, Trainer, checkpoint, load_data, preset
+from fastdat.training import ConfigError, Trainer, build_trainer, checkpoint, load_data, preset
+from fastdat.training.display import Lines
 from fastdat.training.scoring import better
 from tests.training.runs import (
     SCORED,
@@ -40,6 +42,24 @@ def test_scores_while_training(run: Path) -> None:
     assert best["step"] == min(kids, key=lambda step: kids[step])
     assert best["best"]["score"] == min(kids.values())
     assert list((run / "tensorboard").iterdir())
+
+
+def test_scoring_shows_how_far_it_is(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:
+    """It may take longer than the steps between two scores."""
+    file = io.StringIO()
+    display = Lines(file)
+    display.every = 0.0
+    config = scored(cifar10_root, steps=2, **{"eval.batch_size": 8})
+    build_trainer(config, few_images, tmp_path, display=display).train()
+    lines = [line for line in file.getvalue().splitlines() if line.startswith("scoring, ")]
+    assert [line.partition("%")[0] for line in lines if "fakes" in line] == [
+        "scoring, fakes: 8 of 20 (40",
+        "scoring, fakes: 16 of 20 (80",
+        "scoring, fakes: 20 of 20 (100",
+    ]
+    assert "scoring, reals (train): 8 of 30 (26%)" in lines
+    assert " left" in lines[1], "the time that it still takes"
+    assert "scoring, fakes" not in read_log(tmp_path)
 
 
 @pytest.mark.parametrize("moment", ["before", "between"])
