@@ -15,39 +15,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastdat.training import build_nets, checkpoint, preset
-from fastdat.training.train_config import TrainConfig
+from tests.training.checkpoint_states import state_of
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Any]:
-    """After one step of both optimizers, whose moments are most of a checkpoint."""
-    config = preset("sngan-dat-cifar10")
-    netG, netD = build_nets(config)
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    for name, net in (("optG", netG), ("optD", netD)):
-        optimizers[name] = torch.optim.Adam(net.parameters(), config.lr)
-        for parameter in net.parameters():
-            parameter.grad = torch.randn_like(parameter)
-        optimizers[name].step()
-    meter: dict[str, Any] = {"names": [], "sum": None, "count": 0}
-    return {
-        "step": 1,
-        "config": TrainConfig().recorded(),
-        "netG": netG.state_dict(),
-        "netD": netD.state_dict(),
-        **{name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-        "optimizers": {
-            name: checkpoint.optimizer_settings(optimizer) for name, optimizer in optimizers.items()
-        },
-        "data": None,
-        "ema": None,
-        "rng": checkpoint.rng_state(),
-        "seconds": 0.0,
-        "attempt": 0,
-        "meters": {"d": meter, "g": meter},
-        "best": None,
-        "unscored": False,
-    }
+    return state_of(*build_nets(preset("sngan-dat-cifar10")))
 
 
 def _torch_save(path: Path, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The content of a small checkpoint, of the structure that a run's has."""
+"""The content of checkpoints, of the structure that a run's have."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from fastdat.training import TrainConfig, checkpoint
 
 
 def small_state(**changes: Any) -> dict[str, Any]:
-    """After 3 steps of two small nets, with Adam's state; ``changes`` replace entries."""
+    """After one update of two small nets; ``changes`` replace entries."""
     torch.manual_seed(3)
-    G, D = nn.Linear(2, 5), nn.Linear(5, 1)
-    optimizers = {name: torch.optim.Adam(net.parameters(), 0.1) for name, net in (("optG", G), ("optD", D))}
-    D(G(torch.randn(4, 2))).sum().backward()
-    for optimizer in optimizers.values():
+    return state_of(nn.Linear(2, 5), nn.Linear(5, 1)) | changes
+
+
+def state_of(netG: nn.Module, netD: nn.Module) -> dict[str, Any]:
+    """After 3 steps, with the moments of an update by Adam with random gradients."""
+    optimizers = {
+        name: torch.optim.Adam(net.parameters(), 0.1) for name, net in (("optG", netG), ("optD", netD))
+    }
+    for net, optimizer in zip((netG, netD), optimizers.values(), strict=True):
+        for parameter in net.parameters():
+            parameter.grad = torch.randn_like(parameter)
         optimizer.step()
     meter = {"names": ["loss"], "sum": torch.tensor([1.5]), "count": 2}
     return {
         "step": 3,
         "config": TrainConfig().recorded(),
-        "netG": G.state_dict(),
-        "netD": D.state_dict(),
+        "netG": netG.state_dict(),
+        "netD": netD.state_dict(),
         **{name: optimizer.state_dict() for name, optimizer in optimizers.items()},
         "optimizers": {
             name: checkpoint.optimizer_settings(optimizer) for name, optimizer in optimizers.items()
@@ -36,4 +43,4 @@ def small_state(**changes: Any) -> dict[str, Any]:
         "meters": {"d": meter, "g": {"names": [], "sum": None, "count": 0}},
         "best": None,
         "unscored": False,
-    } | changes
+    }
