@@ -110,6 +110,7 @@ class RunCheckpoints:
             if start is not None:
                 moved = [str(file.relative_to(path)) for file in self._files.go_back_to(found)]
                 remarks.append(f"from {found.path}" + (f"; set aside: {', '.join(moved)}" if moved else ""))
+            self._files.keep(found.step)  # a kill may have come between the file and its second name
             self.saved_at = found.step
             remarks += self._damage_of_config()
             if self._from_loader:

@@ -90,6 +90,14 @@ def ended(data: ImageSet, run: Path, **changes: Any) -> Any:
     return config
 
 
+def test_the_newest_one_may_be_the_best(tmp_path: Path) -> None:
+    files = written(tmp_path, [10, 20], keep=1)
+    checkpoint.save(files.best, small_state(step=30))
+    found = files.to_resume("newest")
+    assert found is not None
+    assert (found.path, found.step) == (files.best, 30)
+
+
 @pytest.mark.parametrize("damage", ["flip", "delete"])
 def test_a_lost_latest_checkpoint_is_said_and_replaced_only_when_asked(
     damage: str, few_images: ImageSet, tmp_path: Path
@@ -152,6 +160,14 @@ def test_a_best_checkpoint_of_a_later_step_is_no_longer_the_best(
     trainer.train()
     assert read_scores(tmp_path) == before
     assert checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"] == best
+
+
+def test_a_kill_before_the_second_name_is_made_good(few_images: ImageSet, tmp_path: Path) -> None:
+    config = ended(few_images, tmp_path)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-000006.pt").rename(folder / ".step-000006.pt.tmp")
+    trainer_of(config, few_images, tmp_path)
+    assert names(tmp_path) == ["latest.pt", "step-000002.pt", "step-000004.pt", "step-000006.pt"]
 
 
 @pytest.mark.parametrize(
