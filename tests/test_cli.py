@@ -112,7 +112,7 @@ def test_dry_run_prints_the_resolved_configuration() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "sngan"], "error: unknown preset 'sngan'; did you mean sngan-"),
+        (["--preset", "sngan"], "error: unknown preset 'sngan'. Did you mean sngan-"),
         (["--preset", "sngan-cifar10", "--set", "learning_rate=1"], "error: unknown setting learning_rate"),
         (["--preset", "sngan-cifar10", "--set", "lr"], "error: expected key=value"),
         (["--preset", "sngan-cifar10", "--steps", "0"], "error: steps must be an integer >= 1; got 0"),

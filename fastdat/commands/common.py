@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
@@ -52,7 +52,8 @@ def user_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
-        typer.echo("interrupted" if number == signal.SIGINT else f"stopped by {number.name}", err=True)
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo("interrupted" if number == signal.SIGINT else f"stopped by {number.name}", err=True)
         raise typer.Exit(128 + number) from error
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in (

@@ -13,7 +13,7 @@ from fastdat.commands.common import ProgressLine, user_errors
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[Path | None, typer.Option(help="Data set; by default the one of the run.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, best, step-000500, or a file.")] = "latest",
     extractor: Annotated[
         str | None, typer.Option(help="inception-v3-compat, efficientnet-lite0, ...")
     ] = None,
@@ -57,7 +57,8 @@ def evaluate(
             f"(settings of the run; given now: {given_now})",
             err=True,
         )
-        for record in trained.evaluate(ProgressLine()) or ():
-            # Shown first, so that hours of work are not lost if the file cannot be written.
+        records = trained.evaluate(ProgressLine()) or []
+        for record in records:  # all are shown first, so that none is lost if the file cannot be written
             typer.echo(shown(record))
+        for record in records:
             append_metrics(run, record)

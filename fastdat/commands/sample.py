@@ -22,7 +22,7 @@ def sample(
         int | None, typer.Option(help="Class, for a conditional model; by default random.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or a file.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, best, step-000500, or a file.")] = "latest",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="Sample the running average of G, if there is one.")

@@ -42,7 +42,8 @@ def dat_grads(
     """
     if spectral_weights(dict(D.named_modules())):
         raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
-    if any(map(_is_differentiated, (*params.values(), xr, xf))):
+    # torch.compile cannot trace the question: within it nothing is refused.
+    if not torch.compiler.is_compiling() and any(map(_is_differentiated, (*params.values(), xr, xf))):
         raise RuntimeError(
             "the gradients of dat_grads cannot be differentiated again, as torch.func.grad, vjp or jacrev around it "
             "would do: use fastdat.reference.dat_step with torch.autograd.grad(..., create_graph=True)"

@@ -43,13 +43,14 @@ class Grids:
 
     Args:
         steps, pictures: the sample grids that are shown, sorted by step.
-        left_out: how many grids are not shown.
+        chosen, left_out: how many grids were chosen to be shown, and how many were not.
         reals: the grid of real images; None if the run has none.
         unreadable: what is wrong with pictures that cannot be shown, each with its file.
     """
 
     steps: Sequence[int]
     pictures: Sequence[Picture]
+    chosen: int
     left_out: int
     reals: Picture | None
     unreadable: Sequence[str] = ()
@@ -73,14 +74,15 @@ def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list
             pictures[file] = _open(file)
         except UnreadablePictureError as error:
             unreadable[file] = str(error)
-    divisor = 1
+    originals, divisor = pictures, 1
     while sum(len(p.png) * 4 // 3 for p in pictures.values()) > limit and divisor < 16:
         divisor *= 2
-        pictures = {file: _smaller(_open(file), divisor) for file in pictures}
+        pictures = {file: _smaller(whole, divisor) for file, whole in originals.items()}
     grids = [
         Grids(
             steps=[step for step, file in chosen if file in pictures],
             pictures=[pictures[file] for _, file in chosen if file in pictures],
+            chosen=len(chosen),
             left_out=len(run.samples) - len(chosen),
             reals=pictures.get(run.reals) if run.reals else None,
             unreadable=[
@@ -112,7 +114,9 @@ def _open(file: Path) -> Picture:
         png = file.read_bytes()
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             width, height = image.size
-            image.verify()
+            image.verify()  # the checksums of its parts
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            image.load()  # the pixels themselves
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadablePictureError(f"{file.name} is not a readable PNG: {error}") from error
     return Picture(png, width, height)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from fastdat.training import checkpoint_structure, seal
 from fastdat.training.checkpoint_structure import FORMAT
 from fastdat.training.checkpoint_structure import State as State
-from fastdat.util.errors import RunFolderError
+from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import temporary_of
 
 
@@ -29,6 +29,7 @@ def save(path: Path, state: State) -> None:
     """
     _refuse_objects(state, "state")
     temporary = temporary_of(path)
+    temporary.unlink(missing_ok=True)  # after a kill it may be a second name of another checkpoint
     try:
         with temporary.open("wb") as file:
             writer = seal.SealingWriter(file)
@@ -38,10 +39,12 @@ def save(path: Path, state: State) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        if isinstance(error.__context__, KeyboardInterrupt):  # and what a signal's handler raised
+            raise error.__context__ from None
         kept = f"The one before it is intact: {path}." if path.exists() else "There is none before it."
         raise RunFolderError(
-            f"cannot write a checkpoint to {path.parent}: {_reason(error)}. {kept} Make room, then run "
-            "the same command again to resume."
+            f"cannot write a checkpoint to {path.parent}: {_reason(error)}. {kept} Make room (or "
+            "give the permission), then run the same command again to resume."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -83,10 +86,24 @@ def _unverified(path: Path, file: BinaryIO) -> str:
     foreign = _foreign_names(path)
     if foreign:
         return _refused(path, foreign)
+    if _format_of_unsealed(file) == 1:
+        return (
+            f"{path} was written by an earlier version of fastdat, without a checksum (format 1); this version reads "
+            f"{FORMAT}. It was not used. Go on with that version."
+        )
     return (
         f"{path} is damaged, or was not written by fastdat: it does not end with the SHA-256 of its bytes, as every "
-        "checkpoint does. It was not used. A changed copy is written by fastdat.training.checkpoint.save."
+        "checkpoint does. It was not used. If you changed it yourself, write it with fastdat.training.checkpoint.save."
     )
+
+
+def _format_of_unsealed(file: BinaryIO) -> object:
+    file.seek(0)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # what is raised depends on the file's content
+        return None
+    return state.get("format") if isinstance(state, dict) else None
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -163,6 +180,20 @@ def set_rng_state(state: State) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def check_savable(state: State) -> None:
+    """Refuse what could not be written, before training begins.
+
+    Raises:
+        ConfigError: ``state`` contains something that could not be read back safely.
+    """
+    try:
+        _refuse_objects(state, "state")
+    except TypeError as error:
+        raise ConfigError(
+            f"{error}. Convert it with float(...) or int(...), or keep it in a tensor"
+        ) from error
 
 
 def _refuse_objects(value: Any, where: str) -> None:

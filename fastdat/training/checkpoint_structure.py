@@ -91,8 +91,9 @@ def _meter(value: Any) -> bool:
 
 
 def _rng(value: Any) -> bool:
-    states = [value["cpu"], *value.get("cuda", [])] if _named(value, "cpu") else [None]
-    return all(isinstance(state, Tensor) for state in states)
+    if not _named(value, "cpu") or not isinstance(value.get("cuda", []), list):
+        return False
+    return all(isinstance(state, Tensor) for state in (value["cpu"], *value.get("cuda", [])))
 
 
 def _best(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -59,7 +60,8 @@ class Lines:
         return None
 
     def note(self, text: str) -> None:
-        print(text, file=self._file, flush=True)
+        with suppress(OSError):  # the screen or the reader of the pipe is gone: the run goes on without it
+            print(text, file=self._file, flush=True)
 
     def progress(self, text: str) -> None:
         if text:
@@ -96,10 +98,12 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError):  # the screen is gone
+            self._progress.stop()
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):
+            self._progress.console.print(text, markup=False, highlight=False)
 
     def progress(self, text: str) -> None:
         self._progress.update(self._task, progress=f"{text}  " if text else "")

@@ -32,6 +32,13 @@ def check_optimizers(netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Op
     """
     if optG is optD:
         raise ConfigError("optG and optD are the same object: make one optimizer for G and another one for D")
+    of_G = {id(p) for p in netG.parameters()}
+    common = [key for key, p in netD.named_parameters() if id(p) in of_G]
+    if common:
+        raise ConfigError(
+            f"netG and netD share parameters, the first one is netD's {common[0]}: the step of one net would undo the "
+            "other's. Give each net its own"
+        )
     for name, optimizer, own, other, others in (
         ("optG", optG, netG, netD, "netD"),
         ("optD", optD, netD, netG, "netG"),
@@ -40,14 +47,14 @@ def check_optimizers(netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Op
         foreign = [key for key, p in other.named_parameters() if id(p) in held]
         if foreign:
             raise ConfigError(
-                f"{name} holds {len(foreign)} parameters of {others}, the first one is {foreign[0]}: give it "
+                f"{name} holds {len(foreign)} parameter(s) of {others}, the first one is {foreign[0]}: give it "
                 f"net{name[-1]}.parameters()"
             )
         missing = [key for key, p in own.named_parameters() if p.requires_grad and id(p) not in held]
         if missing:
             raise ConfigError(
-                f"{name} lacks {len(missing)} parameters of net{name[-1]}, the first one is {missing[0]}, which would "
-                f"never be trained: give it net{name[-1]}.parameters(), or freeze them with requires_grad_(False)"
+                f"{name} lacks {len(missing)} parameter(s) of net{name[-1]}, the first one is {missing[0]}, which "
+                f"would never be trained: give it net{name[-1]}.parameters(), or freeze them with requires_grad_(False)"
             )
         if _needs_closure(optimizer):
             raise ConfigError(
@@ -102,18 +109,23 @@ def _checked(reals: Any, config: TrainConfig, device: torch.device) -> Tensor:
 
 
 def _check_range(reals: Tensor, batches: Batches, config: TrainConfig, d_step: int) -> None:
-    low, high, seen = reals.min().item(), reals.max().item(), len(reals)
-    if not (reals.isfinite().all()):
-        raise ConfigError("the first reals hold NaN or infinity: look at what loads and scales them")
+    low, high, seen = *_range(reals), len(reals)
     bounds = config.dat.bounds
     # A few bright images may have no negative value by chance; 64 do not.
     while seen < _ENOUGH and bounds is not None and bounds[0] < 0 <= low and high <= bounds[1]:
         d_step += 1
         more = batches.batch(d_step)
-        low, high, seen = min(low, more.min().item()), max(high, more.max().item()), seen + len(more)
+        (lower, higher), seen = _range(more), seen + len(more)
+        low, high = min(low, lower), max(high, higher)
     problem = range_problem("the first reals", low, high, bounds)
     if problem is not None:
         raise ConfigError(problem)
+
+
+def _range(reals: Tensor) -> tuple[float, float]:
+    if not reals.isfinite().all():
+        raise ConfigError("the first reals hold NaN or infinity: look at what loads and scales them")
+    return reals.min().item(), reals.max().item()
 
 
 def _two_fakes(netG: nn.Module, noise: Noise, config: TrainConfig) -> Tensor:
@@ -124,7 +136,7 @@ def _two_fakes(netG: nn.Module, noise: Noise, config: TrainConfig) -> Tensor:
             fakes = netG(z, *labels)
     except Exception as error:  # whatever a user's net may raise
         given = f"z of shape (2, {config.nz})" + (" and labels of shape (2,)" if labels else "")
-        takes = _length_of_z(netG)
+        takes = _length_of_z(netG) if isinstance(error, RuntimeError) and "shape" in str(error) else None
         hint = (
             "" if takes in (None, config.nz) else f" Its first layer takes {takes} numbers: set nz={takes}."
         )

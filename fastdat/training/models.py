@@ -145,6 +145,6 @@ def choose(what: str, name: str | None, table: dict[str, T]) -> T:
         ConfigError: ``name`` is None or unknown; the message lists the names.
     """
     if name is None or name not in table:
-        wrong = f"no {what} is set; " if name is None else f"unknown {what} {name!r}; {nearest(name, table)}"
-        raise ConfigError(f"{wrong}there are: {', '.join(table)}")
+        wrong = f"no {what} is set. " if name is None else f"unknown {what} {name!r}. {nearest(name, table)}"
+        raise ConfigError(f"{wrong}There are: {', '.join(table)}")
     return table[name]

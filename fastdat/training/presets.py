@@ -97,5 +97,5 @@ def preset(name: str) -> TrainConfig:
     """
     if name not in PRESETS:
         hint = nearest(name, PRESETS)
-        raise ConfigError(f"unknown preset {name!r}; {hint}`fastdat presets` lists all {len(PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}. {hint}`fastdat presets` lists all {len(PRESETS)}")
     return PRESETS[name]

@@ -42,8 +42,8 @@ class Recorder:
 
     def note(self, text: str) -> None:
         """A message for the screen and log.txt."""
+        self.log(text)  # first: the screen may be gone
         self._display.note(text)
-        self.log(text)
 
     def log(self, text: str) -> None:
         """A message for log.txt alone."""

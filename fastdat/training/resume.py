@@ -54,7 +54,10 @@ def check_resumable(
             "--outdir for a new run."
         )
     if done > now.steps:
-        raise ConfigError(f"{path} is already {done} steps long; got steps={now.steps}")
+        raise ConfigError(
+            f"{path} is already {done} steps long; got steps={now.steps}. Give steps={done} or "
+            "more, or go back to an earlier checkpoint with --from"
+        )
     remarks = other_settings(begun, now)
     if now.lr_decay == "linear" and now.steps != then.steps:
         rates = [1 - done / config.steps for config in (then, now)]

@@ -16,6 +16,7 @@ from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.provenance import versions
+from fastdat.util.run_layout import LATEST, STATS, read_records
 
 
 class RunCheckpoints:
@@ -65,6 +66,10 @@ class RunCheckpoints:
         self._finite.check(means, self._state.done)
         return means
 
+    def check_savable(self) -> None:
+        """Refuse nets and optimizers that no checkpoint could hold; raises ConfigError."""
+        checkpoint.check_savable(self._content())
+
     def save(self) -> None:
         """Write latest.pt; raises as :meth:`Trainer.save`."""
         self.check_finite()
@@ -101,6 +106,7 @@ class RunCheckpoints:
             return []
         found = self._files.to_resume(start)
         if found is None:
+            self._refuse_to_begin_anew()
             # Without a checkpoint every setting may differ: a wrong setting may be why the run is started again.
             remarks = other_settings(folder.read_config(), self._config)
         else:
@@ -110,7 +116,7 @@ class RunCheckpoints:
             if start is not None:
                 moved = [str(file.relative_to(path)) for file in self._files.go_back_to(found)]
                 remarks.append(f"from {found.path}" + (f"; set aside: {', '.join(moved)}" if moved else ""))
-            self._files.keep(found.step)  # a kill may have come between the file and its second name
+            self._files.go_on(found.step, found.state["config"]["checkpoints"]["keep_every"])
             self.saved_at = found.step
             remarks += self._damage_of_config()
             if self._from_loader:
@@ -120,6 +126,19 @@ class RunCheckpoints:
                 remarks.append("there is no best.pt any more: the next scores begin a new one")
         folder.rewind(self._state.done, scored=not self._state.unscored)
         return [f"resumed after {self._state.done} steps", *remarks]
+
+    def _refuse_to_begin_anew(self) -> None:
+        """Raises RunFolderError where a run without a checkpoint has had one: beginning anew would drop its records."""
+        folder = self._folder.path
+        aside = self._files.aside()
+        every = TrainConfig.from_dict(self._folder.read_config()).checkpoints.every
+        recorded = max((record["step"] for _, record in read_records(folder / STATS)), default=0)
+        if aside is not None or recorded > every:
+            where = f"; some are in {aside}" if aside is not None else ""
+            raise RunFolderError(
+                f"{folder} has records up to step {recorded}, but no checkpoint any more{where}. To go on, put one "
+                f"back as {folder / LATEST}; to begin anew, give another --outdir."
+            )
 
     def _damage_of_config(self) -> list[str]:
         """A remark if config.yaml is damaged; the checkpoint has the settings too, and the file is written anew."""

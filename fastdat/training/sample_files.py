@@ -24,7 +24,7 @@ def check_grid(count: int) -> None:
     """
     if count > MOST_IN_GRID:
         raise ConfigError(
-            f"a grid shows at most {MOST_IN_GRID:,} samples, got {count:,}: write one file per sample with --folder"
+            f"a grid shows at most {MOST_IN_GRID:,} samples, got {count:,}: write files with --folder, or take fewer"
         )
 
 

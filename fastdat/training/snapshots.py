@@ -11,7 +11,17 @@ from fastdat.training import checkpoint
 from fastdat.training.train_config import CheckpointConfig
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import temporary_of
-from fastdat.util.run_layout import BEST, CHECKPOINTS, LATEST, SET_ASIDE, snapshot_file, snapshots
+from fastdat.util.run_layout import (
+    BEST,
+    CHECKPOINTS,
+    LATEST,
+    METRICS,
+    SET_ASIDE,
+    STATS,
+    sample_grids,
+    snapshot_file,
+    snapshots,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Snapshots:
     def __init__(self, run: Path, config: CheckpointConfig) -> None:
         self._run, self._config = run, config
         self.latest, self.best = run / LATEST, run / BEST
+        self._since = 0
+        self._for_good = {config.keep_every}
 
     def files(self) -> list[Path]:
         """All that there are: latest.pt, those of steps from the newest on, best.pt."""
@@ -49,20 +61,37 @@ class Snapshots:
         Raises:
             RunFolderError: that is not possible; latest.pt is intact.
         """
+        self.name(step)
+        there = [(of_step, path) for of_step, path in snapshots(self._run) if self._since <= of_step <= step]
         try:
-            if self._config.keep or self._is_for_good(step):
-                _same_file(self.latest, self._run / snapshot_file(step))
-            kept = (
-                [path for _, path in snapshots(self._run)[-self._config.keep :]] if self._config.keep else []
-            )
-            for of_step, path in snapshots(self._run):
-                if path not in kept and not self._is_for_good(of_step):
+            for of_step, path in there[: max(len(there) - self._config.keep, 0)]:
+                if not self._is_for_good(of_step):
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise RunFolderError(
-                f"cannot keep {snapshot_file(step)} in {self._run}: {error.strerror or error}. {self.latest} is "
-                "intact. Run the same command again when the cause is removed."
-            ) from error
+            raise self._cannot("remove an older one than", step, error) from error
+
+    def name(self, step: int) -> None:
+        """Give latest.pt, of ``step``, its second name, if it shall have one.
+
+        Raises:
+            RunFolderError: that is not possible; latest.pt is intact.
+        """
+        if not self._config.keep and not self._is_for_good(step):
+            return
+        try:
+            _same_file(self.latest, self._run / snapshot_file(step))
+        except OSError as error:
+            raise self._cannot("keep", step, error) from error
+
+    def go_on(self, step: int, keep_every: int | None) -> None:
+        """A run is resumed at ``step``, whose last process kept those of every ``keep_every`` steps for good.
+
+        They stay, whatever this process is told to keep, and so do all but the newest ones.
+        """
+        self.name(step)  # a kill may have come between the file and its second name
+        there = [of_step for of_step, _ in snapshots(self._run) if of_step <= step]
+        self._since = min(there[max(len(there) - self._config.keep, 0) :], default=step)
+        self._for_good.add(keep_every)
 
     def to_resume(self, start: str | Path | None) -> Found | None:
         """The checkpoint to go on from; None if the run has none.
@@ -75,41 +104,65 @@ class Snapshots:
             RunFolderError: it is missing or damaged; the message names those that may take its place.
         """
         if start is None:
-            if not self.files():
-                return None
-            return self._read(self.latest)
-        if start == "newest":
-            undamaged = self.undamaged()
-            if not undamaged:
-                raise RunFolderError(f"{self._run} has no undamaged checkpoint: {self._ways_out()}")
-            return undamaged[0]
-        return self._read(self.path_of(start))
+            return self._read(self.latest) if self.files() else None
+        if start != "newest":
+            return self._read(self.path_of(start))
+        undamaged = self.undamaged()
+        if undamaged:
+            return self._read(max(undamaged, key=lambda one: one[1])[0])
+        if not self.files():
+            raise RunFolderError(f"{self._run} has no checkpoint yet: leave --from out to begin anew")
+        raise RunFolderError(f"{self._run} has no undamaged checkpoint. {self._ways_out()}")
 
     def path_of(self, name: str | Path) -> Path:
         """The file of ``"latest"``, ``"best"``, ``"step-000500"``, or of a path."""
-        inside = self._run / CHECKPOINTS / f"{name}.pt"
-        return inside if inside.is_file() or str(name) in ("latest", "best") else Path(name)
+        for inside in (self._run / CHECKPOINTS / f"{name}.pt", self._run / CHECKPOINTS / name):
+            if inside.is_file() or str(name) in ("latest", "best"):
+                return inside
+        return Path(name)
 
     def go_back_to(self, found: Found) -> list[Path]:
-        """Make ``found`` the latest checkpoint: those of later steps and damaged ones are set aside, and are returned.
+        """Make ``found`` the latest checkpoint. What is of later steps, or damaged, is set aside: checkpoints, sample
+        grids, and copies of the records.
+
+        Returns:
+            The checkpoints set aside.
 
         Raises:
             RunFolderError: that is not possible.
         """
         moved = []
         try:
+            waiting = _waiting(found.path, self.latest)  # before anything is moved
             for path in self.files():
-                step = self._step_of(path)
-                if path != found.path and (step is None or step > found.step):
+                step = found.step if path == found.path else self._step_of(path)
+                if step is None or step > found.step:
                     moved.append(self._set_aside(path, step))
-            if found.path != self.latest:
-                _same_file(found.path, self.latest)
+            os.replace(waiting, self.latest)
+            waiting.unlink(missing_ok=True)  # it was a second name of the same file
+            self._set_records_aside(found.step)
         except OSError as error:
             raise RunFolderError(f"cannot go back to {found.path}: {error.strerror or error}") from error
         return moved
 
+    def undamaged(self) -> list[tuple[Path, int]]:
+        """File and step of each, in the order of :meth:`files`; one of several names of a file."""
+        found: list[tuple[Path, int]] = []
+        for path in self.files():
+            if any(path.samefile(other) for other, _ in found):
+                continue
+            step = self._step_of(path)
+            if step is not None:
+                found.append((path, step))
+        return found
+
+    def aside(self) -> Path | None:
+        """The folder of what was set aside; None if there is nothing in it."""
+        folder = self._run / SET_ASIDE
+        return folder if folder.is_dir() and any(folder.iterdir()) else None
+
     def _is_for_good(self, step: int) -> bool:
-        return self._config.keep_every is not None and step % self._config.keep_every == 0
+        return any(every is not None and step % every == 0 for every in self._for_good)
 
     def _read(self, path: Path) -> Found:
         try:
@@ -117,23 +170,11 @@ class Snapshots:
         except RunFolderError as error:
             raise RunFolderError(f"{error} {self._ways_out()}") from error
 
-    def undamaged(self) -> list[Found]:
-        """From the highest step on; of one step, latest.pt first."""
-        found = []
-        for path in self.files():
-            try:
-                found.append(Found(path, checkpoint.load(path)))
-            except RunFolderError:
-                continue
-        return sorted(found, key=lambda one: -one.step)
-
     def _ways_out(self) -> str:
         undamaged = self.undamaged()
         if not undamaged:
-            return (
-                "There is no other that is undamaged. Begin anew with another --outdir, or remove this one."
-            )
-        listed = ", ".join(f"{found.path.stem} (step {found.step})" for found in undamaged)
+            return "There is no other that is undamaged. Begin anew with another --outdir."
+        listed = ", ".join(f"{path.stem} (step {step})" for path, step in undamaged)
         return (
             f"Undamaged in {self._run}: {listed}. To go on from the newest of them, give --from newest; what was "
             'recorded after its step is made again. (In Python: Trainer(..., resume_from="newest").)'
@@ -147,26 +188,51 @@ class Snapshots:
             return None
 
     def _set_aside(self, path: Path, step: int | None) -> Path:
-        folder = self._run / SET_ASIDE
-        folder.mkdir(exist_ok=True)
         what = path.stem if step is None or path.stem.startswith("step-") else f"{path.stem}-of-step-{step}"
-        target, number = folder / f"{what}{'-damaged' if step is None else ''}.pt", 1
-        while target.exists():
-            number += 1
-            target = target.with_name(f"{what}-{number}.pt")
+        target = self._free_name(f"{what}{'-damaged' if step is None else ''}.pt")
         path.rename(target)
         return target
+
+    def _set_records_aside(self, step: int) -> None:
+        for name in (STATS, METRICS):
+            if (self._run / name).exists():
+                shutil.copyfile(self._run / name, self._free_name(name))
+        for of_step, path in sample_grids(self._run):
+            if of_step > step:
+                path.rename(self._free_name(path.name))
+
+    def _free_name(self, name: str) -> Path:
+        """A new file among those that are set aside."""
+        folder = self._run / SET_ASIDE
+        folder.mkdir(exist_ok=True)
+        target, number = folder / name, 1
+        while target.exists():
+            number += 1
+            target = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        return target
+
+    def _cannot(self, what: str, step: int, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"cannot {what} {snapshot_file(step)} in {self._run}: {error.strerror or error}. {self.latest} is intact. "
+            "Run the same command again when the cause is removed."
+        )
 
 
 def _same_file(existing: Path, name: Path) -> None:
     """Make ``name`` a second name of ``existing``, or a copy where the file system has no such names."""
+    temporary = _waiting(existing, name)
+    try:
+        os.replace(temporary, name)
+    finally:
+        temporary.unlink(missing_ok=True)  # where both are names of one file, replacing does nothing
+
+
+def _waiting(existing: Path, name: Path) -> Path:
+    """A second name of ``existing``, or a copy, beside ``name``, to be moved there."""
     temporary = temporary_of(name)
     temporary.unlink(missing_ok=True)
     try:
-        try:
-            os.link(existing, temporary)
-        except OSError:
-            shutil.copyfile(existing, temporary)
-        os.replace(temporary, name)
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.link(existing, temporary)
+    except OSError:
+        shutil.copyfile(existing, temporary)
+    return temporary

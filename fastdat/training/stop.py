@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -33,7 +33,7 @@ class StopRequests:
     at once, and so does the first one while a step is compiled, which may take minutes.
 
     A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside the main thread, where Python cannot
-    handle signals, nothing is done.
+    handle signals, nothing is done, and neither in a process that is forked meanwhile, such as a DataLoader's worker.
 
     Attributes:
         requested: the signal that asked to stop, or None.
@@ -45,13 +45,16 @@ class StopRequests:
         self.requested: signal.Signals | None = None
         self.compiling = self.in_compilation = False
         self._outside: dict[int, Any] = {}
+        self._process = 0
         self._contexts = ExitStack()
 
     def __enter__(self) -> Self:
+        self._process = os.getpid()
         self._contexts.enter_context(listening(self._hear))
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_IGN:
+                # None: a handler that Python does not know, and could not put back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._outside[number] = signal.signal(number, self._handle)
             self._contexts.enter_context(_Watcher(self))
         return self
@@ -59,9 +62,11 @@ class StopRequests:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._contexts.close()
-        for number, handler in self._outside.items():
-            signal.signal(number, handler)
+        try:
+            self._contexts.close()
+        finally:
+            for number, handler in self._outside.items():
+                signal.signal(number, handler)
 
     def raise_if_requested(self) -> None:
         """Raise :class:`StoppedError` after a request; after Ctrl-C, KeyboardInterrupt, as Python itself does."""
@@ -69,11 +74,14 @@ class StopRequests:
             raise KeyboardInterrupt if self.requested is signal.SIGINT else StoppedError(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked process, which ends as it would without this handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         again, self.requested = self.requested is not None, signal.Signals(number)
         if again or self.compiling:
             self._stop_now()
-        # Directly to the descriptor: print may wait for a lock that the interrupted code holds.
-        os.write(2, f"{self.requested.name}: stopping after this step; repeat to stop at once\n".encode())
+        _say(f"{self.requested.name}: stopping after this step; repeat to stop at once\n")
 
     def _hear(self, event: Event) -> None:
         self.compiling = isinstance(event, CompilationStarted)
@@ -92,7 +100,7 @@ class _Watcher(threading.Thread):
     """Ends the process when a compilation does not end within :data:`PATIENCE` after SIGTERM or SIGHUP.
 
     Python runs a signal's handler in the main thread, which may wait in C++ for a compilation in another thread, as
-    autograd's for a GPU is. Files are written whole or not at all, so that nothing is lost.
+    autograd's for a GPU is. Files are written whole or not at all, so that the last checkpoint stays intact.
     """
 
     def __init__(self, requests: StopRequests) -> None:
@@ -104,18 +112,24 @@ class _Watcher(threading.Thread):
 
     def __enter__(self) -> Self:
         self._outside = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        _WATCHING.add(self._write)
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._outside)
+        _WATCHING.discard(self._write)
         self._over.set()
-        os.close(self._write)  # wakes the thread
+        with suppress(BlockingIOError):  # the pipe is full: the thread has something to wake for
+            os.write(self._write, b"\0")  # not by closing: a forked process may hold a copy of this end
         self.join()
+        os.close(self._write)
         os.close(self._read)
 
     def run(self) -> None:
         while received := os.read(self._read, 1):
+            if self._over.is_set():
+                return
             if received[0] not in (signal.SIGTERM, signal.SIGHUP):
                 continue
             for _ in range(_ATTEMPTS):
@@ -124,5 +138,27 @@ class _Watcher(threading.Thread):
                 # What the handler raised may have been caught by someone.
                 signal.pthread_kill(self._main, received[0])
             else:
-                os.write(2, b"the compilation does not end: ending the process\n")
+                _say("the compilation does not end: ending the process\n")
                 os._exit(128 + received[0])
+
+
+_WATCHING: set[int] = set()
+"""The wakeup descriptors of this process."""
+
+
+def _stop_watching() -> None:
+    """In a forked process, whose signals are none of the watcher's."""
+    if _WATCHING and threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+        for descriptor in _WATCHING:
+            os.close(descriptor)
+    _WATCHING.clear()
+
+
+os.register_at_fork(after_in_child=_stop_watching)
+
+
+def _say(text: str) -> None:
+    """Directly to the descriptor: print may wait for a lock that the interrupted code holds. The screen may be gone."""
+    with suppress(OSError):
+        os.write(2, text.encode())

@@ -159,6 +159,7 @@ class Trainer:
             self.note(f"nothing to do: all {config.steps} steps are done; see {self.folder.path}")
             return False
         if state.done < config.steps:
+            self._checkpoints.check_savable()
             check_first_samples(
                 self._networks, self.iteration.batches, self._noise, config, state.done * config.n_dis
             )
@@ -176,6 +177,8 @@ class Trainer:
         config, state = self.config, self.state
         while state.done < config.steps or state.unscored:
             try:
+                if self._stop.requested and state.done and self._checkpoints.saved_at != state.done:
+                    self.save()  # the request came after the step's end
                 self._stop.raise_if_requested()
                 self._iterate()
             except NonFiniteError as error:

@@ -6,7 +6,8 @@ stats.jsonl             one JSON object per ``log_every`` steps
 metrics.jsonl           one JSON object per scored split
 reals.png               a grid of training images
 samples/                step-000500.png, ...: grids of generated samples
-checkpoints/            latest.pt, best.pt, and step-000500.pt, ...: older ones
+checkpoints/            latest.pt, best.pt, and step-000500.pt, ...: the newest ones
+checkpoints/set-aside/  what a run had after the step that it went back to (--from)
 tensorboard/            event files
 """
 

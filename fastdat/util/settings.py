@@ -179,17 +179,23 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _unknown(prefix: str, key: str, cls: Any) -> str:
     """The message about a setting that ``cls`` does not have: the most similar ones, and all."""
-    known = list(_names(cls, prefix))
-    parts = [
-        name.rpartition(".")[2] for name in known
-    ]  # compared alone: what stands before it makes all similar
-    last = key.rpartition(".")[2]
-    nearest_parts = [last] if last in parts else difflib.get_close_matches(last, parts, 1)
-    close = [name for name, part in zip(known, parts, strict=True) if part in nearest_parts]
-    if not close:
-        close = difflib.get_close_matches(prefix + key, known, 1)
-    hint = f"did you mean {' or '.join(close)}? There" if close else "there"
-    return f"unknown setting {prefix}{key}; {hint} are: {', '.join(prefix + name for name in _hints(cls))}"
+    likeness = {name: _likeness(key, name.removeprefix(prefix)) for name in _names(cls, prefix)}
+    best = max(likeness.values())
+    close = [name for name, value in likeness.items() if value == best >= _CLOSE]
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"unknown setting {prefix}{key}. {hint}There are: {', '.join(prefix + name for name in _hints(cls))}"
+    )
+
+
+_CLOSE = 0.6
+"""The likeness from which on a name may have been meant; as in difflib."""
+
+
+def _likeness(key: str, name: str) -> float:
+    """Of two settings, from 0 to 1: as they stand, or of their last parts: ``eps`` and ``dat.eps`` are alike."""
+    pairs = ((key, name), (key.rpartition(".")[2], name.rpartition(".")[2]))
+    return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 def _names(cls: Any, prefix: str) -> Iterator[str]:
@@ -201,9 +207,9 @@ def _names(cls: Any, prefix: str) -> Iterator[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"did you mean X? "`` for a name that is close to a known one; else ``""``."""
+    """``"Did you mean X? "`` for a name that is close to a known one; else ``""``."""
     close = difflib.get_close_matches(name, list(known), 3)
-    return f"did you mean {' or '.join(close)}? " if close else ""
+    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 def _converted(value: Any, hint: Any) -> Any:

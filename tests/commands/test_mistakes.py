@@ -55,16 +55,16 @@ CONFIGURATION = ["train", "--preset", "sngan-dat-cifar10"]
 OF_SETTINGS: list[tuple[list[str], str]] = [
     (
         ["train", "--preset", "sgan-cifar10"],
-        "unknown preset 'sgan-cifar10'; did you mean ssgan-cifar10 or sngan-cifar10",
+        "unknown preset 'sgan-cifar10'. Did you mean ssgan-cifar10 or sngan-cifar10",
     ),
     (
         [*CONFIGURATION, "--set", "learning_rate=1"],
-        "unknown setting learning_rate; there are: model, dataset",
+        "unknown setting learning_rate. There are: model, dataset",
     ),
-    ([*CONFIGURATION, "--set", "batchsize=8"], "unknown setting batchsize; did you mean batch_size"),
-    ([*CONFIGURATION, "--set", "eps=0.5"], "unknown setting eps; did you mean dat.eps?"),
-    ([*CONFIGURATION, "--set", "dat.epsilon=0.5"], "unknown setting dat.epsilon; did you mean dat.eps"),
-    ([*CONFIGURATION, "--set", "checkpoint_every=5"], "did you mean checkpoints.every"),
+    ([*CONFIGURATION, "--set", "batchsize=8"], "unknown setting batchsize. Did you mean batch_size"),
+    ([*CONFIGURATION, "--set", "eps=0.5"], "unknown setting eps. Did you mean dat.eps?"),
+    ([*CONFIGURATION, "--set", "dat.epsilon=0.5"], "unknown setting dat.epsilon. Did you mean dat.eps"),
+    ([*CONFIGURATION, "--set", "checkpoint_every=5"], "Did you mean checkpoints.every"),
     (
         [*CONFIGURATION, "--set", "eval.every=0"],
         "eval.every must be an integer >= 1 or None (null in YAML and --set), where None means no scores while "

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import zlib
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,20 @@ def flipped(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
 
 
-@pytest.mark.parametrize("content", [b"", b"GIF89a", png((1, 2, 3))[:60], flipped(png((1, 2, 3)), 45)])
+def broken_stream() -> bytes:
+    """A PNG whose parts have the right checksums, but whose pixels end too early."""
+    content = png((1, 2, 3))
+    start = content.index(b"IDAT") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    data = zlib.compress(b"\0")
+    part = b"IDAT" + data
+    checksum = zlib.crc32(part).to_bytes(4, "big")
+    return content[:start] + len(data).to_bytes(4, "big") + part + checksum + content[start + 12 + length :]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", png((1, 2, 3))[:60], flipped(png((1, 2, 3)), 45), broken_stream()]
+)
 def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path, content: bytes) -> None:
     path = make_run(tmp_path / "run")
     whole = report(tmp_path, path)

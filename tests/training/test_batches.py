@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ def test_a_mimicry_like_loop(labels: bool, few_images: ImageSet, tmp_path: Path)
     )
     trainer.train()
     assert trainer.done == 3
+
+
+def test_a_loader_with_processes_ends_with_the_run(few_images: ImageSet, tmp_path: Path) -> None:
+    """They are forked while signals are watched for."""
+    images = torch.utils.data.TensorDataset(few_images.images.float() / 127.5 - 1)
+    loader: Any = torch.utils.data.DataLoader(images, batch_size=4, num_workers=2, drop_last=True)
+    netG = nets.SNGANGenerator(32, ngf=4, nz=8)
+    netD = nets.SNGANDiscriminator(32, ndf=4)
+    opts = [torch.optim.Adam(net.parameters(), 2e-4) for net in (netG, netD)]
+    Trainer(
+        netG, netD, *opts, loader, outdir=tmp_path, display=silent(), **OWN_NETS | {"steps": 2, "n_dis": 1}
+    ).train()
+    assert threading.active_count() < 5
 
 
 class Endless:

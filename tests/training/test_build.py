@@ -46,7 +46,7 @@ def test_settings_that_do_not_fit_are_refused(
         assert not (tmp_path / "run").exists(), "nothing is created before the settings are checked"
 
     refused(
-        r"unknown model 'stylegan'; did you mean ssgan or sngan\? there are: sngan, ssgan, infomaxgan",
+        r"unknown model 'stylegan'. Did you mean ssgan or sngan\? There are: sngan, ssgan, infomaxgan",
         model="stylegan",
     )
     refused("SNGANGenerator exists at resolution 32, 48, 64, 128; got resolution=40", resolution=40)
@@ -57,7 +57,7 @@ def test_settings_that_do_not_fit_are_refused(
 
 
 def test_data_that_do_not_fit_are_refused(cifar10_root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown dataset 'imagenet'; did you mean tiny-imagenet"):
+    with pytest.raises(ConfigError, match=r"unknown dataset 'imagenet'. Did you mean tiny-imagenet"):
         load_data(tiny(dataset="imagenet", data=str(cifar10_root)))
     with pytest.raises(ConfigError, match=r"where is cifar10\? Give --data"):
         load_data(tiny())

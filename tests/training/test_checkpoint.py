@@ -142,7 +142,7 @@ def test_a_file_of_torch_save_is_told_how_it_becomes_a_checkpoint(tmp_path: Path
     torch.save({"format": 2} | small_state(), tmp_path / "x.pt")
     message = refusal(tmp_path / "x.pt")
     assert "was not written by fastdat: it does not end with the SHA-256 of its bytes" in message
-    assert "written by fastdat.training.checkpoint.save" in message
+    assert "If you changed it yourself, write it with fastdat.training.checkpoint.save." in message
 
 
 #: An entry, a value that it cannot have, and how the message goes on.
@@ -161,6 +161,7 @@ WRONG = [
     ("data", 3, "'data' is 3, expected the fingerprint of images"),
     ("ema", torch.zeros(1), "'ema' is a Tensor"),
     ("rng", {}, "'rng' is a dict, expected states"),
+    ("rng", {"cpu": torch.zeros(1), "cuda": 3}, "'rng' is a dict, expected states"),
     ("seconds", "long", "'seconds' is 'long'"),
     ("attempt", 1.5, "'attempt' is 1.5"),
     ("meters", {"d": {}}, "'meters' is a dict"),
@@ -213,6 +214,37 @@ def test_a_tensor_rate_of_a_checkpoint_becomes_a_number() -> None:
     saved["param_groups"][0]["lr"] = torch.tensor(0.05)
     checkpoint.load_optimizer(optimizer, saved)
     assert type(optimizer.param_groups[0]["lr"]) is float
+
+
+def test_an_older_format_is_named(tmp_path: Path) -> None:
+    """A healthy run, which must not be taken for a damaged one."""
+    torch.save({"format": 1} | small_state(), tmp_path / "x.pt")
+    message = refusal(tmp_path / "x.pt")
+    assert (
+        "was written by an earlier version of fastdat, without a checksum (format 1); this version reads 2"
+        in message
+    )
+
+
+def test_a_left_over_second_name_is_not_written_through(path: Path) -> None:
+    """A kill may leave it in the place of the file that is written first."""
+    good = path.with_name("step-000003.pt")
+    os.link(path, good)
+    os.link(path, path.with_name(".latest.pt.tmp"))
+    checkpoint.save(path, small_state(step=9))
+    assert (checkpoint.load(good)["step"], checkpoint.load(path)["step"]) == (3, 9)
+
+
+def test_an_interrupt_while_writing_stays_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's writer makes an error of its own of it, which would read as a full disk."""
+
+    def interrupted(self: Any, content: bytes) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastdat.training.seal.SealingWriter.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, small_state(step=9))
+    assert checkpoint.load(path)["step"] == 3
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,19 +50,19 @@ OPTIMIZERS: dict[str, tuple[Callable[[nn.Module, nn.Module], tuple[Any, Any]], s
     "one for both": (shared, "optG and optD are the same object: make one optimizer for G"),
     "swapped": (
         lambda G, D: (sgd(D), sgd(G)),
-        r"optG holds 2 parameters of netD, the first one is 1\.weight: give it netG",
+        r"optG holds 2 parameter.s. of netD, the first one is 1\.weight: give it netG",
     ),
     "D holds G's": (
         lambda G, D: (sgd(G), torch.optim.SGD([*D.parameters(), *G.parameters()], 0.01)),
-        r"optD holds 4 parameters of netG, the first one is 0\.weight: give it netD\.parameters\(\)",
+        r"optD holds 4 parameter.s. of netG, the first one is 0\.weight: give it netD\.parameters\(\)",
     ),
     "misses D's": (
         lambda G, D: (sgd(G), torch.optim.SGD([next(D.parameters())], 0.01)),
-        r"optD lacks 1 parameters of netD, the first one is 1\.bias, which would never be trained",
+        r"optD lacks 1 parameter.s. of netD, the first one is 1\.bias, which would never be trained",
     ),
     "of an earlier D": (
         lambda G, D: (sgd(G), sgd(small_nets()[1])),
-        r"optD lacks 2 parameters of netD, the first one is 1\.weight",
+        r"optD lacks 2 parameter.s. of netD, the first one is 1\.weight",
     ),
     "closure": (
         lambda G, D: (sgd(G), torch.optim.LBFGS(D.parameters())),
@@ -76,6 +77,24 @@ def test_wrong_optimizers_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         trainer([torch.zeros(4, 3, 6, 6)], tmp_path / "run", make=make)
     assert not (tmp_path / "run").exists()
+
+
+def test_nets_that_share_parameters_are_refused(tmp_path: Path) -> None:
+    netG, netD = small_nets()
+    netD.register_module("of_G", netG[0])  # type: ignore[index]
+    with pytest.raises(
+        ConfigError, match=r"netG and netD share parameters, the first one is netD's of_G\.weight"
+    ):
+        trainer([torch.zeros(4, 3, 6, 6)], tmp_path / "run", (netG, netD))
+
+
+def test_what_no_checkpoint_could_hold_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    def make(G: nn.Module, D: nn.Module) -> Any:
+        return sgd(G), torch.optim.SGD(D.parameters(), 0.01, weight_decay=np.float64(1e-4))
+
+    run = trainer([torch.rand(4, 3, 6, 6) * 2 - 1], tmp_path, make=make)
+    with pytest.raises(ConfigError, match=r"\['weight_decay'\] is a float64\. Convert it with float"):
+        run.train()
 
 
 def test_frozen_parameters_need_no_optimizer(tmp_path: Path) -> None:
@@ -93,6 +112,10 @@ RANGES: dict[str, tuple[Callable[[], Tensor], str]] = {
     "[0, 1]": (lambda: torch.rand(4, 3, 6, 6), r"x \* 2 - 1"),
     "0..255": (lambda: torch.rand(4, 3, 6, 6) * 255, r"x / 127\.5 - 1"),
     "standardised": (lambda: torch.randn(4, 3, 6, 6) * 2, "scale the samples to that range"),
+    "NaN later": (
+        lambda: torch.where(torch.rand(4, 3, 6, 6) < 0.01, torch.nan, torch.rand(4, 3, 6, 6)),
+        "the first reals hold NaN or infinity",
+    ),
     "NaN": (lambda: torch.full((4, 3, 6, 6), torch.nan), "the first reals hold NaN or infinity"),
     "resolution": (
         lambda: torch.rand(4, 3, 8, 8) * 2 - 1,

@@ -111,6 +111,6 @@ def test_further_presets() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"unknown preset 'sngan'; did you mean .*sngan-.*\? `fastdat presets` lists all 60",
+        match=r"unknown preset 'sngan'. Did you mean .*sngan-.*\? `fastdat presets` lists all 60",
     ):
         preset("sngan")

@@ -126,7 +126,7 @@ def test_a_run_of_own_nets_records_no_model(few_images: ImageSet, tmp_path: Path
         ConfigError, match=r"resolution, lr would have no effect: nets, optimizers and reals are given"
     ):
         own_trainer(few_images, tmp_path / "other", resolution=16, lr=1e-3)
-    with pytest.raises(ConfigError, match=r"no dataset is set; there are: cifar10, "):
+    with pytest.raises(ConfigError, match=r"no dataset is set. There are: cifar10, "):
         load_data(TrainConfig(model="sngan"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,29 @@ def ended(data: ImageSet, run: Path, **changes: Any) -> Any:
     return config
 
 
+def test_those_for_good_stay_in_a_process_that_is_not_told_to_keep_them(tmp_path: Path) -> None:
+    written(tmp_path, [10, 20, 30, 40, 50], keep=1, keep_every=20)
+    files = Snapshots(tmp_path, CheckpointConfig(keep=1))
+    files.go_on(50, keep_every=20)
+    checkpoint.save(files.latest, small_state(step=60))
+    files.keep(60)
+    assert names(tmp_path) == ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000060.pt"]
+    again = Snapshots(tmp_path, CheckpointConfig(keep=1))
+    again.go_on(60, keep_every=None)
+    checkpoint.save(again.latest, small_state(step=70))
+    again.keep(70)
+    assert names(tmp_path) == ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000070.pt"]
+
+
+def test_a_file_of_a_later_step_is_not_the_newest(tmp_path: Path) -> None:
+    """It may have been left by someone who restored latest.pt from a backup."""
+    files = written(tmp_path, [90])
+    for step in (10, 20):
+        checkpoint.save(files.latest, small_state(step=step))
+        files.keep(step)
+    assert names(tmp_path) == ["latest.pt", "step-000010.pt", "step-000020.pt", "step-000090.pt"]
+
+
 def test_the_newest_one_may_be_the_best(tmp_path: Path) -> None:
     files = written(tmp_path, [10, 20], keep=1)
     checkpoint.save(files.best, small_state(step=30))
@@ -122,7 +146,11 @@ def test_a_lost_latest_checkpoint_is_said_and_replaced_only_when_asked(
     assert trainer.done == 4
     assert checkpoint.load(folder / "latest.pt")["step"] == 4
     aside = sorted(path.name for path in (folder / "set-aside").iterdir())
-    assert aside == (["latest-damaged.pt"] if damage == "flip" else []) + ["step-000006-damaged.pt"]
+    assert aside == (["latest-damaged.pt"] if damage == "flip" else []) + [
+        "stats.jsonl",
+        "step-000006-damaged.pt",
+        "step-000006.png",
+    ]
     trainer.train()
     assert_same(results(tmp_path / "straight"), results(tmp_path / "run"))
     log = read_log(tmp_path / "run")
@@ -136,13 +164,50 @@ def test_an_earlier_step_may_be_asked_for(few_images: ImageSet, tmp_path: Path) 
     trainer_of(config, few_images, tmp_path, resume_from="step-000002")
     folder = tmp_path / "checkpoints"
     assert names(tmp_path) == ["latest.pt", "step-000002.pt"]
-    aside = ["latest-of-step-6.pt", "step-000004.pt", "step-000006.pt"]
-    assert sorted(path.name for path in (folder / "set-aside").iterdir()) == aside
+    aside = {"latest-of-step-6.pt", "step-000004.pt", "step-000006.pt"}
+    assert {path.name for path in (folder / "set-aside").glob("*.pt")} == aside
+    records = [json.loads(line) for line in (folder / "set-aside" / "stats.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6]
+    assert {path.name for path in (folder / "set-aside").glob("*.png")} == {
+        "step-000003.png",
+        "step-000006.png",
+    }
     assert [line["step"] for line in read_stats(tmp_path)] == []
     trainer_of(config, few_images, tmp_path).train()
     trainer_of(config, few_images, tmp_path, resume_from="step-000004")
-    aside += ["latest-of-step-8.pt", "step-000006-2.pt", "step-000008.pt"]
-    assert sorted(path.name for path in (folder / "set-aside").iterdir()) == sorted(aside)
+    aside |= {"latest-of-step-8.pt", "step-000006-2.pt", "step-000008.pt"}
+    assert {path.name for path in (folder / "set-aside").glob("*.pt")} == aside
+
+
+def test_a_run_whose_checkpoints_were_moved_away_does_not_begin_anew(
+    few_images: ImageSet, tmp_path: Path
+) -> None:
+    """It would drop its records."""
+    config = ended(few_images, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    before = read_stats(tmp_path)
+    with pytest.raises(RunFolderError, match="has records up to step 6, but no checkpoint any more"):
+        trainer_of(config, few_images, tmp_path)
+    with pytest.raises(RunFolderError, match="has no checkpoint yet: leave --from out"):
+        trainer_of(config, few_images, tmp_path, resume_from="newest")
+    assert read_stats(tmp_path) == before
+
+
+def test_a_copy_that_fails_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = written(tmp_path, [10, 20])
+    before = names(tmp_path)
+    found = files.to_resume("step-000010")
+    assert found is not None
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(RunFolderError, match=r"cannot go back to .*: No space left on device"):
+        files.go_back_to(found)
+    assert names(tmp_path) == before
 
 
 def test_a_best_checkpoint_of_a_later_step_is_no_longer_the_best(
@@ -176,7 +241,7 @@ def test_a_kill_before_the_second_name_is_made_good(few_images: ImageSet, tmp_pa
         ("best", r"there is no checkpoint .*best\.pt\. Undamaged in"),
         (
             "step-000005",
-            r"there is no checkpoint step-000005. Undamaged in .*: latest \(step 6\), step-000006",
+            r"there is no checkpoint step-000005. Undamaged in .*: latest \(step 6\), step-000004",
         ),
         ("nowhere/x.pt", r"there is no checkpoint nowhere/x\.pt"),
     ],

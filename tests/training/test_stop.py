@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -105,11 +106,15 @@ def test_a_request_interrupts_a_compilation() -> None:
 
 def test_an_interrupt_stays_an_interrupt() -> None:
     """Of exactly this class, for which Python ends a script as shells expect after Ctrl-C."""
-    with StopRequests() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt) as interrupted:
-            stop.raise_if_requested()
-        assert interrupted.type is KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    try:
+        with StopRequests() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt) as interrupted:
+                stop.raise_if_requested()
+            assert interrupted.type is KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_that_was_caught_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,13 +175,16 @@ def test_a_compilation_that_does_not_end_is_ended(compiling: bool, code: int) ->
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"blocked\n"
+        time.sleep(2)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     assert (process.returncode, b"the compilation does not end" in errors) == (code, compiling)
 
 
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 sys.argv = ["fastdat", "train", "--preset", "{preset}", "--outdir", {outdir!r}, "--device", "cpu", *{options!r}]
 from fastdat.cli import main
 main()
@@ -216,6 +224,33 @@ def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) ->
     done = checkpoint.load(tmp_path / "checkpoints" / "latest.pt")["step"]
     assert read_stats(tmp_path)[-1]["step"] == done
     assert out.splitlines()[-1] == ("interrupted" if name == "SIGINT" else f"stopped by {name}")
+
+
+def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """Nothing can be printed any more."""
+    options = [
+        "--no-compile",
+        "--set",
+        "eval.every=null",
+        "--set",
+        "tensorboard=false",
+        "--set",
+        "log_every=1",
+    ]
+    script = RUN.format(preset="mlp-dat-gaussians", outdir=str(tmp_path), options=options)
+    reader, writer = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=writer, stdout=writer, stderr=writer, start_new_session=True
+    ) as process:
+        os.close(writer)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "stats.jsonl").exists() and time.monotonic() < deadline:
+            os.read(reader, 4096)
+        os.close(reader)
+        process.send_signal(signal.SIGHUP)  # what the kernel sends to the terminal's own session
+        assert process.wait(timeout=60) == 129
+    assert "stopped by SIGHUP after " in read_log(tmp_path)
+    assert checkpoint.load(tmp_path / "checkpoints" / "latest.pt")["step"] == read_stats(tmp_path)[-1]["step"]
 
 
 @pytest.mark.slow

@@ -48,9 +48,9 @@ from fastdat.training.train_config import parse_assignment
         ({"dat.bounds": [1, -1]}, "dat.bounds must be .* with a < b, or None .*; got"),
         (
             {"dat": {"epsilon": 1}},
-            r"unknown setting dat\.epsilon; did you mean dat\.eps\? There are: dat\.seed, .*dat\.eps,",
+            r"unknown setting dat\.epsilon. Did you mean dat\.eps\? There are: dat\.seed, .*dat\.eps,",
         ),
-        ({"ndff": 3}, r"unknown setting ndff; did you mean ndf\? There are: model, dataset"),
+        ({"ndff": 3}, r"unknown setting ndff. Did you mean ndf\? There are: model, dataset"),
         ({"data.eps": 3}, r"unknown setting data\.eps"),
         ({"ema": 1.0}, "ema must be a finite number >= 0 and < 1; got 1.0"),
         ({"on_nan": "ignore"}, "on_nan must be one of stop, rollback"),
@@ -67,7 +67,7 @@ from fastdat.training.train_config import parse_assignment
         ({"eval.metrics": ["modes", "fid"]}, "modes is for the 2-D mixtures and cannot be combined"),
         (
             {"eval": {"fake": 3}},
-            r"unknown setting eval\.fake; did you mean eval\.fakes\? There are: eval\.every",
+            r"unknown setting eval\.fake. Did you mean eval\.fakes\? There are: eval\.every",
         ),
     ],
 )
