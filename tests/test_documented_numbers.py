@@ -124,6 +124,24 @@ def test_numbers_of_the_gpu() -> None:
     assert numbers(claims()[3]) == expected
 
 
+def test_numbers_of_verification() -> None:
+    found = {b["name"]: b for b in results("amd-epyc-2-cores-2026-11-26-4.json")["benchmarks"]}
+
+    def ms(name: str, digits: int = 0) -> str:
+        return f"{1000 * found[name]['stats']['median']:.{digits}f}"
+
+    size = found["bench_save[fastdat]"]["extra_info"]["mebibytes"]
+    rate = found["bench_opening_a_store[checked]"]["extra_info"]["GB_per_second"]
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for line in (
+        f"both Adams, {size} MiB | {ms('bench_save[fastdat]')} | {ms('bench_save[torch]')} |",
+        f"| read it | {ms('bench_load[fastdat]')} | {ms('bench_load[torch]')} |",
+        f"{rate} GB/s | {ms('bench_opening_a_store[checked]')} | {ms('bench_opening_a_store[mapped-only]', 1)} |",
+        f"reals | {ms('bench_reading_reals[checked]')} | {ms('bench_reading_reals[read-only]')} |",
+    ):
+        assert line in page
+
+
 def test_numbers_around_the_step() -> None:
     found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-26-3.json")["benchmarks"]}
     cold, warm = (found[f"bench_first_step[DAT-{cache}]"] for cache in ("cold", "warm"))
