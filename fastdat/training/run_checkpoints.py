@@ -116,7 +116,8 @@ class RunCheckpoints:
             if start is not None:
                 moved = [str(file.relative_to(path)) for file in self._files.go_back_to(found)]
                 remarks.append(f"from {found.path}" + (f"; set aside: {', '.join(moved)}" if moved else ""))
-            self._files.go_on(found.step, found.state["config"]["checkpoints"]["keep_every"])
+            kept = TrainConfig.from_dict(found.state["config"]).checkpoints.keep_every
+            self._files.go_on(found.step, kept)
             self.saved_at = found.step
             remarks += self._damage_of_config()
             if self._from_loader:
