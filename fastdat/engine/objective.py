@@ -6,8 +6,7 @@ weights (``torch.func.functional_call``), and nothing is mutated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both,
 from fastdat.engine.passes import zero_flow
 from fastdat.engine.recomputation import held_in_last_backward
 from fastdat.engine.spectral.normalise import is_bypassed
-from fastdat.engine.threads import SHARED
 from fastdat.engine.types import (
     AuxLoss,
     Batch,
@@ -134,18 +132,13 @@ def step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | N
     return _traced_step(D, spec, inputs, aux_loss) if spec.traced else _eager_step(D, spec, inputs, aux_loss)
 
 
-@contextmanager
-def attention_for(config: DATConfig) -> Iterator[None]:
+def attention_for(config: DATConfig) -> AbstractContextManager[None]:
     """Where a step runs, compilation included. In second order ``scaled_dot_product_attention`` is made of plain
     operations there, since its fast kernels have no second derivative.
 
     Not a part of the graph: a compilation that fails would leave it on. PyTorch has one switch for all threads.
     """
-    if not config.second_order:
-        yield
-        return
-    with SHARED, sdpa_kernel(SDPBackend.MATH):
-        yield
+    return sdpa_kernel(SDPBackend.MATH) if config.second_order else nullcontext()
 
 
 def _wanted(spec: StepSpec, inputs: StepInputs) -> Tensors:

@@ -185,7 +185,8 @@ class Prepared:
         """The step on these samples; moves D's buffers."""
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
         # An eager step shares nothing but its engine and, in second order, a switch (``attention_for``).
-        shared = nullcontext() if self._mode is EAGER else SHARED
+        alone = self._mode is EAGER and not self._spec.config.second_order
+        shared = nullcontext() if alone else SHARED
         with shared, _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:

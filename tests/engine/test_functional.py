@@ -13,20 +13,24 @@ from tests.discriminators import batch, make
 CONFIGS = [DATConfig(eps=20.0), DATConfig(eps=20.0, second_order=True), DATConfig(real=False, fake=False)]
 
 
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
 @pytest.mark.parametrize("config", CONFIGS, ids=["first", "second", "no-attack"])
-def test_stacked_discriminators(config: DATConfig) -> None:
-    """vmap over stacked parameters does what dat_step does to each alone."""
+def test_stacked_discriminators(config: DATConfig, traced: bool) -> None:
+    """vmap over stacked parameters does what dat_step does to each alone, also as one graph of torch.compile."""
     Ds = [make("mlp") for _ in range(3)]
     xr, xf = (torch.rand(2, 3, 5, 2, dtype=torch.float64)).unbind()
     stacked = {
-        name: torch.stack([dict(D.named_parameters())[name] for D in Ds])
+        name: torch.stack([dict(D.named_parameters())[name] for D in Ds]).detach()
         for name, _ in Ds[0].named_parameters()
     }
 
     def one(params: dict[str, torch.Tensor], xr: torch.Tensor, xf: torch.Tensor) -> object:
         return dat_grads(Ds[0], params, xr, xf, config=config, loss="gan")
 
-    grads, losses = torch.vmap(one)(stacked, xr, xf)
+    mapped = torch.vmap(one)
+    if traced:
+        mapped = torch.compile(mapped, fullgraph=True, backend="eager")
+    grads, losses = mapped(stacked, xr, xf)
     assert not losses.requires_grad
     for i, D in enumerate(Ds):
         loss = fastdat.dat_step(D, xr[i], xf[i], config, "gan", compile=False)
