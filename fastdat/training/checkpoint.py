@@ -65,14 +65,13 @@ def load(path: Path) -> State:
         raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
     with file:
         try:
-            if not seal.is_whole(file):
-                raise RunFolderError(_unverified(path, file))
+            whole = seal.is_whole(file)
             file.seek(0)
-            state: State = torch.load(file, map_location="cpu", weights_only=True)
-        except RunFolderError:
-            raise
+            state: State = torch.load(file, map_location="cpu", weights_only=True) if whole else {}
         except Exception as error:  # what is raised depends on the file's content
             raise RunFolderError(_unreadable(path, error)) from error
+        if not whole:
+            raise RunFolderError(_unverified(path, file))
     problem = checkpoint_structure.problem(state)
     if problem is not None:
         raise RunFolderError(f"{path} is no checkpoint: {problem}. It was not used.")

@@ -61,7 +61,7 @@ class Snapshots:
         Raises:
             RunFolderError: that is not possible; latest.pt is intact.
         """
-        self.name(step)
+        self._name(step)
         there = [(of_step, path) for of_step, path in snapshots(self._run) if self._since <= of_step <= step]
         try:
             for of_step, path in there[: max(len(there) - self._config.keep, 0)]:
@@ -70,7 +70,7 @@ class Snapshots:
         except OSError as error:
             raise self._cannot("remove an older one than", step, error) from error
 
-    def name(self, step: int) -> None:
+    def _name(self, step: int) -> None:
         """Give latest.pt, of ``step``, its second name, if it shall have one.
 
         Raises:
@@ -88,7 +88,7 @@ class Snapshots:
 
         They stay, whatever this process is told to keep, and so do all but the newest ones.
         """
-        self.name(step)  # a kill may have come between the file and its second name
+        self._name(step)  # a kill may have come between the file and its second name
         there = [of_step for of_step, _ in snapshots(self._run) if of_step <= step]
         self._since = min(there[max(len(there) - self._config.keep, 0) :], default=step)
         self._for_good.add(keep_every)

@@ -178,7 +178,7 @@ class Trainer:
         while state.done < config.steps or state.unscored:
             try:
                 if self._stop.requested and state.done and self._checkpoints.saved_at != state.done:
-                    self.save()  # the request came after the step's end
+                    self.save()
                 self._stop.raise_if_requested()
                 self._iterate()
             except NonFiniteError as error:
@@ -224,8 +224,6 @@ class Trainer:
                 self.save()
         if state.unscored:
             self._outputs.scores(should_stop=lambda: self._stop.requested is not None)
-        elif self._stop.requested and state.done < config.steps:
-            self.save()
 
     def _due(self, every: int | None) -> bool:
         """Whether it is time for something that happens every ``every`` steps, and after the last step."""

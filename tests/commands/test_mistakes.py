@@ -15,6 +15,7 @@ from PIL import Image
 
 from fastdat.data import ImageSet, pack
 from tests.commands.command_line import invoke
+from tests.training.checkpoint_states import flip
 from tests.training.runs import resumable, scored, trainer_of
 from tests.training.test_checkpoint import Command
 
@@ -134,15 +135,6 @@ def changed_index(place: Place, change: Callable[[dict[str, Any]], None]) -> Pat
     return place.store
 
 
-def flipped(path: Path, position: int) -> Path:
-    """``path`` with one bit changed, in a file of its own."""
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.unlink()
-    path.write_bytes(content)
-    return path
-
-
 def other_file(place: Place) -> Path:
     (place.path / "notes.txt").write_text("mine")
     return place.path
@@ -160,7 +152,7 @@ def of_another_run(place: Place) -> Path:
 
 
 def damaged_run(place: Place) -> Path:
-    flipped(place.run / "checkpoints" / "latest.pt", 9000)
+    flip(place.run / "checkpoints" / "latest.pt", 9000)
     return place.run
 
 
@@ -198,13 +190,11 @@ OF_FILES: dict[str, tuple[Callable[[Place], list[object]], str]] = {
         "Remove",
     ),
     "npy header": (
-        lambda p: folder(p, "--set", "resolution=32", data=flipped(p.store / "train.images.npy", 60).parent),
+        lambda p: folder(p, "--set", "resolution=32", data=flip(p.store / "train.images.npy", 60).parent),
         "train.images.npy",
     ),
     "changed image": (
-        lambda p: folder(
-            p, "--set", "resolution=32", data=flipped(p.store / "train.images.npy", 9999).parent
-        ),
+        lambda p: folder(p, "--set", "resolution=32", data=flip(p.store / "train.images.npy", 9999).parent),
         "images 0 to 11",
     ),
     "batch larger than the set": (
@@ -242,7 +232,7 @@ OF_FILES: dict[str, tuple[Callable[[Place], list[object]], str]] = {
     "report elsewhere": (lambda p: ["report", p.run, "--out", "report.pdf"], "a name that ends in .html"),
     "check of no store": (lambda p: ["data", "check", p.path], "is no packed data set"),
     "check of damage": (
-        lambda p: ["data", "check", flipped(p.store / "train.images.npy", 9999).parent],
+        lambda p: ["data", "check", flip(p.store / "train.images.npy", 9999).parent],
         "is damaged",
     ),
     "pack onto something": (

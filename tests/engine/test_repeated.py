@@ -25,17 +25,7 @@ GAIN = 1.0
 """A global that D's forward reads."""
 
 
-@pytest.fixture(autouse=True)
-def only_traced(monkeypatch: pytest.MonkeyPatch, own_engines: None) -> None:
-    """torch.compile traces and guards a step, and runs the traced graph as it is: seconds instead of minutes."""
-    compile = torch.compile
-
-    def traced(function: Any, *, options: dict[str, Any], **rest: Any) -> Any:
-        return compile(
-            function, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}, **rest
-        )
-
-    monkeypatch.setattr(torch, "compile", traced)
+pytestmark = pytest.mark.usefixtures("only_traced")
 
 
 class Layer(nn.Module):

@@ -21,19 +21,6 @@ THREADS, STEPS = 4, 5
 CONFIG = DATConfig(eps=30.0, delta_clip=0.3)
 
 
-@pytest.fixture
-def only_traced(monkeypatch: pytest.MonkeyPatch, own_engines: None) -> None:
-    """torch.compile traces and guards a step, and runs the traced graph as it is: seconds instead of minutes."""
-    compile = torch.compile
-
-    def traced(function: Any, *, options: dict[str, Any], **rest: Any) -> Any:
-        return compile(
-            function, backend="eager", options={"guard_filter_fn": options["guard_filter_fn"]}, **rest
-        )
-
-    monkeypatch.setattr(torch, "compile", traced)
-
-
 def at_once(*functions: Callable[[], object]) -> None:
     """Each function in a thread of its own; the first error is raised."""
     together = threading.Barrier(len(functions))

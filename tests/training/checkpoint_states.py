@@ -1,7 +1,8 @@
-"""The content of checkpoints, of the structure that a run's have."""
+"""The content of checkpoints, of the structure that a run's have; and damage to their files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,3 +45,12 @@ def state_of(netG: nn.Module, netD: nn.Module) -> dict[str, Any]:
         "best": None,
         "unscored": False,
     }
+
+
+def flip(path: Path, position: int | None = None) -> Path:
+    """Change one bit of a byte of ``path``, by default in its middle, in a file of its own: it may have two names."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if position is None else position] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    return path

@@ -12,7 +12,7 @@ from fastdat.data import ImageSet
 from fastdat.training import ConfigError, RunFolderError, checkpoint
 from fastdat.training.snapshots import Snapshots
 from fastdat.training.train_config import CheckpointConfig
-from tests.training.checkpoint_states import small_state
+from tests.training.checkpoint_states import flip, small_state
 from tests.training.runs import (
     assert_same,
     read_log,
@@ -37,14 +37,6 @@ def written(run: Path, steps: list[int], **config: Any) -> Snapshots:
 
 def names(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir() if path.is_file())
-
-
-def flip(path: Path) -> None:
-    """Change one bit, in a copy: latest.pt may be a second name of the file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.unlink()
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
