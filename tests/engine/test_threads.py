@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import fastdat
 from fastdat import DATConfig
-from fastdat.engine.objective import attention_for
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
 
@@ -107,22 +106,35 @@ def test_attention_has_its_second_derivative_while_other_threads_step() -> None:
     assert all(gradients(D).isfinite().all() for D in Ds)
 
 
-def test_the_switch_of_attention_is_set_by_one_thread_at_a_time() -> None:
-    """Of two that overlap, the first would put it back while the second runs, and the second leave it off."""
-    entered = threading.Event()
+def test_eager_steps_in_second_order_run_one_at_a_time() -> None:
+    """Of two that overlap, the first would put the switch of attention back while the second runs, and the second
+    leave it off.
+    """
+    paused, go_on = threading.Event(), threading.Event()
 
-    def enter() -> None:
-        with attention_for(DATConfig(second_order=True)):
-            entered.set()
+    class Paused(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if pausing:
+                paused.set()
+                assert go_on.wait(60)
+            return super().forward(x)
 
-    with attention_for(DATConfig(second_order=True)):
-        thread = threading.Thread(target=enter)
-        thread.start()
-        assert not entered.wait(0.2)
-        with attention_for(DATConfig()):  # the first order asks for nothing
-            pass
-    thread.join()
-    assert entered.is_set()
+    xr, xf, _ = batch("mlp", dtype=torch.float32)
+    steps = [stepped(D, xr, xf, compile=False, second_order=True) for D in (Paused(2, 1), nn.Linear(2, 1))]
+    pausing = False
+    for step in steps:
+        step()  # the first call of each, an inspection, takes the lock
+    pausing = True
+
+    threads = [threading.Thread(target=step) for step in steps]
+    threads[0].start()
+    assert paused.wait(60)
+    threads[1].start()
+    threads[1].join(0.3)
+    assert threads[1].is_alive()
+    go_on.set()
+    for thread in threads:
+        thread.join()
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
