@@ -5,10 +5,17 @@ Headers are compared with what they must be and never parsed: NumPy's parser ans
 
 from __future__ import annotations
 
+from pathlib import Path
+
 HEADER_BYTES = 128
 
 #: NumPy's names of the types of images and labels.
 IMAGES, LABELS = "|u1", "<i8"
+
+
+def files_of(folder: Path, split: str) -> tuple[Path, Path]:
+    """The files with the images and with the labels of ``split``."""
+    return folder / f"{split}.images.npy", folder / f"{split}.labels.npy"
 
 
 def header(descr: str, shape: tuple[int, ...]) -> bytes:

@@ -44,7 +44,7 @@ class SplitFiles:
     def __init__(self, folder: Path, split: str, shape: tuple[int, int, int], facts: dict[str, Any]) -> None:
         self._split, self._shape, self._facts = split, shape, facts
         self._count: int = facts["count"]
-        self._images, self._labels = folder / f"{split}.images.npy", folder / f"{split}.labels.npy"
+        self._images, self._labels = npy.files_of(folder, split)
 
     def checked(self, progress: Checked | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
         """Read every byte, and return what was read: the images mapped for reading only, labels and fingerprint.

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastdat.data import npy
 from fastdat.data.image_set import ImageSet
+from fastdat.data.registry import SPLITS
 from fastdat.data.split_files import Checked, DamagedError, SplitFiles
 from fastdat.data.store_index import check_index
 from fastdat.util import sealed_json
@@ -31,8 +33,8 @@ INDEX = "store.json"
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` is a packed data set, be it a damaged one."""
-    names = (INDEX, "train.images.npy", "test.images.npy")
-    return any(os.path.lexists(path / name) for name in names)  # unlike Path.exists, raises nothing
+    files = (path / INDEX, *(npy.files_of(path, split)[0] for split in SPLITS))
+    return any(map(os.path.lexists, files))  # unlike Path.exists, raises nothing
 
 
 class Store:

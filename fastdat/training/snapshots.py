@@ -156,6 +156,10 @@ class Snapshots:
                 found.append((path, step))
         return found
 
+    def undamaged_in_words(self) -> str:
+        """``"latest (step 500), best (step 300)"``; empty if there is none."""
+        return ", ".join(f"{path.stem} (step {step})" for path, step in self.undamaged())
+
     def aside(self) -> Path | None:
         """The folder of what was set aside; None if there is nothing in it."""
         folder = self._run / SET_ASIDE
@@ -171,10 +175,9 @@ class Snapshots:
             raise RunFolderError(f"{error} {self._ways_out()}") from error
 
     def _ways_out(self) -> str:
-        undamaged = self.undamaged()
-        if not undamaged:
+        listed = self.undamaged_in_words()
+        if not listed:
             return "There is no other that is undamaged. Begin anew with another --outdir."
-        listed = ", ".join(f"{path.stem} (step {step})" for path, step in undamaged)
         return (
             f"Undamaged in {self._run}: {listed}. To go on from the newest of them, give --from newest; what was "
             'recorded after its step is made again. (In Python: Trainer(..., resume_from="newest").)'

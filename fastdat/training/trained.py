@@ -146,7 +146,7 @@ def load_trained(
     try:
         state = checkpoint.load(path)
     except RunFolderError as error:
-        others = ", ".join(f"{file.stem} (step {step})" for file, step in snapshots.undamaged())
+        others = snapshots.undamaged_in_words()
         hint = f" Undamaged in {run}, for --checkpoint: {others}." if others else ""
         raise RunFolderError(f"{error}{hint}") from error
     config = _same_training(recorded, state, path, run).replace(settings or {})

@@ -104,11 +104,8 @@ class Journal:
         """The next ``count`` images and labels in the files, few at a time; fewer if the files are shorter."""
         image_bytes, label_bytes = math.prod(self._shape), np.dtype(npy.LABELS).itemsize
         most = max(1, _READ_BYTES // image_bytes)
-        folder = self._path.parent
-        with (
-            (folder / f"{self._split}.images.npy").open("rb") as images,
-            (folder / f"{self._split}.labels.npy").open("rb") as labels,
-        ):
+        images_path, labels_path = npy.files_of(self._path.parent, self._split)
+        with images_path.open("rb") as images, labels_path.open("rb") as labels:
             images.seek(npy.HEADER_BYTES + self.count * image_bytes)
             labels.seek(npy.HEADER_BYTES + self.count * label_bytes)
             for first in range(0, count, most):

@@ -49,10 +49,11 @@ def write_split(
     """
     journal = Journal(folder, split, source, shape)
     total, skipped = len(source), list(journal.skipped)
+    images_path, labels_path = npy.files_of(folder, split)
     several_pieces = total - journal.done > images_per_piece(math.prod(shape))
     with (
-        NpyWriter(folder / f"{split}.images.npy", npy.IMAGES, shape, journal.count) as images,
-        NpyWriter(folder / f"{split}.labels.npy", npy.LABELS, (), journal.count) as labels,
+        NpyWriter(images_path, npy.IMAGES, shape, journal.count) as images,
+        NpyWriter(labels_path, npy.LABELS, (), journal.count) as labels,
     ):
         durable_at = time.monotonic()
         tasks = piece_tasks(source, journal.done, shape)
