@@ -346,6 +346,11 @@ def _advice(error: Exception) -> str:
             "cannot leave the compiled step. Return it as a further output, (logits, features), or call "
             "dat_step(..., compile=False):"
         )
+    if "Tensor.requires_grad_()" in str(error):
+        return (
+            "D or aux_loss sets requires_grad on a tensor, for torch.autograd.grad perhaps, which cannot be compiled into "
+            "the step. Take the derivative with torch.func.grad, or call dat_step(..., compile=False):"
+        )
     if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
         return _TOO_MANY_GRAPHS
     if isinstance(error, (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError)):

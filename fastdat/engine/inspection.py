@@ -54,7 +54,8 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
             copies.check(values=True)
         _check_loss(spec.loss, split_outputs(out)[0])
         if aux_loss is not None:
-            value, moved = call_aux(D, aux_loss, weights, buffers, batch)
+            with torch.enable_grad():  # a gradient penalty differentiates D
+                value, moved = call_aux(D, aux_loss, weights, buffers, batch)
             copies.check("aux_loss", values=True)
             _check_aux(value)
             moving |= _changed(buffers, moved)

@@ -81,3 +81,30 @@ def test_errors_before_compilation_are_those_of_the_eager_step(config: DATConfig
         fastdat.dat_step(Fails(), xr, xf, config)
     with pytest.raises(ValueError, match=r"^D changes its input in place"):
         fastdat.dat_step(before(lambda x: x.mul_(0.5)), xr, xf, config)
+
+
+def penalty(gradient: Tensor) -> Tensor:
+    return gradient.square().sum(1).mean()
+
+
+def by_autograd(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
+    """A gradient penalty as most people write it."""
+    x = xr.detach().requires_grad_()
+    return penalty(torch.autograd.grad(D(x).sum(), x, create_graph=True)[0])
+
+
+def by_func(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
+    """The same penalty, with what torch.compile takes."""
+    return penalty(torch.func.grad(lambda x: D(x).sum())(xr))
+
+
+def test_a_gradient_penalty_in_aux_loss() -> None:
+    D, xr, xf = Net(), samples(), samples()
+    fastdat.reference.dat_step(D, xr, xf, SECOND, aux_loss=by_func).backward()
+    expected = gradients(D)
+    for aux_loss, compile in ((by_autograd, False), (by_func, False), (by_func, True)):
+        D.zero_grad()
+        fastdat.dat_step(D, xr, xf, SECOND, aux_loss=aux_loss, compile=compile).backward()
+        assert relative_error(gradients(D), expected) < 1e-5
+    with pytest.raises(RuntimeError, match=r"(?s)Take the derivative with torch\.func\.grad.*compile=False"):
+        fastdat.dat_step(D, xr, xf, SECOND, aux_loss=by_autograd)
