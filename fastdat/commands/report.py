@@ -16,7 +16,10 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write one HTML page about one or several runs: summary, scores, curves, sample grids, settings."""
+    """Write one HTML page about runs: which is better, samples side by side, scores, curves, settings.
+
+    Runs that differ only in their seed are taken together.
+    """
     with user_errors():
         from fastdat.report import write_report
 
@@ -24,3 +27,4 @@ def report(
         for problem in written.not_shown:
             typer.echo(f"not shown: {problem}", err=True)
         typer.echo(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {written.size / 1e6:.1f} MB")
+        typer.echo(written.headline)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from fastdat.report.runs import RunRecord
+from fastdat.report.score_names import ScoreName
 
 _LONGEST = 300  # characters of a setting's value
 
@@ -26,17 +28,19 @@ class RunName:
 
 @dataclass(frozen=True)
 class Cell:
-    """The content of a table cell: a run's name (optional), then text, then notes in small print.
+    """The content of a table cell: a run's or a score's name (optional), then text, then notes in small print.
 
     Args:
         text: the main text.
         notes: small lines below the text.
         run: stands before the text.
+        score: stands before the text, with a link to its footnote.
     """
 
     text: str = ""
     notes: tuple[str, ...] = ()
     run: RunName | None = None
+    score: ScoreName | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class Row:
     Args:
         heading: the first cell, which names the row.
         cells: the other cells.
-        highlighted: whether the row has a coloured background.
+        mark: how the row stands out: ``"differs"`` by a coloured background, ``"total"`` by weight, ``"part"`` by its
+            indented heading; empty for an ordinary row.
     """
 
     heading: Cell
     cells: Sequence[Cell]
-    highlighted: bool = False
+    mark: Literal["", "differs", "total", "part"] = ""
 
 
 @dataclass(frozen=True)

@@ -1,125 +1,110 @@
-"""Charts as inline SVG. Their colours are CSS variables of the page, so that they follow its light or dark theme."""
+"""Charts as inline SVG. Their colours are CSS variables of the page, so that they follow its light or dark theme.
+
+The SVG holds only lines, and is stretched to the box of the chart; the texts at the axes are HTML beside it. So the
+text is as large as any other text of the page, on a phone as on a wide screen.
+"""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from fastdat.report.curves import Line, wants_log_scale
+from fastdat.report.axis import Axis, step_axis, value_axis
+from fastdat.report.curves import Line, Points, wants_log_scale
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+SIZE = 1000
+"""Width and height of a drawing in its own units."""
 
-_INCHES = (5.4, 3.4)  # 389 x 245 CSS pixels: legible on a phone, three in a row on a wide screen
-# matplotlib knows no CSS variables: it draws in these colours, and each is replaced by a variable afterwards.
-_INK, _FAINT = "#010203", "#010204"
-_RUN = "#0103{:02x}"
-_MOST_RUNS = 256
+_MOST_TICKS = 5  # of an axis; as many as a phone has room for
+
+Ticks = Sequence[tuple[float, str]]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The parts of an ``<svg>`` element.
+    """A chart without its title.
 
     Args:
-        view_box: the value of its attribute ``viewBox``.
-        content: the elements inside it. They are inserted into the page unescaped, and may be: their only text is
-            numbers and the axis label.
+        content: the elements inside ``<svg>``. They are inserted into the page unescaped, and may be: they hold numbers
+            and names of CSS classes of this package, and no text.
+        across, up: ticks of the axes: position from 0 (left, bottom) to 100, and text.
+        log: whether the vertical axis is logarithmic.
     """
 
-    view_box: str
     content: Markup
+    across: Ticks
+    up: Ticks
+    log: bool
+
+    @property
+    def gutter(self) -> int:
+        """The length of the longest text at the vertical axis, in characters."""
+        return max(len(text) for _, text in self.up)
 
 
-def draw(key: str, y_label: str, lines: Sequence[Line]) -> Drawing:
-    """Draw ``lines`` over G steps.
+def draw(lines: Sequence[Line]) -> Drawing:
+    """Draw ``lines`` over G steps: first what is faint in all of them, then on top of it what is strong.
 
-    Legend and title are left to the page, because the names in them come from users and must be escaped.
-
-    Args:
-        key: unique on the page; every id in the drawing starts with it.
-        y_label: quantity and unit. A constant of this package, never text from a run.
-        lines: of at most 256 runs; beyond that, colours repeat.
+    Raises:
+        ValueError: there are no lines.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # ignore the user's matplotlibrc
-        matplotlib.rcParams.update(
-            {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 11, "axes.unicode_minus": True}
-        )
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        axes = figure.subplots()
-        _style(axes, y_label)
-        for number, line in enumerate(lines):
-            _plot(axes, line, f"run{line.run % _MOST_RUNS}-{number}")
-        if wants_log_scale(lines):
-            _use_log_scale(axes)
-        content = io.StringIO()
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(content, format="svg", transparent=True, metadata=no_metadata)
-    return _inline(content.getvalue(), key)
+    log = wants_log_scale(lines)
+    lows, highs = zip(*(line.extent() for line in lines), strict=True)
+    y = value_axis(
+        min(value for line in lines for value in line.values) if log else min(lows), max(highs), log=log
+    )
+    x = step_axis(min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines))
+    across, up = _percent(x.ticks(_MOST_TICKS)), _percent(y.ticks(_MOST_TICKS))
+    grid = "".join(f"M0 {SIZE - 10 * at:g}H{SIZE}" for at, _ in up)
+    parts = [f'<path class="grid" d="{grid}"/>']
+    parts += [_group(line, _faint(line, x, y)) for line in lines]
+    parts += [_group(line, _strong(line, x, y)) for line in lines]
+    return Drawing(Markup("\n".join(parts)), across, up, log)
 
 
-def _plot(axes: Axes, line: Line, name: str) -> None:
-    colour, style = _RUN.format(line.run % _MOST_RUNS), (0, (4, 2)) if line.dashed else "solid"
+def _percent(ticks: Ticks) -> Ticks:
+    return [(round(100 * at, 2), text) for at, text in ticks]
+
+
+def _group(line: Line, content: str) -> str:
+    return f'<g class="run{line.run}" style="color:var(--run{line.run})">{content}</g>'
+
+
+def _faint(line: Line, x: Axis, y: Axis) -> str:
+    """All values of a line that has a running mean; otherwise the band of errors, if it has one."""
     if line.smoothed:
-        axes.plot(*line.points(), color=colour, alpha=0.25, linewidth=0.8, gid=f"{name}-raw")
-        axes.plot(*line.running_mean(), color=colour, linewidth=1.8, linestyle=style, gid=f"{name}-mean")
-    else:
-        marker = "o" if len(line.values) < 60 else ""
-        axes.plot(
-            *line.points(),
-            color=colour,
-            linewidth=1.5,
-            linestyle=style,
-            gid=f"{name}-raw",
-            marker=marker,
-            markersize=4,
-        )
+        return f'<path class="raw" d="{_path(line.points(), x, y)}"/>'
+    return "".join(f'<path class="band" d="M{"L".join(band)}Z"/>' for band in _bands(line, x, y))
 
 
-def _style(axes: Axes, y_label: str) -> None:
-    axes.set_xlabel("G steps", color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.locator_params(axis="x", nbins=5, integer=True)
-    axes.margins(x=0.02)
-    axes.tick_params(colors=_INK, which="both")
-    axes.grid(which="major", color=_FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for name, side in axes.spines.items():
-        side.set(visible=name in ("left", "bottom"), color=_FAINT)
+def _strong(line: Line, x: Axis, y: Axis) -> str:
+    """The running mean, or the values themselves, inside a wider line in the colour of the card."""
+    path = _path(line.running_mean() if line.smoothed else line.points(), x, y)
+    drawn = f'<path class="halo" d="{path}"/><path class="line{" dashed" * line.dashed}" d="{path}"/>'
+    if line.marked:
+        # A line of no length with round ends is a circle, whatever the drawing is stretched to.
+        at = "".join(f"M{point}h0" for point in _points(zip(*line.points(), strict=True), x, y))
+        drawn += f'<path class="marker" d="{at}"/>'
+    return drawn
 
 
-def _use_log_scale(axes: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    subs = (1.0,) if high > 100 * low else (1.0, 3.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def _path(points: Points, x: Axis, y: Axis) -> str:
+    return "M" + "L".join(_points(zip(*points, strict=True), x, y))
 
 
-def _inline(svg: str, key: str) -> Drawing:
-    """Turn matplotlib's file into a part of a page that holds other drawings: unique ids, CSS variables, no styles."""
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="(run\d+)-(\d+-\w+)"', rf'<g class="\1" id="{key}-\1-\2"', svg)
-    svg = re.sub(rf'\bid="(?!{key}-)', f'id="{key}-', svg)
-    svg = svg.replace("url(#", f"url(#{key}-").replace('href="#', f'href="#{key}-')
-    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
-    svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--font)", svg)
-    svg = svg.replace(_INK, "var(--ink)").replace(_FAINT, "var(--rule)")
-    svg = re.sub("#0103([0-9a-f]{2})", lambda match: f"var(--run{int(match[1], 16)})", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    whole = re.search(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>(.*)</svg>', svg, re.DOTALL)
-    assert whole, "matplotlib wrote no <svg> with a viewBox"
-    return Drawing(whole[1], Markup(whole[2].strip()))
+def _bands(line: Line, x: Axis, y: Axis) -> Iterable[list[str]]:
+    """The outlines of the areas of value ± error, one for each stretch of values whose errors are known."""
+    for stretch in line.stretches_with_errors():
+        upper = _points([(step, value + error) for step, value, error in stretch], x, y)
+        lower = _points([(step, value - error) for step, value, error in stretch], x, y)
+        yield [*upper, *reversed(lower)]
+
+
+def _points(pairs: Iterable[tuple[float, float]], x: Axis, y: Axis) -> list[str]:
+    """``"100.5 20"`` for each pair of a step and a value; y grows downwards."""
+    return [
+        f"{round(SIZE * x.position(float(step)), 1):g} {round(SIZE * (1 - y.position(float(value))), 1):g}"
+        for step, value in pairs
+    ]

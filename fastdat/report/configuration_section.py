@@ -34,7 +34,10 @@ def configuration(runs: Sequence[RunRecord]) -> Configuration:
     differing = [key for key in keys if len(set(values[key])) > 1]
 
     def table(caption: str, chosen: Sequence[str]) -> Table:
-        rows = [Row(Cell(key), [Cell(value) for value in values[key]], key in differing) for key in chosen]
+        rows = [
+            Row(Cell(key), [Cell(value) for value in values[key]], "differs" if key in differing else "")
+            for key in chosen
+        ]
         return Table(Cell(caption), run_columns("Setting", runs), rows)
 
     return Configuration(

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastdat.report.charts import Drawing, draw
-from fastdat.report.curves import Line, wants_log_scale, window
+from fastdat.report.curves import Line, window
 from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, Series, sorted_kinds
+from fastdat.report.score_names import ScoreName
+from fastdat.report.score_table import Kind, Series
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,17 @@ class Chart:
     """A chart and its texts.
 
     Args:
+        group: what it belongs to, such as ``Attack``.
         title: what is drawn.
-        caption: how to read it; may be empty.
+        score: the score that is drawn, in place of a title; None if it is no score.
+        caption: the unit, and how to read the chart.
         description: the chart in words, for readers who do not see it.
         drawing: the curves and axes.
     """
 
+    group: str
     title: str
+    score: ScoreName | None
     caption: str
     description: str
     drawing: Drawing
@@ -33,11 +38,11 @@ class Curves:
     """What ``templates/curves.html`` shows.
 
     Args:
-        groups: heading -> charts; no group is empty.
+        charts: the scores first.
         smoothing: the width of each run's running mean, in words; empty if none is drawn.
     """
 
-    groups: Mapping[str, Sequence[Chart]]
+    charts: Sequence[Chart]
     smoothing: str
 
 
@@ -86,31 +91,36 @@ _KNOWN_KEYS = {"step", "seconds"} | {
 }
 
 
-def curves(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Curves:
-    """Charts of the scores ``all_series`` and of all statistics of ``runs``."""
-    groups = {"Scores": list(_score_charts(runs, all_series))}
-    for name, quantities in _GROUPS.items():
-        groups[name] = list(_statistic_charts(runs, quantities, key=name[:2].lower()))
-    groups["Further statistics"] = list(_statistic_charts(runs, _further_quantities(runs), key="further"))
-    return Curves({name: charts for name, charts in groups.items() if charts}, _smoothing(runs))
+def curves(
+    runs: Sequence[RunRecord],
+    all_series: Sequence[Mapping[Kind, Series]],
+    names: Mapping[Kind, ScoreName],
+) -> Curves:
+    """Charts of the scores ``all_series``, called ``names``, and of all statistics of ``runs``."""
+    charts = list(_score_charts(runs, all_series, names))
+    for group, quantities in (*_GROUPS.items(), ("Further statistics", _further_quantities(runs))):
+        charts += _statistic_charts(runs, group, quantities)
+    return Curves(charts, _smoothing(runs))
 
 
 def _smoothing(runs: Sequence[RunRecord]) -> str:
-    """For each run the width of its running mean, in values and in G steps."""
-    widths = []
+    """The width of the running means, in values and in G steps; for each run, if they differ."""
+    widths = {}
     for run in runs:
         count = len(run.stats)
         if count >= 20:
             steps = (run.stats[-1]["step"] - run.stats[0]["step"]) / (count - 1)
-            widths.append(f"{run.label}: {window(count)} values, {window(count) * steps:,.0f} G steps")
-    return "; ".join(dict.fromkeys(widths))
+            widths[run.label] = f"{window(count)} values, {window(count) * steps:,.0f} G steps"
+    if len(set(widths.values())) == 1:
+        return next(iter(widths.values()))
+    return "; ".join(f"{label}: {width}" for label, width in widths.items())
 
 
 def _statistic_charts(
-    runs: Sequence[RunRecord], quantities: Sequence[_Quantity], key: str
+    runs: Sequence[RunRecord], group: str, quantities: Sequence[_Quantity]
 ) -> Iterator[Chart]:
     """A chart for each quantity that some run has recorded."""
-    for number, quantity in enumerate(quantities):
+    for quantity in quantities:
         lines = []
         for run_number, run in enumerate(runs):
             for i, name in enumerate(quantity.keys):
@@ -120,41 +130,57 @@ def _statistic_charts(
                     lines.append(Line(run_number, steps, scaled, dashed=i == 1))
         note = "solid: reals, dashed: fakes" if quantity.fakes else ""
         if lines:
-            yield _chart(runs, quantity.title, quantity.unit, note, lines, f"{key}{number}")
+            yield _chart(runs, group, quantity.title, quantity.unit, note, lines)
 
 
-def _score_charts(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Iterator[Chart]:
+def _score_charts(
+    runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]], names: Mapping[Kind, ScoreName]
+) -> Iterator[Chart]:
     """A chart for each kind of score. A score of a single step is only in the tables: it makes no curve."""
-    for number, kind in enumerate(sorted_kinds(all_series)):
+    for kind, name in names.items():
         if all(len(series[kind].steps) < 2 for series in all_series if kind in series):
             continue
+        # The deviation of IS over its splits is no error of the score, so it is not drawn.
         lines = [
-            Line(i, series[kind].steps, series[kind].values, smooth=False)
-            for i, series in enumerate(all_series)
+            Line(
+                number,
+                series[kind].steps,
+                series[kind].values,
+                smooth=False,
+                errors=series[kind].errors if kind.name == "kid" else (),
+            )
+            for number, series in enumerate(all_series)
             if kind in series
         ]
-        better = {1: "more is better", -1: "less is better"}.get(kind.better, "")
-        note = "; ".join(part for part in (kind.details, better) if part)
-        yield _chart(runs, kind.title, "score", note, lines, f"score{number}")
+        band = "band: standard error" if any(line.stretches_with_errors() for line in lines) else ""
+        note = "; ".join(part for part in (name.direction, band) if part)
+        yield _chart(runs, "Scores", name.label, "", note, lines, name)
 
 
 def _chart(
-    runs: Sequence[RunRecord], title: str, unit: str, note: str, lines: Sequence[Line], key: str
+    runs: Sequence[RunRecord],
+    group: str,
+    title: str,
+    unit: str,
+    note: str,
+    lines: Sequence[Line],
+    score: ScoreName | None = None,
 ) -> Chart:
-    """``unit`` becomes part of the drawing, so it must be a constant; ``title`` and ``note`` may hold any text."""
-    log = wants_log_scale(lines)
+    drawing = draw(lines)
     values = "; ".join(
         f"{runs[line.run].label}{' (dashed)' * line.dashed} {line.description()}" for line in lines
     )
     return Chart(
+        group=group,
         title=title,
-        caption="; ".join(part for part in (note, "log scale" if log else "") if part),
-        description=f"{title} ({unit}) over G steps. {values}.",
-        drawing=draw(key, f"{unit} (log)" if log else unit, lines),
+        score=score,
+        caption="; ".join(part for part in (unit, note, "log scale" if drawing.log else "") if part),
+        description=f"{title} ({unit or 'score'}) over G steps. {values}.",
+        drawing=drawing,
     )
 
 
 def _further_quantities(runs: Sequence[RunRecord]) -> list[_Quantity]:
-    """The keys of stats.jsonl that no group names, such as the statistics of a user's own loss."""
-    keys = dict.fromkeys(key for run in runs for key in (run.stats[-1] if run.stats else {}))
+    """The keys of stats.jsonl that no group names: what a user's callbacks measured, in some lines or in all."""
+    keys = dict.fromkeys(key for run in runs for line in run.stats for key in line)
     return [_Quantity(key, "value", key) for key in keys if key not in _KNOWN_KEYS]

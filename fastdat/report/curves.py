@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-_MOST_POINTS = 600  # of one line; a chart on a screen is not wider in pixels
+_MOST_POINTS = 600  # of one line; a chart on a screen is hardly wider in pixels
 _WINDOWS_PER_RUN = 50  # a run is this many times as long as the window of its running mean
 _SMOOTHED_FROM = 20  # values; shorter lines have no running mean
+_MARKED_BELOW = 60  # values; the markers of longer lines would touch each other
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Line:
         run: position of the run on the page, which decides its colour.
         steps, values: of equal length, sorted by step.
         dashed: whether the line is dashed, as it is for fakes where the solid line shows reals.
-        smooth: whether to draw a running mean over the values, which become faint. If not, every value has a marker.
+        smooth: whether to draw a running mean over the values, which become faint. If not, the values have markers.
+        errors: of each value, drawn as a band; None where unknown. Empty: no errors are known.
     """
 
     run: int
@@ -31,11 +33,17 @@ class Line:
     values: Sequence[float]
     dashed: bool = False
     smooth: bool = True
+    errors: Sequence[float | None] = ()
 
     @property
     def smoothed(self) -> bool:
         """Whether a running mean is drawn; it needs at least 20 values."""
         return self.smooth and len(self.values) >= _SMOOTHED_FROM
+
+    @property
+    def marked(self) -> bool:
+        """Whether each value has a marker: a single one, which makes no line, and those that are few by nature."""
+        return len(self.values) == 1 or (not self.smooth and len(self.values) < _MARKED_BELOW)
 
     def points(self) -> Points:
         """Steps and values. Of a very long line, only the minimum and maximum of each of 300 equal parts."""
@@ -59,6 +67,26 @@ class Line:
         mean = y[0] + (total[end] - total[start]) / (end - start)
         chosen = np.unique(np.linspace(0, len(y) - 1, min(len(y), _MOST_POINTS)).astype(int))
         return x[chosen], mean[chosen]
+
+    def stretches_with_errors(self) -> list[list[tuple[int, float, float]]]:
+        """Step, value and error of consecutive values whose errors are known, in stretches of at least two values."""
+        stretches: list[list[tuple[int, float, float]]] = [[]]
+        for step, value, error in zip(self.steps, self.values, self.errors, strict=bool(self.errors)):
+            if error is None:
+                stretches.append([])
+            else:
+                stretches[-1].append((step, value, error))
+        return [stretch for stretch in stretches if len(stretch) > 1]
+
+    def extent(self) -> tuple[float, float]:
+        """The smallest and the greatest value, with the band of errors."""
+        band = [
+            bound
+            for stretch in self.stretches_with_errors()
+            for _, v, e in stretch
+            for bound in (v - e, v + e)
+        ]
+        return min([*self.values, *band]), max([*self.values, *band])
 
     def description(self) -> str:
         """First, last, smallest and greatest value in words, for readers who do not see the chart."""

@@ -44,7 +44,7 @@ class Grids:
     Args:
         steps, pictures: the sample grids that are shown, sorted by step.
         chosen, left_out: how many grids were chosen to be shown, and how many were not.
-        reals: the grid of real images; None if the run has none.
+        reals: the grid of real images; None if the run has none, or an earlier run has the same reals.
         unreadable: what is wrong with pictures that cannot be shown, each with its file.
     """
 
@@ -65,8 +65,9 @@ def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list
         The grids of each run, and the number by which their width and height were divided.
     """
     shown = [evenly(run.samples, MOST_GRIDS) for run in runs]
+    reals = _different_reals(runs)
     files = [file for samples in shown for _, file in samples]
-    files += [run.reals for run in runs if run.reals]
+    files += [file for file in reals if file]
     pictures: dict[Path, Picture] = {}
     unreadable: dict[Path, str] = {}
     for file in files:
@@ -84,16 +85,31 @@ def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list
             pictures=[pictures[file] for _, file in chosen if file in pictures],
             chosen=len(chosen),
             left_out=len(run.samples) - len(chosen),
-            reals=pictures.get(run.reals) if run.reals else None,
+            reals=pictures.get(of_run) if of_run else None,
             unreadable=[
                 unreadable[file]
-                for file in (*(file for _, file in chosen), *([run.reals] if run.reals else []))
+                for file in (*(file for _, file in chosen), *([of_run] if of_run else []))
                 if file in unreadable
             ],
         )
-        for run, chosen in zip(runs, shown, strict=True)
+        for run, chosen, of_run in zip(runs, shown, reals, strict=True)
     ]
     return grids, divisor
+
+
+def _different_reals(runs: Sequence[RunRecord]) -> list[Path | None]:
+    """The grid of reals of each run, unless an earlier run was trained on the same data set."""
+    seen: set[object] = set()
+    chosen = []
+    for run in runs:
+        # The name of a published set says which images it has; of a folder, only its path does.
+        dataset = run.config.get("dataset")
+        place = str(run.config.get("data")) if dataset == "folder" else ""
+        key = (str(dataset), place, str(run.config.get("resolution"))) if dataset else run.path
+        chosen.append(run.reals if key not in seen else None)
+        if run.reals:
+            seen.add(key)
+    return chosen
 
 
 def evenly(samples: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:

@@ -18,10 +18,15 @@ from markupsafe import Markup
 
 from fastdat.report.cells import run_names
 from fastdat.report.colours import run_colours
+from fastdat.report.conclusion import Conclusion, conclude
 from fastdat.report.configuration_section import configuration
 from fastdat.report.curve_section import curves
 from fastdat.report.grids import MOST_BYTES, MOST_GRIDS, Grids, read_grids
+from fastdat.report.groups import group_runs
+from fastdat.report.paper_section import beside_paper
 from fastdat.report.runs import RunRecord, read_runs
+from fastdat.report.sample_section import samples
+from fastdat.report.score_names import score_names
 from fastdat.report.score_section import scores
 from fastdat.report.score_table import score_series
 from fastdat.report.summary_section import summary
@@ -36,10 +41,12 @@ class Written:
 
     Args:
         size: in bytes.
+        headline: the page's conclusion in one sentence.
         not_shown: what is wrong with pictures that were left out, each with its run and file.
     """
 
     size: int
+    headline: str
     not_shown: Sequence[str]
 
 
@@ -55,10 +62,11 @@ def write_report(paths: Sequence[Path], out: Path) -> Written:
         raise ReportError(f"the report is an HTML page: give a name that ends in .html, not {out}")
     runs = read_runs(paths)
     grids, divisor = read_grids(runs)
-    content = page(runs, grids, divisor).encode("utf-8", "replace")
+    conclusion, content = page(runs, grids, divisor)
+    encoded = content.encode("utf-8", "replace")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, content)
+        write_atomically(out, encoded)
     except OSError as error:
         raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
     not_shown = [
@@ -66,42 +74,47 @@ def write_report(paths: Sequence[Path], out: Path) -> Written:
         for run, shown in zip(runs, grids, strict=True)
         for problem in shown.unreadable
     ]
-    return Written(len(content), not_shown)
+    headline = conclusion.headline.encode("utf-8", "replace").decode()
+    return Written(len(encoded), headline, not_shown)
 
 
-def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int = 1) -> str:
-    """The page as HTML.
+def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int) -> tuple[Conclusion, str]:
+    """The page's conclusion, and the page as HTML.
 
     Args:
         runs: in the order of their columns and colours.
         grids: of each run.
         divisor: the number by which the width and height of the grids were divided.
     """
-    names = run_names(runs)
+    labels, groups = run_names(runs), group_runs(runs)
     all_series = [score_series(run) for run in runs]
+    names = score_names(all_series)
+    conclusion = conclude(runs, groups, all_series, names)
     script = _constant("script.js")
-    return (
+    html = (
         template_environment()
         .get_template("page.html")
         .render(
-            title=names[0].label if len(names) == 1 else f"{len(names)} runs",
-            runs=names,
-            colours=run_colours(len(names)),
+            title=labels[0].label if len(labels) == 1 else f"{len(labels)} runs",
+            runs=labels,
+            colours=run_colours(groups),
             style=_constant("style.css"),
             script=script,
             policy=_policy(script),
-            summary=summary(runs, all_series),
-            curves=curves(runs, all_series),
-            grids=list(zip(names, grids, strict=True)),
-            has_grids=any(shown.pictures or shown.reals or shown.unreadable for shown in grids),
+            conclusion=conclusion,
+            samples=samples(runs, grids),
             divisor=divisor,
             most_grids=MOST_GRIDS,
             most_megabytes=MOST_BYTES // 10**6,
-            scores=scores(runs, all_series),
+            scores=scores(runs, groups, all_series, names),
+            curves=curves(runs, all_series, names),
+            paper=beside_paper(runs, all_series, names),
             caveat=CAVEAT,
+            summary=summary(runs),
             configuration=configuration(runs),
         )
     )
+    return conclusion, html
 
 
 def template_environment() -> Environment:

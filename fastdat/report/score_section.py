@@ -1,75 +1,88 @@
-"""The section "Scores beside the paper's": one table per run."""
+"""The section "Scores": one table with all scores, and how each was measured."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastdat.report import table2
-from fastdat.report.cells import Cell, Row, RunName, Table, run_names
+from fastdat.report.cells import Cell, Row, Table, run_names
+from fastdat.report.comparison import AllSeries
+from fastdat.report.groups import Group
 from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, Series, sorted_kinds
+from fastdat.report.score_names import ScoreName
+from fastdat.report.score_table import Kind, Series
 
 
 @dataclass(frozen=True)
-class RunScores:
-    """The scores of one run.
+class Scores:
+    """What ``templates/scores.html`` shows.
 
     Args:
-        run: the run's name.
-        table: one row per kind of score; None if the run has no scores.
-        note: how the run's settings differ from the paper's; empty where the paper has no such run.
+        table: one row per run, and one above the runs of a group with their mean; None if there are no scores.
+        footnotes: how each score was measured.
+        ranges: whether some row shows the range over the runs of a group.
     """
 
-    run: RunName
-    table: Table | None = None
-    note: str = ""
+    table: Table | None
+    footnotes: Sequence[ScoreName]
+    ranges: bool
 
 
-def scores(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> list[RunScores]:
-    """For each run its scores, the numbers of the paper's Table II, and whether the two are comparable."""
-    return [
-        _run_scores(run, name, series)
-        for run, name, series in zip(runs, run_names(runs), all_series, strict=True)
-    ]
-
-
-def _run_scores(run: RunRecord, name: RunName, series: Mapping[Kind, Series]) -> RunScores:
-    if not series:
-        return RunScores(name)
-    column, dataset = table2.column(run), table2.dataset_name(run)
-    kinds = sorted_kinds([series])
-    head = [Cell("Score"), Cell("Last"), Cell("Best of the run")]
-    if column is None:
-        caption = Cell(f": {table2.model_name(run)} on {dataset}, not in the paper's Table II", run=name)
-        return RunScores(name, Table(caption, head, [Row(_heading(k), _own_cells(k, series)) for k in kinds]))
-    head += [Cell(f"Paper: {column}", (f"{dataset}, Table II",)), Cell("Comparable")]
-    rows = [Row(_heading(k), [*_own_cells(k, series), *_paper_cells(run, k)]) for k in kinds]
-    differences = table2.differences(run)
-    note = (
-        f"Apart from scores: {'; '.join(differences)}."
-        if differences
-        else "Settings and steps are those of Table I."
+def scores(
+    runs: Sequence[RunRecord], groups: Sequence[Group], all_series: AllSeries, names: Mapping[Kind, ScoreName]
+) -> Scores:
+    """All scores of ``runs``, which form ``groups``."""
+    labels = run_names(runs)
+    ends = {series[kind].steps[-1] for series in all_series for kind in series}
+    # If all runs were scored last at the same step, it is named once, above the table.
+    step = ends.pop() if len(ends) == 1 else None
+    rows: list[Row] = []
+    for group in groups:
+        if group.several:
+            means = [_mean(group, kind, all_series, step) for kind in names]
+            rows.append(Row(Cell(group.label, (f"mean of {group.counted}",)), means, "total"))
+        rows += [
+            Row(
+                Cell(run=labels[member]),
+                [last_score(kind, all_series[member].get(kind), step) for kind in names],
+                "part" if group.several else "",
+            )
+            for member in group.members
+        ]
+    caption = f"Scores at step {step:,}" if step is not None else "The last scores"
+    head = [Cell("Run"), *(Cell(score=name, notes=(name.source, name.direction)) for name in names.values())]
+    return Scores(
+        table=Table(Cell(caption), head, rows) if names else None,
+        footnotes=list(names.values()),
+        ranges=any(row.mark == "total" for row in rows),
     )
-    return RunScores(name, Table(Cell(" and the paper", run=name), head, rows), note)
 
 
-def _heading(kind: Kind) -> Cell:
-    return Cell(kind.title, (kind.details,))
+def last_score(kind: Kind, series: Series | None, known_step: int | None = None) -> Cell:
+    """The last score with its step, unless that is ``known_step``; the best one too, unless it is the last."""
+    if series is None:
+        return Cell("-")
+    last, best = len(series.steps) - 1, series.best(kind)
+    notes = _step_note(series.steps[last], known_step)
+    if best is not None and series.values[best] != series.values[last]:
+        notes.append(f"best {series.text(kind, best)}, step {series.steps[best]:,}")
+    return Cell(series.text(kind, last), tuple(notes))
 
 
-def _own_cells(kind: Kind, series: Mapping[Kind, Series]) -> list[Cell]:
-    """The last value and the best one."""
-    own = series[kind]
-    chosen = (len(own.steps) - 1, own.best(kind))
-    return [Cell("-") if i is None else Cell(own.text(kind, i), (f"step {own.steps[i]:,}",)) for i in chosen]
+def _step_note(step: int, known: int | None) -> list[str]:
+    return [] if step == known else [f"step {step:,}"]
 
 
-def _paper_cells(run: RunRecord, kind: Kind) -> list[Cell]:
-    """The paper's number, and whether the run's score is comparable with it."""
-    number = table2.number(run, kind.name, kind.split)
-    if number is None:
-        return [Cell("-"), Cell("-")]
-    objections = table2.objections(kind, str(run.config.get("dataset")))
-    comparable = f"No: {'; '.join(objections)}" if objections else "Yes, by extractor and counts"
-    return [Cell(kind.text(number)), Cell(comparable)]
+def _mean(group: Group, kind: Kind, all_series: AllSeries, known_step: int | None) -> Cell:
+    """Mean and range over the runs of a group, at the greatest step that all of them have."""
+    scored = [all_series[i][kind] for i in group.members if kind in all_series[i]]
+    shared = set.intersection(*(set(series.steps) for series in scored)) if scored else set()
+    if not shared or len(scored) < 2:
+        return Cell("-")
+    step = max(shared)
+    values = [series.values[list(series.steps).index(step)] for series in scored]
+    notes = [f"{kind.text(min(values))} to {kind.text(max(values))}", *_step_note(step, known_step)]
+    if len(values) < len(group.members):
+        notes.append(f"of {len(values)} runs")
+    return Cell(kind.text(statistics.fmean(values)), tuple(notes))

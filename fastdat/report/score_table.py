@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +35,16 @@ _NAMES = {
     "high_quality": "High-quality share",
     "kl": "KL of the modes' shares",
 }
-_WITHOUT_EXTRACTOR = ("modes", "high_quality", "kl")  # scores of two-dimensional points
-_FORMATS = {"fid": ".2f", "kid": ".4f", "is": ".2f", "modes": ".2f"}
+WITHOUT_EXTRACTOR = ("modes", "high_quality", "kl")
+"""Scores of two-dimensional points, which need no features."""
+
+_DECIMALS = {
+    "fid": 2, "kid": 4, "is": 2,  # as in the paper
+    "precision": 3, "recall": 3, "modes": 2, "high_quality": 3, "kl": 3,
+}  # fmt: skip
+_LARGE_KID = (
+    0.1  # Inception's KID is below it, other extractors' may be far above: two decimals are then enough
+)
 # Keys of a metrics.jsonl record on which a score depends, beside the fields of Kind.
 _PROTOCOL = (
     "extractor_sha256",
@@ -71,40 +81,31 @@ class Kind:
 
     @property
     def short(self) -> str:
-        """``FID`` or ``KID [efficientnet-lite0]``: the plain name only where a publication would use it."""
-        name = _NAMES.get(self.name, self.name)
-        plain = self.extractor == INCEPTION and self.name in ("fid", "kid", "is")
-        without = self.extractor == "none" and self.name in _WITHOUT_EXTRACTOR
-        return name if plain or without else f"{name} [{self.extractor}]"
+        """``FID``."""
+        return _NAMES.get(self.name, self.name)
 
     @property
-    def title(self) -> str:
-        """The short name, the split, and the weights if they are not G's own."""
-        parts = [self.short, self.split, f"weights of {self.weights}" if self.weights != "G" else None]
-        return ", ".join(part for part in parts if part)
-
-    @property
-    def counts(self) -> str:
-        """``50,000 fakes, 10,000 reals of cifar10 test at 32``."""
-        known = dict(self.protocol)
-        reals = f"reals of {known['data']} at {known.get('resolution', '?')}" if "data" in known else "reals"
-        numbers = ((self.fakes, "fakes"), (self.reals, reals))
-        return ", ".join(f"{count:,} {what}" for count, what in numbers if count is not None)
-
-    @property
-    def details(self) -> str:
-        """The counts, and the first digits of the checksum of the extractor's weights."""
-        sha = dict(self.protocol).get("extractor_sha256", "")
-        return ", ".join(part for part in (self.counts, f"extractor {sha[:8]}" if sha else "") if part)
+    def label(self) -> str:
+        """``FID test``: the short name and the split."""
+        needs_split = self.split is not None and self.name not in WITHOUT_EXTRACTOR
+        return f"{self.short} {self.split}" if needs_split else self.short
 
     @property
     def better(self) -> int:
         """+1 if greater is better, -1 if smaller is, 0 if that is unknown."""
         return BETTER.get(self.name, 0)
 
-    def text(self, value: float) -> str:
-        """``value`` with as many digits as in the paper."""
-        return f"{value:{_FORMATS.get(self.name, '.3g')}}"
+    def decimals(self, value: float) -> int | None:
+        """As many decimals as in the paper; None for scores with any range, such as a user's own."""
+        if self.name == "kid" and abs(value) >= _LARGE_KID:
+            return 2
+        return _DECIMALS.get(self.name)
+
+    def text(self, value: float, error: float | None = None) -> str:
+        """``0.0133``, or ``0.0133 ± 0.0004``."""
+        decimals = self.decimals(value)
+        form = ".3g" if decimals is None else f",.{decimals}f"
+        return f"{value:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ class Series:
 
     Args:
         steps, values: of equal length, sorted by step.
-        std: standard deviation of each value over subsets (KID) or splits (IS); None if not recorded.
+        errors: of KID the standard error, of IS the standard deviation over its splits; None if not recorded.
     """
 
     steps: Sequence[int]
     values: Sequence[float]
-    std: Sequence[float | None]
+    errors: Sequence[float | None]
 
     def best(self, kind: Kind) -> int | None:
         """Index of the best value, the earliest of equals; None if it is unknown which direction is better."""
@@ -127,9 +128,8 @@ class Series:
         return max(range(len(self.steps)), key=lambda i: kind.better * self.values[i])
 
     def text(self, kind: Kind, i: int) -> str:
-        """Value ``i`` as ``0.0133 ± 0.0004``, or without the deviation if there is none."""
-        std = self.std[i]
-        return kind.text(self.values[i]) + (f" ± {kind.text(std)}" if std is not None else "")
+        """Value ``i`` as ``0.0133 ± 0.0004``, or without the error if there is none."""
+        return kind.text(self.values[i], self.errors[i])
 
 
 def score_series(run: RunRecord) -> dict[Kind, Series]:
@@ -142,11 +142,35 @@ def score_series(run: RunRecord) -> dict[Kind, Series]:
                 continue
             std = scores.get(f"{name}_std")
             kind = _kind(name, record)
-            found.setdefault(kind, {})[record["step"]] = (value, std if is_number(std) else None)
+            error = _error(kind, std) if is_number(std) and std >= 0 else None
+            found.setdefault(kind, {})[record["step"]] = (value, error)
     return {
-        kind: Series(list(at), [v for v, _ in at.values()], [s for _, s in at.values()])
+        kind: Series(list(at), [v for v, _ in at.values()], [e for _, e in at.values()])
         for kind, at in found.items()
     }
+
+
+def _error(kind: Kind, std: float) -> float | None:
+    """What the page shows after ±: the recorded deviation, but for KID its standard error.
+
+    KID is the mean over ``k`` subsets, each of which is drawn from all images. With ``n`` times as many images as in a
+    subset, two subsets share a part of ``1 / n``. If V is the variance of a subset, the mean has the variance
+    ``V / n + (V - V / n) / k``, and the recorded ``std ** 2`` estimates ``V - V / n``. So the standard error is
+    ``std * sqrt(1 / k + 1 / (n - 1))``. It is unknown where a subset holds all images.
+    """
+    if kind.name != "kid":
+        return std
+    known = dict(kind.protocol)
+    texts = [known.get(key, "") for key in ("kid_subsets", "kid_subset_size")]
+    if (
+        kind.fakes is None
+        or kind.reals is None
+        or not all(re.fullmatch("[1-9][0-9]{0,8}", text) for text in texts)
+    ):
+        return None
+    subsets, size = map(int, texts)
+    times = min(kind.fakes, kind.reals) / size
+    return std * math.sqrt(1 / subsets + 1 / (times - 1)) if times > 1 else None
 
 
 def sorted_kinds(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:

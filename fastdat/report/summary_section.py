@@ -1,21 +1,20 @@
-"""The section "Summary": what was trained, how far, how fast and how well, with one column per run."""
+"""The table at the head of "Configuration": what was trained, how far and how fast, with one column per run."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastdat.report.cells import Cell, Row, Table, run_columns, setting_text
 from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, Series, sorted_kinds
-from fastdat.report.table2 import dataset_name, model_name
+from fastdat.report.table2 import data_name, model_name
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``templates/summary.html`` shows.
+    """What ``templates/configuration.html`` shows first.
 
     Args:
         note: names the runs that have no statistics yet; empty if all have some.
@@ -26,11 +25,11 @@ class Summary:
     table: Table
 
 
-def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series]]) -> Summary:
-    """The summary of ``runs``, whose scores are ``all_series``."""
+def summary(runs: Sequence[RunRecord]) -> Summary:
+    """The summary of ``runs``."""
     facts: dict[str, Callable[[RunRecord], str]] = {
         "Model": model_name,
-        "Data set": _data,
+        "Data set": data_name,
         "Attack": attack,
         "Batch size, D steps per G step": lambda run: (
             f"{_setting(run, 'batch_size')}, {_setting(run, 'n_dis')}"
@@ -41,9 +40,6 @@ def summary(runs: Sequence[RunRecord], all_series: Sequence[Mapping[Kind, Series
         "Speed": _speed,
     }
     rows = [Row(Cell(name), [Cell(fact(run)) for run in runs]) for name, fact in facts.items()]
-    for kind in sorted_kinds(all_series):
-        cells = [_last_and_best(kind, series[kind]) if kind in series else Cell("-") for series in all_series]
-        rows.append(Row(Cell(kind.title, (kind.details,)), cells))
     if any(run.metrics for run in runs):
         rows.append(Row(Cell("Versions"), [Cell(_versions(run)) for run in runs]))
     caption = "The run" if len(runs) == 1 else "The runs side by side"
@@ -79,11 +75,6 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _data(run: RunRecord) -> str:
-    size = run.config.get("resolution")
-    return dataset_name(run) if size is None else f"{dataset_name(run)} at {size}"
-
-
 def _setting(run: RunRecord, key: str) -> str:
     return setting_text(run.config[key]) if key in run.config else "unknown"
 
@@ -103,14 +94,6 @@ def _time(run: RunRecord) -> str:
 def _speed(run: RunRecord) -> str:
     _, speeds = run.values("it_per_s")
     return f"{statistics.median(speeds):.3g} G steps/s (median)" if speeds else "-"
-
-
-def _last_and_best(kind: Kind, series: Series) -> Cell:
-    last, best = len(series.steps) - 1, series.best(kind)
-    notes = [f"last, step {series.steps[last]:,}"]
-    if best is not None:
-        notes.append(f"best {series.text(kind, best)}, step {series.steps[best]:,}")
-    return Cell(series.text(kind, last), tuple(notes))
 
 
 def _versions(run: RunRecord) -> str:

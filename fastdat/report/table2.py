@@ -68,7 +68,9 @@ SETTINGS: Mapping[str, Any] = {
     "lr": 2e-4,
     "betas": [0.0, 0.9],
     "ema": 0.0,
+    "init_from": None,
     "flip": False,
+    "augment": "none",
     "precision": "fp32",
 }
 #: The further settings of its runs with DAT (Sec. IV-B; eps is that of the released code).
@@ -120,6 +122,12 @@ def dataset_name(run: RunRecord) -> str:
     return _DATASETS.get(key, key)
 
 
+def data_name(run: RunRecord) -> str:
+    """``CIFAR-10 at 32``."""
+    size = run.config.get("resolution")
+    return dataset_name(run) if size is None else f"{dataset_name(run)} at {size}"
+
+
 def number(run: RunRecord, name: str, split: str | None) -> float | None:
     """The paper's score for a run's model and data set; None if the table has no such score."""
     model, row = column(run), _SCORES.get((name, split), {}).get(str(run.config.get("dataset")))
@@ -136,7 +144,7 @@ def differences(run: RunRecord) -> list[str]:
         **(ATTACK if run.attacks else {}),
     }
     differing = [
-        f"{key} is {_setting_text(run.config[key])}, the paper's is {_setting_text(value)}"
+        f"{key} is {_setting_text(key, run.config[key])}, the paper's is {_setting_text(key, value)}"
         for key, value in expected.items()
         if key in run.config and run.config[key] != value
     ]
@@ -145,8 +153,9 @@ def differences(run: RunRecord) -> list[str]:
     return differing
 
 
-def _setting_text(value: object) -> str:
-    return "the full width" if value is None else str(value)
+def _setting_text(key: str, value: object) -> str:
+    unset = "the full width" if key in ("ngf", "ndf") else "none"
+    return unset if value is None else str(value)
 
 
 def objections(kind: Kind, dataset: str) -> list[str]:

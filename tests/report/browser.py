@@ -46,14 +46,17 @@ class Browser:
         while not self._loaded:
             self._message()
 
-    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the size of the window in CSS pixels, and whether the user prefers a dark theme."""
+    def resize(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        """Set the size of the window in CSS pixels, and whether the user prefers a dark theme.
+
+        On a ``phone`` with three device pixels per CSS pixel, the page's <meta name="viewport"> counts.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
-            deviceScaleFactor=1,
-            mobile=False,
+            deviceScaleFactor=3 if phone else 1,
+            mobile=phone,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])

@@ -24,21 +24,84 @@ def test_summary_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> Non
     assert page.row(summary, "Data set") == ["CIFAR-10 at 32"] * 2
     assert page.row(summary, "G steps") == ["40 of 100 (40%)", "10 of 100 (10%)"]
     assert page.row(summary, "Time") == ["1 min 40 s", "0 min 25 s"]
-    assert page.row(summary, "FID, train") == ["18.05 last, step 40 best 18.05, step 40", "-"]
-    assert page.row(summary, "KID [efficientnet-lite0], train") == [
-        "-",
-        "1.2500 last, step 10 best 1.2500, step 10",
+
+
+def test_sections_begin_with_the_answer(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    page = report(tmp_path, *two_runs)
+    ids = [attributes["id"] for attributes in page.find("section")]
+    assert ids == ["conclusion", "samples", "scores", "curves", "paper", "configuration"]
+    assert (
+        "No comparison: the scores were not measured in the same way; "
+        "dat has FID train, FID test and IS, plain has KID train." in page.text
+    )
+    assert "In progress, or stopped early: dat (40 of 100 steps) and plain (10 of 100 steps)." in page.text
+
+
+def test_scores_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """The best score stands beside the last one only where they differ."""
+    page = report(tmp_path, *two_runs)
+    head, *_ = page.table("The last scores")
+    assert head == [
+        "Run",
+        "FID train1 less is better",
+        "FID test2 less is better",
+        "IS3 more is better",
+        "KID train4 efficientnet-lite0 less is better",
     ]
+    assert page.row("The last scores", "dat") == ["18.05 step 40", "22.50 step 40", "7.90 step 40", "-"]
+    assert page.row("The last scores", "plain") == ["-", "-", "-", "1.25 step 10"]
+
+
+def test_best_score_that_is_not_the_last(tmp_path: Path) -> None:
+    metrics = tuple(scored(step, {"fid": fid}) for step, fid in ((10, 30.0), (20, 20.0), (40, 25.0)))
+    page = report(tmp_path, make_run(tmp_path / "run", metrics=metrics))
+    assert page.row("Scores at step 40", "run") == ["25.00 best 20.00, step 20"]
+
+
+def test_scores_of_groups(tmp_path: Path) -> None:
+    runs = [
+        make_run(
+            tmp_path / f"{name}-{seed}",
+            f"{name}-cifar10",
+            config={"seed": seed},
+            metrics=(scored(20, {"fid": 50.0}), scored(40, {"fid": fid})),
+        )
+        for name, seed, fid in (("sngan", 0, 30.0), ("sngan", 1, 34.0), ("sngan-dat", 0, 20.0))
+    ]
+    page = report(tmp_path, *runs)
+    assert page.table("Scores at step 40")[1:] == [
+        ["sngan mean of 2 seeds", "32.00 30.00 to 34.00"],
+        ["sngan-0", "30.00"],
+        ["sngan-1", "34.00"],
+        ["sngan-dat-0", "20.00"],
+    ]
+    rows = [attributes.get("class") for attributes in page.find("tr")][1:5]
+    assert rows == ["total", "part", "part", None]
+    assert "sngan-dat-0 is ahead of sngan (2 seeds) by FID train: 20.00 against 32.00" in " ".join(
+        page.text.split()
+    )
+
+
+def test_provenance_is_a_tooltip_and_a_footnote(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    page = report(tmp_path, *two_runs)
+    tooltips = {str(span["title"]) for span in page.find("span") if "title" in span}
+    assert len(tooltips) == 4
+    for words in tooltips:
+        assert page.text.count(words) == 1  # in the list of footnotes
+    notes = [str(note["id"]) for note in page.find("li") if "id" in note]
+    assert notes == ["score1", "score2", "score3", "score4"]
+    links = {str(link["href"]) for link in page.find("a")}
+    assert {f"#{note}" for note in notes} <= links
 
 
 def test_scores_beside_the_papers(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path, *two_runs)
-    assert page.row("dat and the paper", "FID, train") == [
-        "18.05 step 40", "18.05 step 40", "17.93", "Yes, by extractor and counts",
+    assert page.row("dat and the paper", "FID train") == [
+        "18.05 step 40", "17.93", "Yes, by extractor and counts",
     ]  # fmt: skip
-    assert page.row("dat and the paper", "FID, test")[2:] == ["22.46", "Yes, by extractor and counts"]
-    assert page.row("dat and the paper", "IS")[:3] == ["7.90 step 40", "7.90 step 40", "7.97"]
-    assert page.row("plain and the paper", "KID [efficientnet-lite0], train")[2:] == [
+    assert page.row("dat and the paper", "FID test")[1:] == ["22.46", "Yes, by extractor and counts"]
+    assert page.row("dat and the paper", "IS")[:2] == ["7.90 step 40", "7.97"]
+    assert page.row("plain and the paper", "KID train4 efficientnet-lite0")[1:] == [
         "0.0149",
         "No: extractor is efficientnet-lite0, not Inception; 1,000 fakes, not 50,000; 2,000 reals, not 50,000",
     ]
@@ -63,7 +126,7 @@ def test_curves_of_all_statistics(two_runs: tuple[Path, Path], tmp_path: Path) -
         "Size of the perturbation (RMS of δ, units of data)",
         "Penalty case of Eq. (13) (% of attacked samples)",
         "Learning rate (learning rate)",
-        "FID, train (score)",
+        "FID train (score)",
     } <= titles
     (loss,) = (label for label in charts if label.startswith("Loss of D"))
     assert "dat from 1.99 to 1.6, least 1.6, greatest 1.99; plain from 1.99 to 1.9" in loss
@@ -78,12 +141,12 @@ def test_scores_of_a_single_step_have_no_curve(tmp_path: Path) -> None:
         tmp_path, make_run(tmp_path / "run", steps=0, grids=0, metrics=(scored(20, {"fid": 30.0}),))
     )
     assert list(page.find("svg")) == []
-    assert page.row("The run", "FID, train")[0].startswith("30.00")
+    assert page.row("Scores at step 20", "run") == ["30.00"]
 
 
 def test_statistics_of_unknown_names_are_drawn(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=0, grids=0)
-    (path / "stats.jsonl").write_text('{"step": 1, "my_loss": 2}\n{"step": 2, "my_loss": 3}\n')
+    (path / "stats.jsonl").write_text('{"step": 1, "my_loss": 2}\n{"step": 2, "my_loss": 3}\n{"step": 3}\n')
     (label,) = (str(svg["aria-label"]) for svg in report(tmp_path, path).find("svg", role="img"))
     assert label.startswith("my_loss (value) over G steps. run from 2 to 3")
 
@@ -92,13 +155,8 @@ def test_grids_are_the_files_of_the_run(two_runs: tuple[Path, Path], tmp_path: P
     page = report(tmp_path, *two_runs)
     shown = [image for image in page.find("img") if "data-step" in image]
     assert [image["data-step"] for image in shown] == ["0", "5", "0", "5", "10"]
-    assert ["hidden" in image for image in shown] == [
-        True,
-        False,
-        True,
-        True,
-        False,
-    ]  # without JavaScript, the last grid is visible
+    # Without JavaScript, the last grids of the same step are visible.
+    assert ["hidden" in image for image in shown] == [True, False, True, False, True]
     assert shown[4]["alt"] == "Samples of plain at step 10"
     head, _, content = str(shown[4]["src"]).partition(",")
     assert head == "data:image/png;base64"
@@ -111,6 +169,7 @@ def test_run_without_results(tmp_path: Path) -> None:
     (path / "reals.png").unlink()
     page = report(tmp_path, path)
     for words in (
+        "run has no scores yet.",
         "No statistics yet: run. stats.jsonl is missing or empty.",
         "Nothing to draw yet",
         "No sample grids yet.",
@@ -123,8 +182,8 @@ def test_run_without_results(tmp_path: Path) -> None:
 def test_scores_of_points_have_no_counterpart_in_the_paper(tmp_path: Path) -> None:
     record = scored(40, {"modes": 9.0, "high_quality": 0.9, "kl": 0.1}, extractor="none", real_count=None)
     page = report(tmp_path, make_run(tmp_path / "run", "mlp-dat-gaussians", metrics=(record,)))
-    caption = "run: mlp on gaussians, not in the paper's Table II"
-    assert page.row(caption, "Modes found") == ["9.00 step 40", "9.00 step 40"]
+    assert page.row("Scores at step 40", "run") == ["9.00", "0.900", "0.100"]
+    assert "run: mlp on gaussians is not in the paper's Table II." in page.text
 
 
 # --- the page as a whole -------------------------------------------------------------------------------------------
@@ -198,7 +257,7 @@ def test_names_of_runs_are_text_in_every_section(tmp_path: Path) -> None:
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.find("img"))
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     labels = [str(attributes.get("aria-label") or attributes.get("alt")) for _, attributes in page.tags]
-    for expected in ("Loss of D (loss) over G steps. ", "FID, train", "Earlier grid of ", "Samples of "):
+    for expected in ("Loss of D (loss) over G steps. ", "FID train", "Earlier grid of ", "Samples of "):
         assert any(label.startswith(expected) and name in label for label in labels), expected
     for caption in ("The runs side by side", "All settings"):
         assert page.table(caption)[0][1].endswith(name)
@@ -210,7 +269,7 @@ def test_templates_escape_all_text() -> None:
     """No template switches the escaping off, and a misspelt name is an error instead of an empty text."""
     environment = template_environment()
     names = environment.list_templates(extensions=["html"])
-    assert {"page.html", "macros.html", "curves.html"} <= set(names)
+    assert {"page.html", "macros.html", "curves.html", "conclusion.html"} <= set(names)
     for name in names:
         source = (files("fastdat.report") / "templates" / name).read_text(encoding="utf-8")
         assert not re.search(r"\|\s*safe|autoescape|Markup", source), name
@@ -220,7 +279,9 @@ def test_templates_escape_all_text() -> None:
 
 
 def test_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
-    page = report(tmp_path, make_run(tmp_path / "run-\udcff", grids=0))
+    path = make_run(tmp_path / "run-\udcff", grids=0)
+    assert write_report([path], tmp_path / "page.html").headline == "run-? has no scores yet."
+    page = report(tmp_path, path)
     assert "Training report: run-?" in page.text
 
 

@@ -15,8 +15,12 @@ def test_report_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None
     out = tmp_path / "pages" / "both.html"
     result = CliRunner().invoke(cli.app, ["report", *map(str, two_runs), "--out", str(out)])
     assert result.exit_code == 0
-    assert re.fullmatch(rf"{out}: 2 runs, \d\.\d MB\n", result.stdout)
+    summary, headline, end = result.stdout.split("\n")
+    assert re.fullmatch(rf"{out}: 2 runs, \d\.\d MB", summary)
+    assert headline.startswith("No comparison: the scores were not measured in the same way; dat has ")
+    assert end == ""
     assert "Training report: 2 runs" in Page(out).text
+    assert headline in Page(out).text
 
 
 @pytest.mark.parametrize(

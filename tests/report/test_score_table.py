@@ -1,35 +1,14 @@
-"""Kinds of scores: only scores that were measured in the same way share a kind, and only Inception's plain names."""
+"""Kinds of scores: only scores that were measured in the same way share a kind."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fastdat.report.runs import RunRecord
-from fastdat.report.score_table import Kind, score_series, sorted_kinds
+from fastdat.report.score_table import score_series
 from tests.report.runs import read_run, scored
-
-
-def kinds(run: RunRecord) -> list[Kind]:
-    return sorted_kinds([score_series(run)])
-
-
-def test_only_scores_of_inception_have_the_plain_names(tmp_path: Path) -> None:
-    run = read_run(
-        tmp_path,
-        scored(1, {"fid": 30.0, "kid": 0.02, "is": 7.0, "precision": 0.5}),
-        scored(1, {"fid": 30.0, "kid": 0.5}, extractor="efficientnet-lite0"),
-        scored(1, {"modes": 9.0}, extractor="none"),
-    )
-    assert [kind.short for kind in kinds(run)] == [
-        "FID",
-        "KID",
-        "IS",
-        "Precision [inception-v3-compat]",
-        "FID [efficientnet-lite0]",
-        "KID [efficientnet-lite0]",
-        "Modes found",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -56,15 +35,6 @@ def test_changes_that_make_another_kind(tmp_path: Path, change: dict[str, Any], 
     assert [len(series.steps) for series in score_series(run).values()] == ([2] if same else [1, 1])
 
 
-def test_details(tmp_path: Path) -> None:
-    (kind,) = kinds(
-        read_run(tmp_path, scored(1, {"fid": 30.0}, split="test", data="cifar10 test", real_count=10_000))
-    )
-    assert kind.details == "50,000 fakes, 10,000 reals of cifar10 test at 32, extractor 5eefa9b2"
-    (kind,) = kinds(read_run(tmp_path / "is", scored(1, {"is": 7.0})))
-    assert kind.details == "50,000 fakes, extractor 5eefa9b2"
-
-
 def test_inception_score_has_no_split(tmp_path: Path) -> None:
     run = read_run(tmp_path, scored(1, {"is": 7.0}), scored(2, {"is": 8.0}, split="test", real_count=10_000))
     ((kind, series),) = score_series(run).items()
@@ -86,9 +56,55 @@ def test_best_value_and_text(tmp_path: Path) -> None:
     )
     series = {kind.name: (kind, found) for kind, found in score_series(run).items()}
     kid, of_kid = series["kid"]
-    assert [of_kid.text(kid, i) for i in range(3)] == ["0.0200 ± 0.0010", "0.0133", "0.0133"]
+    assert [of_kid.text(kid, i) for i in range(3)] == ["0.0200 ± 0.0002", "0.0133", "0.0133"]
     assert of_kid.best(kid) == 1  # the earlier of two equal scores
     inception, of_inception = series["is"]
     assert of_inception.best(inception) == 1
     odd, of_odd = series["odd"]
     assert (of_odd.steps, of_odd.best(odd)) == ([1, 2], None)
+
+
+def test_standard_error_of_kid(tmp_path: Path) -> None:
+    """Means over subsets that share images: their spread over fresh images is what the page shows after ±.
+
+    The score of a subset is here the mean of its numbers, as KID is to the first order.
+    """
+    rng, images, size, subsets = np.random.default_rng(0), 400, 100, 8
+    means, errors = [], []
+    for _ in range(1500):
+        drawn = rng.normal(size=images)
+        parts = [rng.choice(drawn, size, replace=False).mean() for _ in range(subsets)]
+        means.append(np.mean(parts))
+        counts = {"fake_count": images, "real_count": 9000, "kid_subsets": subsets, "kid_subset_size": size}
+        errors.append((float(np.std(parts, ddof=1)), counts))
+    (run,) = [
+        read_run(
+            tmp_path,
+            *(scored(i, {"kid": 1.0, "kid_std": std}, **counts) for i, (std, counts) in enumerate(errors)),
+        )
+    ]
+    (series,) = score_series(run).values()
+    squares = [error**2 for error in series.errors if error is not None]
+    assert len(squares) == 1500
+    assert math.sqrt(np.mean(squares)) == pytest.approx(np.std(means), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fake_count": 1000},  # every subset holds all fakes: they say nothing about other fakes
+        {"fake_count": None},
+        {"kid_subsets": None},
+        {"kid_subset_size": "many"},
+        {"kid_subset_size": 0},
+    ],
+)
+def test_error_of_kid_is_unknown(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = read_run(tmp_path, scored(1, {"kid": 0.5, "kid_std": 0.1}, **changes))
+    ((kind, series),) = score_series(run).items()
+    assert (series.errors, series.text(kind, 0)) == ([None], "0.50")
+
+
+def test_deviation_of_the_inception_score_is_the_published_one(tmp_path: Path) -> None:
+    ((kind, series),) = score_series(read_run(tmp_path, scored(1, {"is": 7.9, "is_std": 0.08}))).items()
+    assert series.text(kind, 0) == "7.90 ± 0.08"

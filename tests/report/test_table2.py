@@ -84,15 +84,19 @@ def test_every_setting_that_changes_a_run_is_compared() -> None:
         for inner in (value if isinstance(value, dict) else [""])
     }
     compared = {*SETTINGS, *ATTACK, "resolution", "lr_decay"}
-    named = {
-        "model",
-        "dataset",
-        "seed",
-        "channels_last",
-    }  # which run of which column
+    # Which run of which column; the models of the table have no classes.
+    named = {"model", "dataset", "seed", "channels_last", "classes"}
     free = {key for key in flat if key.partition(".")[0] in FREE}
     assert flat - compared == named | free
     assert compared <= flat
+
+
+def test_settings_that_are_unset_are_named(tmp_path: Path) -> None:
+    (run,) = read_runs([make_run(tmp_path / "run", config={"init_from": "runs/first", "augment": "diffaug"})])
+    assert differences(run)[:2] == [
+        "init_from is runs/first, the paper's is none",
+        "augment is diffaug, the paper's is none",
+    ]
 
 
 def test_differences(tmp_path: Path) -> None:
