@@ -11,6 +11,7 @@ import torch
 
 from fastdat.data.image_files import Pixels, UnreadableImage
 from fastdat.data.image_set import ImageSet
+from fastdat.data.labelled import require_classes
 from fastdat.data.registry import dataset_spec, open_split, resolution_of
 from fastdat.data.resize import resized
 from fastdat.data.source import ArraySource, Source
@@ -28,6 +29,8 @@ def load_split(
     split: str = "train",
     resolution: int | None = None,
     progress: Checked | None = None,
+    *,
+    labelled: bool = False,
 ) -> ImageSet:
     """One split, ready to train on.
 
@@ -39,6 +42,7 @@ def load_split(
         resolution: height and width in pixels; None means the paper's.
         progress: called while a store is checked, with the images checked and the images in all; tens of GB take a
             while.
+        labelled: refuse images without classes, before they are decoded or checked.
 
     Raises:
         DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start.
@@ -46,8 +50,13 @@ def load_split(
     spec, root = dataset_spec(dataset), Path(root)
     size = resolution_of(spec, resolution)
     if is_store(root):
-        return Store(root).split(split, dataset, size, progress)
+        store = Store(root)
+        if labelled:
+            require_classes(store, root)
+        return store.split(split, dataset, size, progress)
     source = open_split(spec, root, split)
+    if labelled:
+        require_classes(source, root)
     if len(source) > MOST_IMAGES:
         raise DataError(
             f"{root} has {len(source):,} images, too many to decode at every start. Pack them once:\n"

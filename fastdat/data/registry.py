@@ -22,7 +22,7 @@ class DatasetSpec:
         name: its name in configurations and commands.
         title: its name in texts.
         channels: 3, or 1 for grey images.
-        classes: number of classes; 0 if no labels are used.
+        classes: number of classes; 0 if no labels are used, None if only the images tell.
         resolution: the resolution of Table I, used by default; None if only the user knows it.
         resolutions: the resolutions it can be resized to; None means any.
         open: opens one split, given the root folder and the split's name.
@@ -32,7 +32,7 @@ class DatasetSpec:
     name: str
     title: str
     channels: int
-    classes: int
+    classes: int | None
     resolution: int | None
     resolutions: tuple[int, ...] | None
     open: Callable[[Path, str], Source]
@@ -62,7 +62,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec("lsun-bedroom", "LSUN-Bedroom", 3, 0, 64, None, lsun.open_lsun_bedroom),
         DatasetSpec("mnist", "MNIST", 1, 10, 28, (28, 32), mnist.open_mnist, mnist.FILES),
-        DatasetSpec("folder", "a folder of images", 3, 0, None, None, folder.open_folder),
+        DatasetSpec("folder", "a folder of images", 3, None, None, None, folder.open_folder),
     )
 }
 

@@ -100,6 +100,11 @@ class TrainSampler:
         return labels.to(self._device, non_blocking=True)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, which labels index."""
+        return self._data.classes
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprint of the images."""
         return self._data.fingerprint

@@ -1,5 +1,6 @@
-"""The paper's networks. Each takes a resolution and a width; the width None means the paper's."""
+"""The paper's networks. Each takes a resolution and a width; the width None means the paper's. And an augmentation."""
 
+from fastdat.nets.augmentation import Augmented
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
 from fastdat.nets.conditional import ConditionalSNGANDiscriminator, ConditionalSNGANGenerator
 from fastdat.nets.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -10,6 +11,7 @@ from fastdat.nets.ssgan import SSGANDiscriminator, SSGANGenerator
 
 __all__ = [
     "MLP",
+    "Augmented",
     "ConditionalSNGANDiscriminator",
     "ConditionalSNGANGenerator",
     "DCGANDiscriminator",

@@ -95,7 +95,8 @@ def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
     """``data`` as :class:`Batches`: a sampler of an :class:`ImageSet`, ``data`` itself, or the batches of a loader.
 
     Raises:
-        ConfigError: ``data`` is none of these, or has fewer images than a batch.
+        ConfigError: ``data`` is none of these, has fewer images than a batch, or is to be mirrored by ``config.flip``
+            without being an :class:`ImageSet`.
     """
     if isinstance(data, ImageSet):
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -110,6 +111,11 @@ def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
+    if config.flip:
+        raise ConfigError(
+            f"flip=true would have no effect: a fastdat.data.ImageSet is mirrored here, and {type(data).__name__} "
+            "makes its batches by itself. Mirror them there, with torchvision's RandomHorizontalFlip for example"
+        )
     if isinstance(data, Batches):
         return data
     if isinstance(data, Iterable) and not isinstance(data, Tensor | str):

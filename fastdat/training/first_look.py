@@ -84,6 +84,11 @@ def check_first_samples(
         ConfigError: as above, or the reals are not what D steps take, or G cannot be called.
     """
     reals = _checked(batches.batch(d_step), config, networks.device)
+    if config.augment != "none" and reals.ndim != 4:
+        raise ConfigError(
+            f"augment={config.augment} changes images (N, C, H, W), and the reals have the shape {tuple(reals.shape)}: "
+            "set augment=none"
+        )
     if not isinstance(batches, TrainSampler):  # whose images are in [-1, 1] whatever they show
         _check_range(reals, batches, config, d_step)
     fakes = _two_fakes(networks.G, noise, config)

@@ -13,31 +13,35 @@ from typing import Any
 
 from torch import Tensor
 
+from fastdat.nets.augmentation import DRAWS
 from fastdat.training.batches import Batches
 from fastdat.training.networks import Networks
-from fastdat.training.noise import D_STEP, G_STEP, Noise
+from fastdat.training.noise import AUGMENT_FAKE, AUGMENT_G, AUGMENT_REAL, D_STEP, G_STEP, Noise
 from fastdat.training.schedule import LearningRate
 from fastdat.training.state import RunState
-from fastdat.training.steps import Labels, Steps, measurements
+from fastdat.training.steps import Draws, Labels, Steps, measurements
 from fastdat.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
 class DInputs:
-    """Inputs of one D step: reals (N, C, H, W), z (N, nz), and the labels of reals and fakes."""
+    """Inputs of one D step: reals (N, C, H, W), z (N, nz), and the labels and augmentations of reals and fakes."""
 
     reals: Tensor
     z: Tensor
     labels_real: Labels
     labels_fake: Labels
+    draws_real: Draws
+    draws_fake: Draws
 
 
 @dataclass(frozen=True)
 class GInputs:
-    """Inputs of one G step: z (N, nz) and its labels."""
+    """Inputs of one G step: z (N, nz), and the labels and augmentations of the fakes."""
 
     z: Tensor
     labels: Labels
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Iteration:
     Args:
         networks: what is trained.
         batches: reals by D step.
-        noise: draws z and labels.
+        noise: draws z, labels and the random numbers of augmentations.
         state: its meters receive what the steps measure.
         config: of the run.
 
@@ -83,15 +87,18 @@ class Iteration:
         """
         n_dis = self._config.n_dis
         d_steps = range(step * n_dis, (step + 1) * n_dis)
-        return Inputs(map(self._d_inputs, d_steps), GInputs(*self._noise_of(G_STEP, step)))
+        of_g = GInputs(*self._noise_of(G_STEP, step), self._draws(AUGMENT_G, step))
+        return Inputs(map(self._d_inputs, d_steps), of_g)
 
     def body(self, inputs: Inputs) -> None:
         """Update D ``n_dis`` times, then G once, then the average of G."""
         for d in inputs.discriminator:
-            loss, info = self.steps.discriminator(d.reals, d.z, d.labels_real, d.labels_fake)
+            loss, info = self.steps.discriminator(
+                d.reals, d.z, d.labels_real, d.labels_fake, d.draws_real, d.draws_fake
+            )
             self._state.meter_d.add({"loss_d": loss, **measurements(info, self._config.dat)})
         g = inputs.generator
-        loss = self.steps.generator(g.z, g.labels)
+        loss = self.steps.generator(g.z, g.labels, g.draws)
         self._state.meter_g.add({"loss_g": loss})
         if self._ema is not None:
             self._ema.update()
@@ -101,8 +108,14 @@ class Iteration:
         reals = batches.batch(d_step)
         labels_real = (batches.labels(d_step),) if self._noise.classes else ()
         z, labels_fake = self._noise_of(D_STEP, d_step)
-        return DInputs(reals, z, labels_real, labels_fake)
+        draws = self._draws(AUGMENT_REAL, d_step), self._draws(AUGMENT_FAKE, d_step)
+        return DInputs(reals, z, labels_real, labels_fake, *draws)
 
     def _noise_of(self, stream: int, step: int) -> tuple[Tensor, Labels]:
         count = self._config.batch_size
         return self._noise.draw(stream, step, count), self._noise.labels(stream, step, count)
+
+    def _draws(self, stream: int, step: int) -> Draws:
+        if not self.steps.augments:
+            return ()
+        return (self._noise.uniform(stream, step, self._config.batch_size, DRAWS),)

@@ -90,6 +90,17 @@ def model_of(config: TrainConfig) -> Model:
         raise ConfigError(
             f"model {config.model} cannot model {what}, which {config.dataset} has; use one of {', '.join(fitting)}"
         )
+    if config.classes is not None and not model.conditional:
+        conditional = [name for name, other in MODELS.items() if other.conditional]
+        raise ConfigError(
+            f"classes={config.classes} would have no effect: model {config.model} takes no labels. Leave it out, or "
+            f"use {' or '.join(conditional)}"
+        )
+    of_images = [name for name, off in (("augment", "none"), ("flip", False)) if getattr(config, name) != off]
+    if model.points and of_images:
+        raise ConfigError(
+            f"{' and '.join(of_images)} would change images, and {config.dataset} has points: leave the setting out"
+        )
     return model
 
 
@@ -109,14 +120,25 @@ def channels_of(config: TrainConfig) -> int:
 
 
 def classes_of(config: TrainConfig) -> int:
-    """Number of classes of ``config.dataset``.
+    """Number of classes of ``config.dataset``; of a folder, which has as many as it has subfolders, ``config.classes``.
 
     Raises:
-        ConfigError: it has no labels.
+        ConfigError: it has no labels, another number of classes than ``config.classes``, or the number is not known.
     """
     classes = choose("dataset", config.dataset, DATASETS).classes
+    if classes is None:
+        if config.classes is None:
+            raise ConfigError(
+                f"model {config.model} needs the number of classes, which only the images of a {config.dataset} tell: "
+                "set classes"
+            )
+        return config.classes
+    if classes and config.classes not in (None, classes):
+        raise ConfigError(
+            f"got classes={config.classes}, but {config.dataset} has {classes}: leave classes out"
+        )
     if not classes:
-        labelled = [name for name, spec in DATASETS.items() if spec.classes]
+        labelled = [name for name, spec in DATASETS.items() if spec.classes != 0]
         raise ConfigError(
             f"model {config.model} needs labels, but {config.dataset} has none; use one of {', '.join(labelled)}"
         )

@@ -1,4 +1,4 @@
-"""Latent noise as a function of (seed, stream, step, rank): no state of a generator has to be saved."""
+"""Random numbers as a function of (seed, stream, step, rank): no state of a generator has to be saved."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Streams of noise: for the fakes of D steps, for G steps, the sample grids, scores, and ``fastdat sample``.
+#: Streams of noise: for the fakes of D steps, for G steps, the sample grids, scores, ``fastdat sample``.
 D_STEP, G_STEP, SAMPLES, EVALUATION, COMMAND = 0, 1, 2, 3, 4
+#: And for the augmentation of reals and fakes in D steps, and of fakes in G steps.
+AUGMENT_REAL, AUGMENT_FAKE, AUGMENT_G = 5, 6, 7
+#: And for samples that a user's callbacks ask for.
+CALLBACKS = 8
 
 
 class Noise:
-    """Draws z ~ N(0, I) and labels on ``device``; equal arguments give equal draws on the same kind of device.
+    """Draws z ~ N(0, I), labels and uniform numbers on ``device``; equal arguments give equal draws on the same kind of
+    device.
 
     Args:
         nz: length of z.
@@ -47,6 +52,11 @@ class Noise:
             return ()
         generator = self._seeded(stream, step, 1)
         return (torch.randint(self.classes, (count,), generator=generator, device=generator.device),)
+
+    def uniform(self, stream: int, step: int, count: int, length: int) -> Tensor:
+        """(count, length) float32 in [0, 1)."""
+        generator = self._seeded(stream, step, 2)
+        return torch.rand(count, length, generator=generator, device=generator.device)
 
     def reseeded(self, seed: int) -> Noise:
         """Noise of the same shape from another seed, as on the first attempt."""

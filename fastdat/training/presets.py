@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastdat.config import DATConfig
+from fastdat.data.registry import DATASETS
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -67,7 +68,7 @@ _ATTACKS: dict[str, dict[str, Any]] = {"": {"real": False, "fake": False}, "-dat
 def _all() -> Iterator[tuple[str, TrainConfig]]:
     for dataset, row in _TABLE_I.items():
         scored = {"lsun-bedroom": _EVAL_NO_IS, "folder": _EVAL_FOLDER}.get(dataset, _EVAL)
-        labelled = ("csngan",) if dataset in ("cifar10", "cifar100", "tiny-imagenet") else ()
+        labelled = ("csngan",) if DATASETS[dataset].classes != 0 else ()
         for model in ("sngan", "ssgan", "infomaxgan", *labelled):
             yield from _pair(model, dataset, _SNGAN | row | {"eval": scored})
         yield from _pair("dcgan", dataset, _DCGAN | {"resolution": row["resolution"], "eval": scored})

@@ -17,6 +17,7 @@ from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
 from fastdat.losses import generator_loss
+from fastdat.nets.augmentation import Augmented
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -24,19 +25,28 @@ from fastdat.util.errors import ConfigError
 Labels = tuple[Tensor, ...]
 """``(labels (N,) int64,)`` for conditional nets, else ``()``."""
 
+Draws = tuple[Tensor, ...]
+"""``(random numbers (N, DRAWS),)`` of each sample's augmentation, as ``Augmented`` takes them; ``()`` without one."""
+
 
 class Steps:
     """The updates of D and G; with ``config.compile`` each is compiled once.
 
-    The auxiliary loss of a D that is a :class:`fastdat.nets.HasAuxiliaryLoss` is added in both steps.
+    The auxiliary loss of a D that is a :class:`fastdat.nets.HasAuxiliaryLoss` is added in both steps. With
+    ``config.augment`` D's logits are those of augmented images, on both sides and in both steps; the auxiliary loss is
+    that of the images themselves.
 
     Args:
         netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Conditional nets also take labels (N,).
         optG, optD: their optimizers.
-        config: loss, attack, precision, compile, fold, microbatch.
+        config: loss, attack, augmentation, precision, compile, fold, microbatch.
+
+    Attributes:
+        augments: whether both steps need random numbers for augmentations.
 
     Raises:
-        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch.
+        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch; or D cannot be
+            augmented.
     """
 
     def __init__(
@@ -51,6 +61,13 @@ class Steps:
                 f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} needs the whole batch "
                 "and cannot be computed in parts; do not set microbatch"
             )
+        self.augments = config.augment != "none"
+        self._D = netD  # with the augmentation in front, if there is one
+        if self.augments:
+            try:
+                self._D = Augmented(netD, config.augment)
+            except ValueError as error:
+                raise ConfigError(f"augment={config.augment}: {error}") from error
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
         self._generate: Callable[..., Tensor] = netG
         self._objective: Callable[..., Tensor] = self._generator_objective
@@ -61,7 +78,13 @@ class Steps:
             self._objective = torch.compile(self._objective, options=options)
 
     def discriminator(
-        self, xr: Tensor, z: Tensor, labels_real: Labels = (), labels_fake: Labels = ()
+        self,
+        xr: Tensor,
+        z: Tensor,
+        labels_real: Labels = (),
+        labels_fake: Labels = (),
+        draws_real: Draws = (),
+        draws_fake: Draws = (),
     ) -> tuple[Tensor, DATInfo]:
         """Update D once, on reals (N, C, H, W) and on fakes from z (N, nz).
 
@@ -73,13 +96,13 @@ class Steps:
             with torch.no_grad(), self._announced("G without gradients", z):
                 xf = self._generate(z, *labels_fake).to(xr.dtype)
             loss, info = dat_step(
-                self._netD,
+                self._D,
                 xr,
                 xf,
                 config=config.dat,
                 loss=config.loss,
-                args_real=labels_real,
-                args_fake=labels_fake,
+                args_real=(*draws_real, *labels_real),
+                args_fake=(*draws_fake, *labels_fake),
                 aux_loss=_auxiliary_of_reals if self._has_auxiliary else None,
                 compile=config.compile,
                 fold=config.fold,
@@ -91,20 +114,20 @@ class Steps:
         self._optD.step()
         return loss.detach(), info
 
-    def generator(self, z: Tensor, labels: Labels = ()) -> Tensor:
+    def generator(self, z: Tensor, labels: Labels = (), draws: Draws = ()) -> Tensor:
         """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached."""
         with frozen(self._netD), self._announced("G's step", z):
             with self._autocast(), self._shared_normalisation():
-                loss = self._objective(z, labels)
+                loss = self._objective(z, labels, draws)
             self._optG.zero_grad(set_to_none=True)
             loss.backward()
         self._optG.step()
         return loss.detach()
 
-    def _generator_objective(self, z: Tensor, labels: Labels) -> Tensor:
+    def _generator_objective(self, z: Tensor, labels: Labels, draws: Draws) -> Tensor:
         D: Any = self._netD
         fakes = self._netG(z, *labels)
-        loss = generator_loss(self._config.loss, D(fakes, *labels))
+        loss = generator_loss(self._config.loss, self._D(fakes, *draws, *labels))
         if self._has_auxiliary:
             loss = loss + D.auxiliary_weight_g * D.auxiliary_loss(fakes)
         return loss
@@ -131,6 +154,8 @@ class Steps:
 
 def _auxiliary_of_reals(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
     """D's weighted auxiliary loss on the clean reals, with the arguments that ``dat_step`` passes."""
+    if isinstance(D, Augmented):
+        D = D.D
     loss: Tensor = D.auxiliary_weight_d * D.auxiliary_loss(xr)
     return loss
 
