@@ -12,6 +12,8 @@ from typing import Protocol, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
+from fastdat.training.tags import own
+
 
 class Display(Protocol):
     """Shows a run; a context manager around it."""
@@ -136,7 +138,12 @@ _SHORT = {
 
 
 def summarise(stats: Mapping[str, float], steps: int) -> str:
-    """The most important numbers in one line: ``step 50/1000  loss D 1.9  ...  2.1 it/s  ETA 0:07:32``."""
+    """The most important numbers in one line: ``step 50/1000  loss D 1.9  ...  2.1 it/s  ETA 0:07:32``.
+
+    Those of a user's callbacks are among them, with their names.
+    """
     left = (steps - stats["step"]) / stats["it_per_s"]
     shown = [text.format(stats[key]) for key, text in _SHORT.items() if key in stats]
-    return "  ".join([f"step {stats['step']}/{steps}", *shown, f"ETA {timedelta(seconds=round(left))}"])
+    measured = [f"{name} {value:.4g}" for name, value in own(stats).items()]
+    eta = f"ETA {timedelta(seconds=round(left))}"
+    return "  ".join([f"step {stats['step']}/{steps}", *shown, *measured, eta])

@@ -11,18 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdat.training.tags import tagged, tagged_scores
 from fastdat.util.errors import RunFolderError
-
-_GROUPS = {
-    "loss_d": "loss/D",
-    "loss_g": "loss/G",
-    "logits_real": "logits/real",
-    "logits_fake": "logits/fake",
-    "clean_logits_real": "logits/real_clean",
-    "clean_logits_fake": "logits/fake_clean",
-    "it_per_s": "speed/it_per_s",
-    "lr": "speed/lr",
-}
 
 
 class Events:
@@ -63,15 +53,13 @@ class Events:
     def stats(self, stats: Mapping[str, float]) -> None:
         """The numbers of one line of stats.jsonl."""
         with self._write_errors():
-            for name, value in stats.items():
-                if name not in ("step", "seconds"):
-                    self._writer.add_scalar(_GROUPS.get(name, f"attack/{name}"), value, int(stats["step"]))
+            for tag, value in tagged(stats).items():
+                self._writer.add_scalar(tag, value, int(stats["step"]))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """The scores of one line of metrics.jsonl."""
         with self._write_errors():
-            for name, value in record["scores"].items():
-                tag = f"scores/{name}_{record['split']} [{record['extractor']}]"
+            for tag, value in tagged_scores(record).items():
                 self._writer.add_scalar(tag, math.nan if value is None else value, record["step"])
 
     def samples(self, step: int, png: bytes) -> None:

@@ -62,13 +62,18 @@ class Outputs:
         self._recorder.note(f"first step took {self._clock.since_start():.1f} s")
         self._clock.lap(self._state.done)
 
-    def stats(self) -> None:
-        """A line of numbers: means since the last one, speed and learning rate. Waits for the device."""
+    def stats(self, own: Callable[[], dict[str, float]]) -> None:
+        """A line of numbers: means since the last one, speed, learning rate, and what ``own`` measures, which the speed
+        leaves out. Waits for the device."""
         means = self._checkpoints.check_finite()
         self._state.clear_meters()
         seconds, speed = self._clock.seconds(), self._clock.lap(self._state.done)
         lr = float(self._networks.opt_g.param_groups[0]["lr"])
-        self._recorder.stats(self._state.done, {"seconds": seconds, "it_per_s": speed, "lr": lr, **means})
+        start = time.monotonic()
+        measured = own()
+        self._clock.pause(time.monotonic() - start)
+        numbers = {"seconds": seconds, "it_per_s": speed, "lr": lr, **means, **measured}
+        self._recorder.stats(self._state.done, numbers)
 
     def samples(self) -> None:
         """A grid of samples, from the same z at every step."""

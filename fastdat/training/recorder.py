@@ -1,9 +1,9 @@
-"""Everything a run reports, in one place: to the screen, log.txt, stats.jsonl, metrics.jsonl, PNGs and TensorBoard."""
+"""Everything a run reports, in one place: to the screen, log.txt, stats.jsonl, metrics.jsonl, PNGs and a logger."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -12,7 +12,37 @@ from fastdat.training.display import Display, summarise
 from fastdat.training.events import Events
 from fastdat.training.png import picture
 from fastdat.training.run_folder import RunFolder
+from fastdat.training.train_config import TrainConfig
+from fastdat.training.wandb_logger import WandbLogger
 from fastdat.util.run_layout import TENSORBOARD
+
+
+class Logger(Protocol):
+    """Sends reports to a program that draws them."""
+
+    def stats(self, stats: Mapping[str, float]) -> None:
+        """The numbers of one line of stats.jsonl."""
+        ...
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """The scores of one line of metrics.jsonl."""
+        ...
+
+    def samples(self, step: int, png: bytes) -> None:
+        """A sample grid."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """What was reported of steps after ``step`` no longer counts: these steps will be repeated."""
+        ...
+
+    def flush(self) -> None:
+        """Put everything on the disk; a checkpoint relies on it."""
+        ...
+
+    def close(self) -> None:
+        """The end of the run; raises nothing."""
+        ...
 
 
 class Recorder:
@@ -29,16 +59,23 @@ class Recorder:
 
     def __init__(self, folder: RunFolder, display: Display, steps: int) -> None:
         self._folder, self._display, self._steps = folder, display, steps
-        self._events: Events | None = None
+        self._logger: Logger | None = None
 
     @property
     def every(self) -> float:
         """Seconds between two reports of a progress."""
         return self._display.every
 
-    def open_events(self, done: int) -> None:
-        """Write TensorBoard events too, from now on; earlier events of steps after ``done`` no longer count."""
-        self._events = Events(self._folder.path / TENSORBOARD, done)
+    def open_logger(self, config: TrainConfig, done: int) -> None:
+        """Report to ``config.logger`` too, from now on; what it has of steps after ``done`` no longer counts.
+
+        Raises:
+            ConfigError: the logger cannot begin.
+        """
+        if config.logger == "tensorboard":
+            self._logger = Events(self._folder.path / TENSORBOARD, done)
+        elif config.logger == "wandb":
+            self._logger = WandbLogger(self._folder.path, config.recorded(), self.note)
 
     def note(self, text: str) -> None:
         """A message for the screen and log.txt."""
@@ -61,8 +98,8 @@ class Recorder:
         """The numbers of a line of stats.jsonl, which get six significant digits."""
         stats = {"step": done, **{name: float(f"{value:.6g}") for name, value in numbers.items()}}
         self._folder.append_stats(stats)
-        if self._events is not None:
-            self._events.stats(stats)
+        if self._logger is not None:
+            self._logger.stats(stats)
         line = summarise(stats, self._steps)
         self.log(line)
         self._display.stats(line)
@@ -70,16 +107,16 @@ class Recorder:
     def scores(self, record: Mapping[str, Any]) -> None:
         """A record of scores: one line of metrics.jsonl."""
         self._folder.append_metrics(record)
-        if self._events is not None:
-            self._events.metrics(record)
+        if self._logger is not None:
+            self._logger.metrics(record)
         self.note(shown(dict(record)))
 
     def samples(self, done: int, samples: Tensor) -> None:
         """Generated images (N, C, H, W) in [-1, 1], or points (N, 2)."""
         png = picture(samples)
         path = self._folder.write_samples(done, png)
-        if self._events is not None:
-            self._events.samples(done, png)
+        if self._logger is not None:
+            self._logger.samples(done, png)
         self.log(f"wrote {path}")
 
     def reals(self, reals: Tensor) -> None:
@@ -89,15 +126,15 @@ class Recorder:
     def rewind(self, done: int, *, scored: bool) -> None:
         """Drop what was recorded after ``done`` steps; the scores of ``done`` itself too, unless it was ``scored``."""
         self._folder.rewind(done, scored=scored)
-        if self._events is not None:
-            self._events.rewind(done)
+        if self._logger is not None:
+            self._logger.rewind(done)
 
     def flush(self) -> None:
         """Put on the disk what a checkpoint that was just written relies on."""
-        if self._events is not None:
-            self._events.flush()
+        if self._logger is not None:
+            self._logger.flush()
 
     def close(self) -> None:
-        """Close the event file; raises nothing."""
-        if self._events is not None:
-            self._events.close()
+        """Close the logger; raises nothing."""
+        if self._logger is not None:
+            self._logger.close()

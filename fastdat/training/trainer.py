@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.metrics.evaluators import Evaluator
 from fastdat.training import noise
 from fastdat.training.batches import as_batches
+from fastdat.training.callbacks import Callback, Callbacks, undisturbed
 from fastdat.training.clock import Clock
+from fastdat.training.config_file import with_absolute_paths
 from fastdat.training.display import Display, display_for
 from fastdat.training.ema import EMA
 from fastdat.training.first_look import check_first_samples, check_optimizers
@@ -22,10 +27,13 @@ from fastdat.training.outputs import Outputs
 from fastdat.training.recorder import Recorder
 from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.run_folder import RunFolder
+from fastdat.training.sampling import generated
 from fastdat.training.state import RunState
 from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
+from fastdat.training.wandb_logger import require_wandb
 from fastdat.util.errors import ConfigError, NonFiniteError
+from fastdat.util.settings import PositiveInt, SeedInt, checked
 
 
 class Trainer:
@@ -49,6 +57,10 @@ class Trainer:
         outdir: run folder: new, empty, or of a run with this configuration.
         classes: number of classes for conditional nets, else 0.
         evaluator: makes the scores that ``config.eval`` asks for while training.
+        callbacks: your own metrics: functions ``f(trainer)`` that return a dict name -> number, or None. They are
+            called whenever a line of stats.jsonl is due, and their numbers become part of it, of the log and of the
+            report. They may call :meth:`samples` and use ``netG``, ``netD`` and ``done``; the nets are then in
+            evaluation mode, gradients are off, and training stays the same to the last bit.
         display: shows the run; by default a progress bar on a terminal, and lines elsewhere.
         resume_from: the checkpoint to resume from if not from latest.pt: ``"newest"`` (the undamaged one of the highest
             step), ``"best"``, ``"step-000500"`` or a path. Later ones are then set aside.
@@ -73,15 +85,19 @@ class Trainer:
         *,
         classes: int = 0,
         evaluator: Evaluator | None = None,
+        callbacks: Sequence[Callback] = (),
         display: Display | None = None,
         resume_from: str | Path | None = None,
         extend: bool = False,
         **settings: Any,
     ) -> None:
-        self.config = config = (config or TrainConfig()).replace(settings)
+        self.config = config = with_absolute_paths((config or TrainConfig()).replace(settings))
         config.refuse_unused()
         if config.eval.every and evaluator is None:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
+        if config.logger == "wandb":
+            require_wandb()
+        self._callbacks = Callbacks(callbacks)
         check_optimizers(netG, netD, optG, optD)
         self.netG, self.netD, self.optG, self.optD = netG, netD, optG, optD
         self.ema = EMA(netG, config.ema) if config.ema else None
@@ -135,9 +151,8 @@ class Trainer:
             raise ConfigError(
                 f"this Trainer has trained already; make a new one on {self.folder.path} to resume from its checkpoint"
             )
-        if self.config.tensorboard:
-            self._recorder.open_events(self.done)
         try:
+            self._recorder.open_logger(self.config, self.done)
             with self._display, self._stop, Heartbeat(self._recorder, self._display.every):
                 if self._begin():
                     self._loop()
@@ -215,13 +230,18 @@ class Trainer:
             if self._clock.fresh:
                 self._outputs.first_step()
             if self._due(config.log_every):
-                self._outputs.stats()
+                self._outputs.stats(partial(self._callbacks.numbers, self))
             if self._due(config.sample_every):
                 self._outputs.samples()
             state.unscored = self._due(config.eval.every)
             # Before scoring, which may take as long as many steps: if it is interrupted, nothing is lost.
-            if self._due(config.checkpoints.every) or state.unscored:
+            failed = self._callbacks.failed
+            if self._due(config.checkpoints.every) or state.unscored or failed is not None:
                 self.save()
+            if failed is not None:
+                failed.add_note("latest.pt holds this step: correct the callback and resume the run.")
+                self._recorder.log("\n".join([f"{type(failed).__name__}: {failed}", *failed.__notes__]))
+                raise failed
         if state.unscored:
             self._outputs.scores(should_stop=lambda: self._stop.requested is not None)
 
@@ -250,6 +270,24 @@ class Trainer:
         self._recorder.rewind(self.done, scored=not self.state.unscored)
         self._clock.back_to(self.done)
         self.note(f"{error}\nback to step {self.done}, retry {attempt} of {retries} with other noise")
+
+    def samples(self, n: int, *, seed: int = 0) -> Tensor:
+        """``n`` samples (n, ...) of the net that is also scored: the running average of G if there is one, else G.
+
+        Equal seeds give the same z at every step, and labels if there are classes. They are drawn from a stream of
+        their own: training is the same with and without this call.
+
+        Args:
+            n: how many.
+            seed: of z and labels.
+
+        Raises:
+            ConfigError: ``n`` or ``seed`` is no such number.
+        """
+        n, seed = checked("n", n, PositiveInt), checked("seed", seed, SeedInt)
+        net, draws = self._networks.sampled, self._noise.reseeded(seed)
+        with undisturbed(net):
+            return torch.cat(list(generated(net, draws, noise.CALLBACKS, n, self.config.batch_size)))
 
     def save(self) -> None:
         """Write checkpoints/latest.pt, which is all that is needed to resume from here.
