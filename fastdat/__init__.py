@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
     from fastdat.training import Trainer as Trainer
+    from fastdat.training.saved_nets import load as load
 
 # Where each public name is defined.
 _HOME = {
@@ -31,6 +32,7 @@ _HOME = {
     "Trainer": "fastdat.training",
     "dat_step": "fastdat.engine.step",
     "fuse_spectral_norm": "fastdat.engine.spectral.fused",
+    "load": "fastdat.training.saved_nets",
     "normalised_once": "fastdat.engine.spectral.fused",
     "spectral_norm": "fastdat.engine.spectral.fused",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "Trainer",
     "dat_step",
     "fuse_spectral_norm",
+    "load",
     "normalised_once",
     "spectral_norm",
 ]

@@ -9,13 +9,15 @@ import os
 import signal
 import threading
 
-from fastdat.commands import data, evaluate, report, reproduce, sample, train
+from fastdat.commands import data, evaluate, export, report, reproduce, sample, train, version
 from fastdat.commands.common import new_group
 
-app = new_group("Direct Adversarial Training for GANs.")
+app = new_group("Direct Adversarial Training for GANs.", completion=True)
+app.callback()(version.root)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(sample.sample)
+app.command()(export.export)
 app.command()(report.report)
 app.command()(train.presets)
 app.add_typer(data.app, name="data")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import pty
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
+import fastdat
 from fastdat import cli
 from fastdat.data import Archive, DataError
 from fastdat.data.cifar10 import FOLDER
-from fastdat.training import PRESETS, NonFiniteError, TrainConfig, preset
+from fastdat.training import PRESETS, NonFiniteError, TrainConfig, checkpoint, preset
+from tests.training.runs import assert_same
 
 TINY = ["--ngf", "4", "--ndf", "4", "--batch-size", "4", "--device", "cpu", "--no-compile"]
 TINY += ["--set", "eval.every=null"]
@@ -63,6 +67,34 @@ def test_help_is_fast() -> None:
     assert min(seconds() for _ in range(3)) < 1.5, (
         "0.3 s on an idle machine; torch alone would take longer than this"
     )
+
+
+def test_the_version() -> None:
+    code, out, _ = invoke("--version")
+    assert code == 0
+    versions = (
+        f"fastdat {fastdat.__version__} (torch {torch.__version__}, Python {platform.python_version()})"
+    )
+    assert out == f"{versions}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["tr"], ["train"]),
+        (["train", "--init"], ["--init-from"]),
+    ],
+)
+def test_completion(typed: list[str], offered: list[str]) -> None:
+    """What bash asks for at the end of a line, once ``fastdat --install-completion`` has told it to."""
+    assert "--install-completion" in invoke("--help")[1]
+    environment = {
+        "_FASTDAT_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["fastdat", *typed]),
+        "COMP_CWORD": str(len(typed)),
+    }
+    result = CliRunner().invoke(cli.app, env=environment, prog_name="fastdat")
+    assert result.stdout.split() == offered
 
 
 def test_without_typer() -> None:
@@ -184,6 +216,34 @@ def test_train_on_a_terminal_shows_a_bar(cifar10_root: Path, tmp_path: Path) -> 
     assert process.returncode == 0
     assert "2/2" in text.decode()
     assert "it/s  ETA 0:00:00" in text.decode()
+
+
+def test_the_config_of_a_run_starts_the_same_training(
+    cifar10_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another folder, too: the paths in it are absolute."""
+    monkeypatch.chdir(cifar10_root.parent)
+    options = ["--data", cifar10_root.name, "--steps", 2, "--seed", 5, "--set", "dat.eps=0.5", *TINY]
+    assert invoke("train", "--preset", "dcgan-dat-cifar10", "--outdir", tmp_path / "a", *options)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert invoke("train", "--config", "a/config.yaml", "--outdir", "b")[0] == 0
+    assert invoke("train", "--config", "a", "--outdir", "c", "--seed", 6)[0] == 0
+    a, b, c = (checkpoint.load(tmp_path / run / "checkpoints" / "latest.pt") for run in "abc")
+    assert a["config"] == b["config"]
+    assert_same(a["netG"], b["netG"])
+    assert a["config"] == c["config"] | {"seed": 5}
+    assert any(not torch.equal(a["netG"][name], c["netG"][name]) for name in a["netG"])
+
+
+def test_a_file_changes_a_preset_and_options_change_both(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("lr: 1e-4\nsteps: 9\ndat: {eps: 2}\ndata: images\n")
+    code, out, _ = invoke(
+        "train", "--preset", "sngan-dat-stl10", "--config", tmp_path / "mine.yaml", "--steps", 7,
+        "--set", "dat.steps=3", "--dry-run",
+    )  # fmt: skip
+    assert code == 0
+    changes = {"lr": 1e-4, "steps": 7, "dat.eps": 2.0, "dat.steps": 3, "data": f"{tmp_path}/images"}
+    assert TrainConfig.from_dict(yaml.safe_load(out)) == preset("sngan-dat-stl10").replace(changes)
 
 
 def test_missing_data_names_the_command(tmp_path: Path) -> None:

@@ -13,9 +13,16 @@ import typer
 from fastdat.util.progress import ProgressText
 
 
-def new_group(help: str) -> typer.Typer:
-    """A group of commands. Unexpected errors have plain tracebacks; for the user's mistakes see :func:`user_errors`."""
-    return typer.Typer(help=help, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+def new_group(help: str, *, completion: bool = False) -> typer.Typer:
+    """A group of commands. Unexpected errors have plain tracebacks; for the user's mistakes see :func:`user_errors`.
+
+    Args:
+        help: what the commands are for.
+        completion: offer ``--install-completion`` and ``--show-completion`` for the user's shell.
+    """
+    return typer.Typer(
+        help=help, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=completion
+    )
 
 
 class ProgressLine:
@@ -41,6 +48,24 @@ class ProgressLine:
         print(f"\r\x1b[K{line}" if live else line, end=end, file=sys.stderr, flush=True)
 
 
+#: The extras of fastdat, and the packages of each that a command may miss.
+_EXTRAS = {
+    "train": (
+        "PIL",
+        "jinja2",
+        "lmdb",
+        "markupsafe",
+        "matplotlib",
+        "rich",
+        "safetensors",
+        "tensorboard",
+        "torch_fidelity",
+        "yaml",
+    ),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+}
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Within it, errors that the user can correct are printed as one message without a traceback. Exit code 2.
@@ -56,19 +81,11 @@ def user_errors() -> Iterator[None]:
             typer.echo("interrupted" if number == signal.SIGINT else f"stopped by {number.name}", err=True)
         raise typer.Exit(128 + number) from error
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in (
-            "PIL",
-            "jinja2",
-            "lmdb",
-            "markupsafe",
-            "matplotlib",
-            "rich",
-            "tensorboard",
-            "torch_fidelity",
-            "yaml",
-        ):
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
+        if extra is None:
             raise
-        typer.echo(f'error: this command needs {error.name}: pip install "fastdat[train]"', err=True)
+        typer.echo(f'error: this command needs {error.name}: pip install "fastdat[{extra}]"', err=True)
         raise typer.Exit(2) from error
     except Exception as error:
         code = _exit_code(error)

@@ -35,6 +35,11 @@ def evaluate(
     What no option says is as in the run's own settings (eval.fakes, eval.extractor, ...).
     """
     with user_errors():
+        if run.is_file():
+            raise typer.BadParameter(
+                "give the run folder, and name the checkpoint with --checkpoint: the scores are added to the folder",
+                param_hint="RUN",
+            )
         from fastdat.metrics.evaluators import shown
         from fastdat.training.run_folder import append_metrics
         from fastdat.training.trained import load_trained

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 def train(
-    preset: Annotated[str, typer.Option(help="Configuration to start from; see: fastdat presets.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Configuration to start from; see: fastdat presets.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of settings, or a run folder, whose config.yaml starts the same training; on top of "
+            "--preset if both are given."
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set: a packed store or the publisher's files.")
     ] = None,
@@ -28,6 +37,11 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and noise.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the steps.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint or run folder whose weights of G and D the training starts from."),
+    ] = None,
+    logger: Annotated[str | None, typer.Option(help="tensorboard, wandb (Weights & Biases) or none.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. lr=1e-4 or dat.eps=0.5."),
@@ -63,18 +77,20 @@ def train(
             "seed": seed,
             "device": device,
             "compile": compile,
+            "logger": logger,
             "data": data and str(data),
+            "init_from": init_from and str(init_from),
         }
         changes = {key: value for key, value in flags.items() if value is not None}
-        config = _preset(preset).replace(changes | dict(map(parse_assignment, set_ or [])))
+        settings = _start(preset, config).replace(changes | dict(map(parse_assignment, set_ or [])))
         if dry_run:
-            _print_config(config)
+            _print_config(settings)
             return
         outdir = _required("--outdir", outdir)
         if download:
-            download_into(dataset_of(config), _required("--data", data))
-        data_set = load_data(config, progress=ProgressLine(patience=2))
-        build_trainer(config, data_set, outdir, resume_from=from_, extend=extend).train()
+            download_into(dataset_of(settings), _required("--data", data))
+        data_set = load_data(settings, progress=ProgressLine(patience=2))
+        build_trainer(settings, data_set, outdir, resume_from=from_, extend=extend).train()
 
 
 def presets() -> None:
@@ -91,10 +107,18 @@ def presets() -> None:
             )
 
 
-def _preset(name: str) -> TrainConfig:
+def _start(name: str | None, file: Path | None) -> TrainConfig:
+    """The preset ``name``, or the defaults, with the settings in ``file``."""
+    from fastdat.training.config_file import with_file
     from fastdat.training.presets import preset
+    from fastdat.training.train_config import TrainConfig
 
-    return preset(name)
+    if name is None and file is None:
+        raise typer.BadParameter(
+            "give one of them, or both; fastdat presets lists the presets", param_hint="--preset / --config"
+        )
+    config = TrainConfig() if name is None else preset(name)
+    return config if file is None else with_file(config, file)
 
 
 def _print_config(config: TrainConfig) -> None:

@@ -348,8 +348,8 @@ def _advice(error: Exception) -> str:
         )
     if "Tensor.requires_grad_()" in str(error):
         return (
-            "D or aux_loss sets requires_grad on a tensor, for torch.autograd.grad perhaps, which cannot be compiled into "
-            "the step. Take the derivative with torch.func.grad, or call dat_step(..., compile=False):"
+            "D or aux_loss sets requires_grad on a tensor, for torch.autograd.grad perhaps, which cannot be compiled "
+            "into the step. Take the derivative with torch.func.grad, or call dat_step(..., compile=False):"
         )
     if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
         return _TOO_MANY_GRAPHS

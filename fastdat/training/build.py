@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.engine.spectral.fused import fuse_spectral_norm
 from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator, Progress, keep_going
+from fastdat.training.callbacks import Callback
+from fastdat.training.class_names import changed_classes, with_classes
 from fastdat.training.display import Display
 from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
 from fastdat.training.train_config import TrainConfig
@@ -34,9 +36,9 @@ def load_data(config: TrainConfig, split: str = "train", progress: Progress = ke
 
     Raises:
         ConfigError: there is no such data set, or ``config.data`` is not set.
-        DataError: the data are missing, damaged, or of another resolution.
+        DataError: the data are missing, damaged, of another resolution, or without the classes that the model needs.
     """
-    model_of(config)
+    model = model_of(config)
     dataset = dataset_of(config)
     if dataset in MIXTURES:
         return None
@@ -46,7 +48,7 @@ def load_data(config: TrainConfig, split: str = "train", progress: Progress = ke
     def checked(done: int, total: int) -> None:
         progress(f"checking {dataset} {split}", done, total)
 
-    return load_split(dataset, config.data, split, config.resolution, checked)
+    return load_split(dataset, config.data, split, config.resolution, checked, labelled=model.conditional)
 
 
 def build_trainer(
@@ -55,6 +57,7 @@ def build_trainer(
     outdir: str | Path,
     *,
     evaluator: Evaluator | None = None,
+    callbacks: Sequence[Callback] = (),
     display: Display | None = None,
     resume_from: str | Path | None = None,
     extend: bool = False,
@@ -66,6 +69,7 @@ def build_trainer(
         data: training images from :func:`load_data`; None for the mixtures.
         outdir: run folder.
         evaluator: makes the scores that ``config.eval`` asks for; by default :func:`build_evaluator`'s.
+        callbacks: your own metrics, as in :class:`Trainer`.
         display: shows the run.
         resume_from, extend: as in :class:`Trainer`.
 
@@ -74,11 +78,12 @@ def build_trainer(
         RunFolderError: ``outdir`` cannot be used.
     """
     device = choose_device(config.device)
+    config = with_classes(config, data)
     netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
         fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself
     if config.eval.every and evaluator is None:
-        evaluator = build_evaluator(config, device, data)
+        evaluator = build_evaluator(config, device, data, class_names=() if data is None else data.classes)
     trainer = Trainer(
         netG,
         netD,
@@ -89,6 +94,7 @@ def build_trainer(
         outdir,
         classes=classes_of(config) if model_of(config).conditional else 0,
         evaluator=evaluator,
+        callbacks=callbacks,
         display=display,
         resume_from=resume_from,
         extend=extend,
@@ -104,6 +110,7 @@ def build_evaluator(
     device: torch.device,
     train: ImageSet | None = None,
     progress: Progress = keep_going,
+    class_names: Sequence[str] = (),
 ) -> Evaluator:
     """The evaluator that makes the scores of ``config.eval``.
 
@@ -112,6 +119,7 @@ def build_evaluator(
         device: where features are computed.
         train: the training images, if they are in memory already.
         progress: called while packed stores are checked.
+        class_names: of the run, if they are known; a conditional model is scored on no other classes.
 
     Raises:
         ConfigError: the scores do not fit the data.
@@ -123,7 +131,9 @@ def build_evaluator(
         raise ConfigError(f"eval.metrics of {dataset} may be {expected}; got {list(config.eval.metrics)}")
     if points:
         return ModesEvaluator(config.eval, MIXTURES[dataset])
-    sources: dict[str, Any] = {split: _reader(config, split, progress) for split in config.eval.splits}
+    sources: dict[str, Any] = {
+        split: _reader(config, split, progress, class_names) for split in config.eval.splits
+    }
     if train is not None and "train" in sources:
         sources["train"] = train
     return ImageEvaluator(config.eval, sources, device)
@@ -151,10 +161,18 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _reader(config: TrainConfig, split: str, progress: Progress) -> Callable[[], ImageSet]:
+def _reader(
+    config: TrainConfig, split: str, progress: Progress, class_names: Sequence[str]
+) -> Callable[[], ImageSet]:
     def read() -> ImageSet:
         data = load_data(config, split, progress)
         assert data is not None  # it is None only for mixtures
+        changed = changed_classes(class_names, data.classes) if model_of(config).conditional else ""
+        if changed:
+            raise ConfigError(
+                f"{data.name} in {config.data} has other classes than the run: {changed}. Give the data that the run "
+                "was trained on"
+            )
         return data
 
     return read

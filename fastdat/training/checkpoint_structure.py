@@ -23,8 +23,8 @@ def problem(state: object) -> str | None:
     missing = [key for key in KEYS if key not in state]
     if missing:
         return f"it has no {', '.join(missing)}"
-    for key, (expected, holds) in _ENTRIES.items():
-        if not holds(state[key]):
+    for key, (expected, holds) in {**_ENTRIES, **_OPTIONAL}.items():
+        if key in state and not holds(state[key]):
             return f"its entry {key!r} is {_shown(state[key])}, expected {expected}"
     return None
 
@@ -53,6 +53,10 @@ def _named(value: Any, *names: str) -> bool:
 
 def _tensors(value: Any) -> bool:
     return _named(value) and len(value) > 0 and any(isinstance(item, Tensor) for item in value.values())
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is str for item in value)
 
 
 def _optimizer(value: Any) -> bool:
@@ -121,4 +125,6 @@ _ENTRIES: Mapping[str, tuple[str, _Check]] = {
     "best": ("step, kind, rank and score, or None", _best),
     "unscored": ("true or false", lambda value: type(value) is bool),
 }
+_OPTIONAL: Mapping[str, tuple[str, _Check]] = {"class_names": ("a list of texts", _texts)}
+"""What checkpoints of earlier versions lack."""
 KEYS = tuple(_ENTRIES)

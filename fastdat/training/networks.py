@@ -68,3 +68,21 @@ class Networks:
             checkpoint.load_optimizer(self.opt_d, saved["optD"])
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{path} belongs to other nets than these: {error}") from error
+
+    def start_from(self, saved: checkpoint.State, path: Path) -> None:
+        """Load only the weights of the checkpoint ``path``. Without an average in it, the average starts as G.
+
+        Raises:
+            ConfigError: they belong to other nets.
+        """
+        average = saved["netG"] if saved["ema"] is None else saved["ema"]
+        try:
+            self.G.load_state_dict(saved["netG"])
+            self.D.load_state_dict(saved["netD"])
+            if self.ema is not None:
+                self.ema.net.load_state_dict(average)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"init_from={path} has the weights of other nets than these. Give the same model, resolution, ngf, ndf "
+                f"and nz as its run had. {error}"
+            ) from error

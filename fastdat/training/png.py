@@ -1,12 +1,17 @@
-"""Image tensors and points as PNG."""
+"""Image tensors and points as PNG, and walks as animations."""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def picture(samples: Tensor) -> bytes:
@@ -19,10 +24,19 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
-    """A PNG of images (N, 1 or 3, H, W) in [-1, 1], row by row, with ``gap`` white pixels around each.
+def grid_png(images: Tensor, gap: int = 2, columns: int | None = None, scale: int = 1) -> bytes:
+    """A PNG of :func:`grid`."""
+    return image_png(grid(images, gap, columns, scale))
 
-    Without ``columns`` the grid is as square as possible.
+
+def grid(images: Tensor, gap: int = 2, columns: int | None = None, scale: int = 1) -> Tensor:
+    """Images (N, 1 or 3, H, W) in [-1, 1], row by row, with ``gap`` white pixels around each: uint8 (1 or 3, H', W').
+
+    Args:
+        images: what is shown.
+        gap: pixels before scaling.
+        columns: images in a row; None: the grid is as square as possible.
+        scale: width and height of a pixel.
     """
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -33,17 +47,41 @@ def grid_png(images: Tensor, gap: int = 2, columns: int | None = None) -> bytes:
     for i, image in enumerate(to_uint8(images).cpu()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
-    return image_png(sheet)
+    return enlarged(sheet, scale)
+
+
+def enlarged(image: Tensor, scale: int) -> Tensor:
+    """An image (C, H, W) whose pixels are ``scale`` wide and high."""
+    return image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def animation(frames: Sequence[Tensor], kind: str, milliseconds: int = 60) -> bytes:
+    """Uint8 images (1 or 3, H, W), all of one shape, as an endless animation.
+
+    Args:
+        frames: at least two.
+        kind: ``"gif"``, which has 256 colours; or ``"webp"`` or ``"png"``, which are exact.
+        milliseconds: how long each frame is shown.
+    """
+    first, *others = map(_pillow, frames)
+    file = io.BytesIO()
+    exact = {"lossless": True} if kind == "webp" else {}
+    first.save(file, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, **exact)
+    return file.getvalue()
 
 
 def image_png(image: Tensor) -> bytes:
     """A PNG of one uint8 image (1 or 3, H, W)."""
+    file = io.BytesIO()
+    _pillow(image).save(file, "png")
+    return file.getvalue()
+
+
+def _pillow(image: Tensor) -> Image:
     from PIL import Image
 
     pixels = image.cpu().permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "png")
-    return file.getvalue()
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def points_png(points: Tensor, reach: float = 1.8) -> bytes:

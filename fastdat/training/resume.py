@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastdat.training.class_names import changed_classes
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 
@@ -22,7 +23,7 @@ FREE = frozenset(
         "log_every",
         "sample_every",
         "samples",
-        "tensorboard",
+        "logger",
     }
     | {"checkpoints", "on_nan", "nan_retries", "eval"}
 )
@@ -90,6 +91,25 @@ def other_settings(begun: Mapping[str, Any], now: TrainConfig) -> list[str]:
         for key in after
         if before[key] != after[key] and key != "data"
     ]
+
+
+def check_same_classes(path: Path, state: Mapping[str, Any], now: Sequence[str]) -> None:
+    """Compare the names of classes, before the settings, which tell only how many there are.
+
+    Args:
+        path: the run folder, for messages.
+        state: its checkpoint.
+        now: the names now; empty if there are none.
+
+    Raises:
+        ConfigError: they differ from those of the checkpoint.
+    """
+    changed = changed_classes(state.get("class_names", ()), now)
+    if changed:
+        raise ConfigError(
+            f"{path} holds a run on other classes: {changed}. Give the same data to resume it, or another --outdir for "
+            "a new run."
+        )
 
 
 def check_same_parts(

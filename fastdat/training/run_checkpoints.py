@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastdat.data import TrainSampler
 from fastdat.training import checkpoint
 from fastdat.training.batches import Batches, LoaderBatches
 from fastdat.training.finite import FiniteGuard
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
-from fastdat.training.resume import check_resumable, check_same_parts, other_settings
+from fastdat.training.resume import check_resumable, check_same_classes, check_same_parts, other_settings
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.snapshots import Snapshots
 from fastdat.training.state import RunState
@@ -25,7 +26,8 @@ class RunCheckpoints:
     Args:
         folder: the run folder.
         networks, state, noise: what is saved and restored, in place.
-        batches: reals; their fingerprint, if they have one, tells whether a run is resumed on the same images.
+        batches: reals; their fingerprint and class names, if they have them, tell whether a run is resumed on the same
+            images.
         config: of the run.
 
     Attributes:
@@ -47,6 +49,9 @@ class RunCheckpoints:
         self.saved_at: int | None = None
         self._from_loader = isinstance(batches, LoaderBatches)
         self._fingerprint: str | None = getattr(batches, "fingerprint", None)
+        # Of conditional nets; `fastdat sample` finds them in the checkpoint.
+        named = isinstance(batches, TrainSampler) and len(batches.classes) == noise.classes
+        self._class_names = list(batches.classes) if isinstance(batches, TrainSampler) and named else []
         self._optimizers = {
             "optG": checkpoint.optimizer_settings(networks.opt_g),
             "optD": checkpoint.optimizer_settings(networks.opt_d),
@@ -89,7 +94,7 @@ class RunCheckpoints:
             extend: other ``steps`` may change the rates that ``lr_decay`` gives.
 
         Returns:
-            Remarks for the log; none in a new folder.
+            Remarks for the log.
 
         Raises:
             ConfigError: the run was begun with other settings, optimizers, images or nets, or ``start`` names a
@@ -103,13 +108,14 @@ class RunCheckpoints:
                 f"{path} holds no run that could go on from {start}: leave --from out to begin one"
             )
         if not begun:
-            return []
+            return self._start()
         found = self._files.to_resume(start)
         if found is None:
             self._refuse_to_begin_anew()
             # Without a checkpoint every setting may differ: a wrong setting may be why the run is started again.
-            remarks = other_settings(folder.read_config(), self._config)
+            remarks = [*other_settings(folder.read_config(), self._config), *self._start()]
         else:
+            check_same_classes(path, found.state, self._class_names)
             remarks = check_resumable(path, found.state["config"], self._config, found.step, extend)
             check_same_parts(path, found.state, self._optimizers, self._fingerprint)
             self._restore(found.state, found.path)
@@ -127,6 +133,17 @@ class RunCheckpoints:
                 remarks.append("there is no best.pt any more: the next scores begin a new one")
         folder.rewind(self._state.done, scored=not self._state.unscored)
         return [f"resumed after {self._state.done} steps", *remarks]
+
+    def _start(self) -> list[str]:
+        """Give new nets the weights of ``config.init_from``, if it is set; remarks for the log."""
+        if self._config.init_from is None:
+            return []
+        path = Path(self._config.init_from)
+        if path.is_dir():
+            path = path / LATEST
+        saved = checkpoint.load(path)
+        self._networks.start_from(saved, path)
+        return [f"began with the weights of {path}, step {saved['step']} of its run"]
 
     def _refuse_to_begin_anew(self) -> None:
         """Raises RunFolderError where a run without a checkpoint has had one: beginning anew would drop its records."""
@@ -168,6 +185,7 @@ class RunCheckpoints:
             "config": self._config.recorded(),
             "versions": versions(),
             "data": self._fingerprint,
+            "class_names": self._class_names,
             "optimizers": self._optimizers,
             **self._networks.to_checkpoint(),
             **self._state.to_checkpoint(),

@@ -24,10 +24,11 @@ from fastdat.util.run_layout import (
     SAMPLES,
     STATS,
     TENSORBOARD,
+    WANDB,
 )
 
 #: What may exist before config.yaml is written.
-_FIRST = {LOCK, LOG, temporary_of(Path(CONFIG)).name, SAMPLES, CHECKPOINTS, TENSORBOARD}
+_FIRST = {LOCK, LOG, temporary_of(Path(CONFIG)).name, SAMPLES, CHECKPOINTS, TENSORBOARD, WANDB}
 
 
 class RunFolder:

@@ -1,4 +1,4 @@
-"""Samples as files: one grid, or one PNG per image."""
+"""Samples as files: one grid, one PNG per image, or an animation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastdat.training.png import grid_png, image_png, picture, to_uint8
+from fastdat.training.png import animation, enlarged, grid, grid_png, image_png, picture, to_uint8
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 
 MOST_IN_GRID = 10_000
-"""Samples of one picture."""
+"""Samples of one picture; of one animation in all its frames."""
+MOST_PIXELS = 170_000_000
+"""Of one picture. Pillow refuses to open larger ones."""
+ANIMATIONS = ("gif", "webp", "png")
+"""Suffixes of animations; an animated PNG shows its first frame where animations are unknown."""
 
 
-def check_grid(count: int) -> None:
-    """Refuse a picture of more than :data:`MOST_IN_GRID` samples.
+def check_grid(count: int, side: int = 1) -> None:
+    """Refuse a picture of more than :data:`MOST_IN_GRID` samples or :data:`MOST_PIXELS` pixels.
+
+    Args:
+        count: number of samples.
+        side: width and height of a sample in pixels, once it is enlarged.
 
     Raises:
         ConfigError: the message says what to do.
@@ -26,28 +34,69 @@ def check_grid(count: int) -> None:
         raise ConfigError(
             f"a grid shows at most {MOST_IN_GRID:,} samples, got {count:,}: write files with --folder, or take fewer"
         )
+    if count * (side + 2) ** 2 > MOST_PIXELS:
+        raise ConfigError(
+            f"a grid has at most {MOST_PIXELS:,} pixels, but {count:,} samples of {side} x {side} have more: take a "
+            "smaller --scale or fewer samples"
+        )
 
 
-def write_grid(path: Path, batches: Iterable[Tensor]) -> None:
-    """Write one PNG of all samples: images (n, C, H, W) row by row, points (n, 2) in one plane.
+def check_animation(path: Path) -> str:
+    """The kind of animation that ``path`` ends with.
 
     Raises:
-        RunFolderError: it cannot be written.
+        ConfigError: it ends with another suffix.
     """
-    _write(path, picture(torch.cat(list(batches))))
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ANIMATIONS:
+        raise ConfigError(f"an animation is a file that ends with .{', .'.join(ANIMATIONS)}; got {path}")
+    return kind
 
 
-def write_strips(path: Path, images: Tensor, columns: int) -> None:
-    """Write one PNG of images (rows * columns, C, H, W).
+def write_grid(path: Path, batches: Iterable[Tensor], scale: int = 1) -> None:
+    """Write one PNG of all samples: images (n, C, H, W) row by row, points (n, 2) in one plane.
+
+    Args:
+        path: the file.
+        batches: the samples.
+        scale: width and height of an image's pixel; 1 for points.
+
+    Raises:
+        ConfigError: points cannot be enlarged.
+        RunFolderError: the file cannot be written.
+    """
+    samples = torch.cat(list(batches))
+    if samples.ndim != 4 and scale == 1:
+        _write(path, picture(samples))
+    else:
+        _write(path, grid_png(_images(samples, "--scale is for images"), scale=scale))
+
+
+def write_strips(path: Path, walks: Tensor, scale: int = 1) -> None:
+    """Write one PNG of walks (rows, steps, C, H, W), one walk in each row.
 
     Raises:
         ConfigError: the samples are points.
         RunFolderError: it cannot be written.
     """
-    _write(path, grid_png(_images(images), columns=columns))
+    images = _images(walks.flatten(0, 1), "--interpolate is for images")
+    _write(path, grid_png(images, columns=walks.shape[1], scale=scale))
 
 
-def write_folder(folder: Path, batches: Iterable[Tensor]) -> None:
+def write_animation(path: Path, walks: Tensor, scale: int = 1) -> None:
+    """Write walks (n, steps, C, H, W) as an animation of a grid of n images, which goes to the end and back for ever.
+
+    Raises:
+        ConfigError: the samples are points, or the suffix is none of :data:`ANIMATIONS`.
+        RunFolderError: it cannot be written.
+    """
+    kind = check_animation(path)
+    _images(walks.flatten(0, 1), "--animation is for images")
+    there = [grid(walks[:, step], scale=scale) for step in range(walks.shape[1])]
+    _write(path, animation([*there, *there[-2:0:-1]], kind))
+
+
+def write_folder(folder: Path, batches: Iterable[Tensor], scale: int = 1) -> None:
     """Write 000000.png, 000001.png, ... into ``folder``, which is created if it is missing.
 
     Raises:
@@ -56,20 +105,22 @@ def write_folder(folder: Path, batches: Iterable[Tensor]) -> None:
     """
     index = 0
     for batch in batches:
-        for image in to_uint8(_images(batch)).cpu():
-            _write(folder / f"{index:06d}.png", image_png(image), flush=False)
+        for image in to_uint8(_images(batch, "--folder is for images")).cpu():
+            _write(folder / f"{index:06d}.png", image_png(enlarged(image, scale)), flush=False)
             index += 1
 
 
-def _images(samples: Tensor) -> Tensor:
+def _images(samples: Tensor, use: str) -> Tensor:
     if samples.ndim != 4:
-        raise ConfigError("this model generates points, which are shown together in one picture: take --grid")
+        raise ConfigError(
+            f"{use}; this model generates points, which are shown together in one picture: take --grid alone"
+        )
     return samples
 
 
-def _write(path: Path, png: bytes, *, flush: bool = True) -> None:
+def _write(path: Path, content: bytes, *, flush: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, png, flush=flush)
+        write_atomically(path, content, flush=flush)
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error

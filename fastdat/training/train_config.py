@@ -10,12 +10,27 @@ from typing import Annotated, Any, Literal
 
 from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
+from fastdat.nets.augmentation import parse_policy
 from fastdat.util import settings
 from fastdat.util.errors import ConfigError
 from fastdat.util.settings import NoneMeans, NonNegativeInt, PositiveFloat, PositiveInt, Range, SeedInt
 
 #: Settings from which nets, optimizers and data are made: they mean nothing for nets that the user provides.
-MAKING = ("model", "dataset", "data", "resolution", "ngf", "ndf", "lr", "betas")
+MAKING = ("model", "dataset", "data", "resolution", "classes", "ngf", "ndf", "lr", "betas")
+
+
+class _Policy:
+    """A policy of augmentation."""
+
+    words = ': "none", "diffaug", or some of "color,translation,cutout" (with commas)'
+
+    def holds(self, value: Any) -> bool:
+        try:
+            parse_policy(value)
+        except ValueError:
+            return False
+        return True
+
 
 _Decay = Annotated[float, Range(at_least=0, below=1)]
 
@@ -51,6 +66,8 @@ class TrainConfig:
             None for your own reals.
         data: path of the data set: a packed store, or the folder with the publisher's files.
         resolution: height and width of the images.
+        classes: number of classes of a conditional model; None: as the data set has. A run on a folder, which has as
+            many as it has subfolders, records the number here.
         ngf, ndf: full width of G and D in channels; None is the paper's.
         nz: length of z.
         loss: a name of :data:`fastdat.losses.LOSSES`.
@@ -61,7 +78,11 @@ class TrainConfig:
         lr, betas: of both Adams; your own optimizers have their own.
         lr_decay: ``"linear"``: the rate after G step t is ``lr * (1 - t / steps)``. ``"none"``: constant.
         ema: decay per G step of a running average of G, which is then sampled and scored in place of G; 0: no average.
-        flip: mirror each real left to right with probability 1/2.
+        init_from: a checkpoint, or a run folder, whose weights of G and D the training starts from; its optimizers and
+            its step are not taken over. None: new weights.
+        flip: mirror each real left to right with probability 1/2; G then learns mirrored images too.
+        augment: what D sees of reals and fakes in all steps. ``"none"``: the images themselves. ``"diffaug"``, or some
+            of ``"color,translation,cutout"``: images changed at random; :mod:`fastdat.nets.augmentation`.
         seed: of weights, batches and noise.
         device: ``"auto"`` (CUDA where there is a GPU), ``"cpu"`` or ``"cuda"``.
         compile: compile the steps; the first step then takes a minute or two.
@@ -75,7 +96,8 @@ class TrainConfig:
         checkpoints: :class:`CheckpointConfig`: when they are written, and which are kept.
         on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
             ``nan_retries`` times.
-        tensorboard: write TensorBoard events too.
+        logger: where numbers and sample grids go beside the files of the run folder: ``"tensorboard"`` (event files in
+            it), ``"wandb"`` (Weights & Biases, an optional package), or ``"none"``.
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
 
     Raises:
@@ -86,6 +108,7 @@ class TrainConfig:
     dataset: str | None = None
     data: str | None = None
     resolution: PositiveInt = 32
+    classes: Annotated[PositiveInt | None, NoneMeans("as the data set has")] = None
     ngf: PositiveInt | None = None
     ndf: PositiveInt | None = None
     nz: PositiveInt = 128
@@ -98,7 +121,9 @@ class TrainConfig:
     betas: tuple[_Decay, _Decay] = (0.0, 0.9)
     lr_decay: Literal["linear", "none"] = "linear"
     ema: _Decay = 0.0
+    init_from: str | None = None
     flip: bool = False
+    augment: Annotated[str, _Policy()] = "none"
     seed: SeedInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = True
@@ -112,7 +137,7 @@ class TrainConfig:
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_nan: Literal["stop", "rollback"] = "stop"
     nan_retries: NonNegativeInt = 3
-    tensorboard: bool = True
+    logger: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:

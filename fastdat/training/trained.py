@@ -1,4 +1,4 @@
-"""The generator of a run, loaded from a checkpoint to be sampled and scored."""
+"""The generator of a run, to be sampled and scored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.metrics.evaluators import Progress, Record, keep_going
-from fastdat.training import checkpoint, noise, scoring
+from fastdat.training import noise, scoring
 from fastdat.training.build import build_evaluator, choose_device
-from fastdat.training.models import build_nets, classes_of, model_of
+from fastdat.training.models import classes_of, model_of
 from fastdat.training.noise import Noise
-from fastdat.training.resume import changed_training
 from fastdat.training.sampling import from_latents
-from fastdat.training.snapshots import Snapshots
+from fastdat.training.saved_nets import read_nets
 from fastdat.training.train_config import TrainConfig
-from fastdat.util.errors import ConfigError, RunFolderError
-from fastdat.util.run_layout import CONFIG, read_config
+from fastdat.util.errors import ConfigError
+from fastdat.util.settings import nearest
 
 MOST_SAMPLES = 1_000_000
 """Of one call: their latents lie in memory together (0.5 GB)."""
@@ -37,6 +36,7 @@ class Trained:
         step: G steps that it was trained for.
         classes: number of classes; 0 for a generator without labels.
         device: where it generates.
+        class_names: the classes' names, by label; empty where they are unknown.
     """
 
     net: nn.Module
@@ -45,6 +45,7 @@ class Trained:
     step: int
     classes: int
     device: torch.device
+    class_names: tuple[str, ...] = ()
 
     def noise(self, seed: int) -> Noise:
         """Draws latents and labels for this generator."""
@@ -71,7 +72,7 @@ class Trained:
         return from_latents(self.net, draws.draw(noise.COMMAND, 0, count), labels, self._batch_size)
 
     def interpolations(self, rows: int, steps: int, seed: int = 0, label: int | None = None) -> Tensor:
-        """``rows`` walks of ``steps`` samples, each between two latents: (rows * steps, ...), row by row.
+        """``rows`` walks of ``steps`` samples, each between two latents: (rows, steps, ...).
 
         Raises:
             ConfigError: the generator does not take this label.
@@ -84,7 +85,26 @@ class Trained:
             labels = self._repeated(label, len(z))
         elif self.classes:
             labels = (draws.labels(noise.COMMAND, 1, rows)[0].repeat_interleave(steps),)
-        return torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
+        samples = torch.cat(list(from_latents(self.net, z, labels, self._batch_size)))
+        return samples.reshape(rows, steps, *samples.shape[1:])
+
+    def class_number(self, given: str) -> int:
+        """The label of a class that is given by its name or by its number.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        if given in self.class_names:
+            return self.class_names.index(given)
+        if given.isdecimal() and int(given) < self.classes:
+            return int(given)
+        if not self.classes:
+            raise ConfigError(f"model {self.config.model} has no classes; got class {given}")
+        first = ", ".join(self.class_names[:10]) + (" ..." if len(self.class_names) > 10 else "")
+        raise ConfigError(
+            f"there is no class {given!r}. {nearest(given, self.class_names)}Give its number, 0 to {self.classes - 1}"
+            + (f", or its name: {first}" if first else "")
+        )
 
     def evaluate(self, progress: Progress = keep_going) -> list[Record] | None:
         """The scores that ``config.eval`` asks for.
@@ -99,7 +119,7 @@ class Trained:
             ConfigError, DataError: what is needed is missing.
         """
         settings = self.config.eval
-        evaluator = build_evaluator(self.config, self.device, progress=progress)
+        evaluator = build_evaluator(self.config, self.device, progress=progress, class_names=self.class_names)
         evaluator.prepare()
         about = {"step": self.step, "weights": self.weights, "by": "eval"}
         return scoring.score(evaluator, self.net, settings, self.noise(settings.seed), about, progress)
@@ -126,7 +146,7 @@ def load_trained(
     """The generator of a run.
 
     Args:
-        run: run folder.
+        run: run folder, or a checkpoint file.
         which: ``"latest"``, ``"best"``, ``"step-000500"`` or the path of a checkpoint.
         ema: take the running average if the run has one.
         device: as in :class:`TrainConfig`.
@@ -137,48 +157,12 @@ def load_trained(
             fastdat's.
         ConfigError: bad settings, or no such device.
     """
-    run = Path(run)
-    recorded = TrainConfig.from_dict(read_config(run))
-    snapshots = Snapshots(run, recorded.checkpoints)
-    path = snapshots.path_of(which)
-    if which == "best" and not path.is_file():
-        raise RunFolderError(f"{run} has no best checkpoint: it was trained without eval.every. Take latest")
-    try:
-        state = checkpoint.load(path)
-    except RunFolderError as error:
-        others = snapshots.undamaged_in_words()
-        hint = f" Undamaged in {run}, for --checkpoint: {others}." if others else ""
-        raise RunFolderError(f"{error}{hint}") from error
-    config = _same_training(recorded, state, path, run).replace(settings or {})
-    if config.model is None:
-        raise RunFolderError(
-            f"{run} trained nets of your own, which only you can build: load into them what torch.load({str(path)!r}, "
-            'weights_only=True) holds under "netG", or "ema"'
-        )
     where = choose_device(device)
-    net, _ = build_nets(config)
-    averaged = ema and state["ema"] is not None
-    try:
-        net.load_state_dict(state["ema" if averaged else "netG"])
-    except RuntimeError as error:
-        raise RunFolderError(
-            f"{path} belongs to another generator than {run}/config.yaml: {error}"
-        ) from error
-    net.to(where).eval().requires_grad_(False)
+    saved = read_nets(Path(run), which, ema=ema)
+    config = saved.config.replace(settings or {})
+    net = saved.G.to(where).requires_grad_(False)
     classes = classes_of(config) if model_of(config).conditional else 0
-    return Trained(net, "ema" if averaged else "G", config, state["step"], classes, where)
-
-
-def _same_training(recorded: TrainConfig, state: checkpoint.State, path: Path, run: Path) -> TrainConfig:
-    """The settings in config.yaml, once those that decide what was trained are found to be the checkpoint's."""
-    of_checkpoint = TrainConfig.from_dict(state["config"])
-    differing = changed_training(of_checkpoint, recorded)
-    if differing:
-        raise RunFolderError(
-            f"{path} was trained with other settings than {run / CONFIG} says: {differing} in {CONFIG}. One of the two "
-            "files was changed, or they belong to two runs: give the checkpoint's own run folder"
-        )
-    return recorded
+    return Trained(net, saved.weights, config, saved.step, classes, where, saved.class_names)
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:

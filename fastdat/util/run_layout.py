@@ -8,7 +8,8 @@ reals.png               a grid of training images
 samples/                step-000500.png, ...: grids of generated samples
 checkpoints/            latest.pt, best.pt, and step-000500.pt, ...: the newest ones
 checkpoints/set-aside/  what a run had after the step that it went back to (--from)
-tensorboard/            event files
+tensorboard/            event files (logger=tensorboard)
+wandb/                  what wandb keeps, and the id of its run (logger=wandb)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ LATEST = f"{CHECKPOINTS}/latest.pt"
 BEST = f"{CHECKPOINTS}/best.pt"
 SET_ASIDE = f"{CHECKPOINTS}/set-aside"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 LOCK = ".lock"
 
 

@@ -93,7 +93,12 @@ OF_SETTINGS: list[tuple[list[str], str]] = [
     ([*CONFIGURATION, "--batch-size", "1"], "batch_size must be an integer >= 2; got 1"),
     ([*CONFIGURATION, "--outdir", "x"], "where is cifar10? Give --data"),
     ([*CONFIGURATION, "--data", "x"], "this option is required"),
-    (["train"], "--preset"),
+    (["train"], "give one of them, or both; fastdat presets lists the presets"),
+    (
+        ["train", "--config", "no.yaml"],
+        "there is no file no.yaml. Give a YAML file of settings, or a run folder",
+    ),
+    (["train", "--config", "pyproject.toml", "--dry-run"], "pyproject.toml is not YAML"),
     (["trian"], "No such command 'trian'"),
     (["data", "download", "cifar", "x"], "no download is known for 'cifar'; there are: cifar10"),
     (["data", "info", "cifar"], "cifar10"),
@@ -116,7 +121,7 @@ def train(place: Place, *more: object, data: Path | None = None, outdir: Path | 
 
 def resumed(place: Place, *more: object) -> list[object]:
     """The command of the run in ``place``."""
-    settings = {"n_dis": 2, "ema": 0.9, "flip": "true", "tensorboard": "false"}
+    settings = {"n_dis": 2, "ema": 0.9, "flip": "true", "logger": "none"}
     chosen = [f"--set={key}={value}" for key, value in settings.items()]
     return train(place, *chosen, *more, outdir=place.run)
 
@@ -138,6 +143,11 @@ def changed_index(place: Place, change: Callable[[dict[str, Any]], None]) -> Pat
 def other_file(place: Place) -> Path:
     (place.path / "notes.txt").write_text("mine")
     return place.path
+
+
+def yaml_file(place: Place, text: str) -> Path:
+    (place.path / "mine.yaml").write_text(text)
+    return place.path / "mine.yaml"
 
 
 def malicious(place: Place) -> Path:
@@ -221,10 +231,40 @@ OF_FILES: dict[str, tuple[Callable[[Place], list[object]], str]] = {
     "too large a grid": (lambda p: ["sample", p.run, "-n", 10**12, "--grid", "g.png"], "with --folder"),
     "no samples": (lambda p: ["sample", p.run, "-n", 0, "--grid", "g.png"], "greater than or equal to 1"),
     "a number in words": (lambda p: ["sample", p.run, "-n", "1e12", "--grid", "g.png"], "a valid integer"),
-    "sample to nowhere": (lambda p: ["sample", p.run], "exactly one of --grid and --folder"),
+    "sample to nowhere": (lambda p: ["sample", p.run], "exactly one of --grid, --folder and --animation"),
     "sample of a class": (
-        lambda p: ["sample", p.run, "--label", 3, "--grid", "g.png"],
-        "takes no labels; got 3",
+        lambda p: ["sample", p.run, "--class", 3, "--grid", "g.png"],
+        "has no classes; got class 3",
+    ),
+    "sample of another suffix": (
+        lambda p: ["sample", p.run, "--animation", "walk.mp4"],
+        "ends with .gif, .webp, .png",
+    ),
+    "export to nothing": (lambda p: ["export", p.run], "give at least one of them, with the file to write"),
+    "export of damage": (lambda p: ["export", damaged_run(p), "--pt2", "g.pt2"], "It was not used."),
+    "eval of a file": (
+        lambda p: ["eval", p.run / "checkpoints" / "latest.pt"],
+        "give the run folder, and name the checkpoint with --checkpoint",
+    ),
+    "config without settings": (
+        lambda p: train(p, "--config", other_file(p) / "notes.txt"),
+        "must hold settings as lines of key: value",
+    ),
+    "config with a typo": (
+        lambda p: train(p, "--config", yaml_file(p, "lrr: 1e-4")),
+        "mine.yaml: unknown setting lrr. Did you mean lr",
+    ),
+    "config with a bad value": (
+        lambda p: train(p, "--config", yaml_file(p, "lr: fast")),
+        "mine.yaml: lr must be a finite number > 0; got 'fast'",
+    ),
+    "start from nothing": (
+        lambda p: train(p, "--init-from", p.path / "no.pt", outdir=p.path.parent / "run2"),
+        "there is no checkpoint",
+    ),
+    "start from other nets": (
+        lambda p: train(p, "--init-from", p.run, "--set", "nz=9", outdir=p.path.parent / "run2"),
+        "has the weights of other nets than these",
     ),
     "sample of damage": (lambda p: ["sample", damaged_run(p), "--grid", "g.png"], "It was not used."),
     "report of no run": (lambda p: ["report", p.path], "is no run folder"),

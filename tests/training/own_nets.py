@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Reals:
         return self.sampler.batch(step)
 
 
-def own_trainer(data: ImageSet, outdir: Path, config: TrainConfig) -> tuple[Trainer, Reals]:
+def own_trainer(data: ImageSet, outdir: Path, config: TrainConfig, **more: Any) -> tuple[Trainer, Reals]:
     """Two small nets with what makes real ones hard: running statistics in G, power iterations in D."""
     torch.manual_seed(0)
     pixels = 3 * 32 * 32
@@ -36,4 +37,4 @@ def own_trainer(data: ImageSet, outdir: Path, config: TrainConfig) -> tuple[Trai
     optG = torch.optim.SGD(G.parameters(), lr=0.02)
     optD = torch.optim.SGD(D.parameters(), lr=0.01, momentum=0.5)
     reals = Reals(data)
-    return Trainer(G, D, optG, optD, reals, config, outdir, display=silent()), reals
+    return Trainer(G, D, optG, optD, reals, config, outdir, display=silent(), **more), reals

@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
     "samples": 4,
     "compile": False,
     "device": "cpu",
-    "tensorboard": False,
+    "logger": "none",
     "eval.every": None,
 }
 #: With everything that a resumed run has to restore: checkpoints, the average, flips, half-full meters.
@@ -39,7 +39,7 @@ SCORED = TINY | {
     "n_dis": 1,
     "sample_every": 100,
     "checkpoints.every": 100,
-    "tensorboard": True,
+    "logger": "tensorboard",
     "eval.every": 2,
     "eval.extractor": "means",
     "eval.metrics": ["kid"],

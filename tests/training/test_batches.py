@@ -53,7 +53,7 @@ def test_a_mimicry_like_loop(labels: bool, few_images: ImageSet, tmp_path: Path)
         nz=8,
         compile=False,
         samples=6,
-        tensorboard=False,
+        logger="none",
     )
     trainer.train()
     assert trainer.done == 3

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "checkpoints.every": 3,
     "samples": 4,
     "ema": 0.9,
-    "tensorboard": False,
+    "logger": "none",
     "eval.every": 3,
     "eval.metrics": ["kid"],
     "eval.fakes": 16,

@@ -36,16 +36,15 @@ def photographs(tiny_root: Path) -> ImageSet:
 
 
 def images_of(dataset: str, resolution: int, photographs: ImageSet) -> ImageSet:
-    """Photographs in the size, channels and classes of a data set."""
+    """Photographs in the size, channels and classes of a data set; a folder of two classes."""
     spec = DATASETS[dataset]
+    classes = 2 if spec.classes is None else spec.classes
     pixels = photographs.images.permute(0, 2, 3, 1).numpy()
     if spec.channels == 1:
         pixels = pixels.mean(-1, keepdims=True).astype(np.uint8)
     images = np.stack([resized(image, resolution).transpose(2, 0, 1) for image in pixels])
-    labels = torch.arange(COUNT) % max(spec.classes, 1)
-    return ImageSet(
-        f"{dataset} train", torch.from_numpy(images), labels, tuple(map(str, range(spec.classes)))
-    )
+    labels = torch.arange(COUNT) % max(classes, 1)
+    return ImageSet(f"{dataset} train", torch.from_numpy(images), labels, tuple(map(str, range(classes))))
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -111,6 +110,6 @@ def test_further_presets() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"unknown preset 'sngan'. Did you mean .*sngan-.*\? `fastdat presets` lists all 60",
+        match=r"unknown preset 'sngan'. Did you mean .*sngan-.*\? `fastdat presets` lists all 62",
     ):
         preset("sngan")

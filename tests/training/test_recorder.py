@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastdat.training.display import Lines
 from fastdat.training.recorder import Recorder
 from fastdat.training.run_folder import RunFolder
+from fastdat.training.train_config import TrainConfig
 
 RECORD = {"step": 2, "split": "train", "extractor": "means", "scores": {"fid": 12.345678}}
 NUMBERS = {"seconds": 1.0, "it_per_s": 2.0, "loss_d": 1.23456789, "loss_g": 0.5}
@@ -21,7 +22,7 @@ def test_each_report_reaches_all_its_places(tmp_path: Path) -> None:
     screen = io.StringIO()
     folder = RunFolder(tmp_path)
     recorder = Recorder(folder, Lines(screen), steps=10)
-    recorder.open_events(0)
+    recorder.open_logger(TrainConfig(), 0)
     recorder.note("hello")
     recorder.log("for the log alone")
     recorder.advance(2)

@@ -72,7 +72,7 @@ def test_an_ended_run_is_resumed_exactly(model: str, few_images: ImageSet, tmp_p
 
 
 def test_a_run_on_points_is_resumed_exactly(tmp_path: Path) -> None:
-    config = resumable("mlp-dat-gaussians", samples=50)
+    config = resumable("mlp-dat-gaussians", samples=50, flip=False)
     trainer_of(config, None, tmp_path / "straight").train()
     first = trainer_of(config, None, tmp_path / "stopped")
     end_at(first, 9)
@@ -83,7 +83,7 @@ def test_a_run_on_points_is_resumed_exactly(tmp_path: Path) -> None:
 
 
 def command(data: Path, outdir: Path) -> list[str]:
-    settings = {**RESUMABLE, "steps": 40, "checkpoints.every": 4, "tensorboard": True}
+    settings = {**RESUMABLE, "steps": 40, "checkpoints.every": 4, "logger": "tensorboard"}
     chosen = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
     arguments = [
         "train",
@@ -214,11 +214,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("tensorboard", [False, True])
+@pytest.mark.parametrize("logger", ["none", "tensorboard"])
 def test_a_full_disk_stops_the_run_and_keeps_its_checkpoint(
-    tensorboard: bool, few_images: ImageSet, small_disk: Path
+    logger: str, few_images: ImageSet, small_disk: Path
 ) -> None:
-    config = resumable(sample_every=100, tensorboard=tensorboard)
+    config = resumable(sample_every=100, logger=logger)
     trainer = trainer_of(config, few_images, small_disk / "run")
     end_at(trainer, 9)
     with pytest.raises(EndError):

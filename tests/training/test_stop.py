@@ -214,7 +214,7 @@ def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) ->
         "--set",
         "eval.every=null",
         "--set",
-        "tensorboard=false",
+        "logger=none",
     ]
     with command("mlp-dat-gaussians", tmp_path, "step 3/", *settings) as process:
         process.send_signal(getattr(signal, name))
@@ -233,7 +233,7 @@ def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> Non
         "--set",
         "eval.every=null",
         "--set",
-        "tensorboard=false",
+        "logger=none",
         "--set",
         "log_every=1",
     ]

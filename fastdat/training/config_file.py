@@ -1,0 +1,95 @@
+"""Settings in YAML files: the config.yaml of a run, or a file written by hand. They mean the same in any folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from fastdat.training.train_config import TrainConfig
+from fastdat.util.errors import ConfigError
+from fastdat.util.run_layout import CONFIG
+
+#: The settings that name files or folders.
+PATHS = ("data", "init_from", "eval.weights")
+
+# YAML 1.2 and --set read 1e-4 as a number. To PyYAML, which follows YAML 1.1, it is text.
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+
+
+def with_file(config: TrainConfig, path: str | Path) -> TrainConfig:
+    """``config`` with the settings in a file; arguments as in :func:`read_settings`.
+
+    Raises:
+        ConfigError: as there, or the file holds an unknown setting or a bad value.
+    """
+    values = read_settings(path)
+    try:
+        return config.replace(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a file, for :meth:`TrainConfig.replace`. Relative paths in it start at the file's folder.
+
+    Args:
+        path: a YAML file, or a run folder, whose config.yaml is then read.
+
+    Raises:
+        ConfigError: there is no such file, it is not YAML, or it holds no settings.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / CONFIG
+    try:
+        values = _yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no file {path}. Give a YAML file of settings, or a run folder"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except SyntaxError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(
+            f"{path} must hold settings as lines of key: value, for example lr: 1e-4; it holds "
+            f"{'nothing' if values is None else f'a {type(values).__name__}'}"
+        )
+    for key in PATHS:
+        section, _, name = key.rpartition(".")
+        for holder, entry in ((values, key), (values.get(section), name)):
+            if isinstance(holder, dict) and isinstance(holder.get(entry), str):
+                holder[entry] = _absolute(holder[entry], path.parent)
+    return values
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """``config`` with relative paths taken from the present folder, so that config.yaml can be used in any folder."""
+    values: dict[str, str | None] = {
+        "data": config.data,
+        "init_from": config.init_from,
+        "eval.weights": config.eval.weights,
+    }
+    return config.replace(
+        {key: _absolute(value, Path()) for key, value in values.items() if value is not None}
+    )
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return os.path.abspath(folder / os.path.expanduser(path))
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise SyntaxError(error) from error
