@@ -32,6 +32,8 @@ def info(
             for spec in DATASETS.values():
                 size = "any size" if spec.resolution is None else f"{spec.resolution} pixels"
                 labels = f"{spec.classes} classes" if spec.classes else "no labels"
+                if spec.classes is None:
+                    labels = "subfolders are classes"
                 how = "fastdat data download" if spec.origin else "get it yourself"
                 typer.echo(f"{spec.name:14} {spec.title}, {size}, {labels}; {how}")
         elif is_store(Path(what)):

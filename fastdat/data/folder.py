@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fastdat.data.image_files import SUFFIXES, list_images
 from fastdat.data.source import FileSource
 from fastdat.util.errors import DataError, NoSuchSplitError
+from fastdat.util.words import some
 
 #: Folders that may lie beside ``train`` without being classes: splits for other purposes.
 _OTHER_SPLITS = {"train", "val", "valid", "validation", "dev"}
@@ -35,7 +35,7 @@ def open_folder(root: Path, split: str) -> FileSource:
     unknown = [path for path in paths if classes and path.parts[0] not in index]
     if unknown:
         raise DataError(
-            f"{folder / unknown[0]} belongs to no class of the train split, whose subfolders are: {_some(classes)}"
+            f"{folder / unknown[0]} belongs to no class of the train split, whose subfolders are: {some(classes)}"
         )
     labels = tuple(index[path.parts[0]] if classes else 0 for path in paths)
     return FileSource(folder, tuple(map(str, paths)), labels, classes)
@@ -49,14 +49,9 @@ def _require_train_to_be_a_split(root: Path) -> None:
     )
     if beside:
         raise DataError(
-            f"{root} holds images in train and in {_some(beside)}. If train is a class, move all of these folders into "
+            f"{root} holds images in train and in {some(beside)}. If train is a class, move all of these folders into "
             f"{root}/train. If train is the train split, move the others away or give {root}/train"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first ten names."""
-    return ", ".join(names[:10]) + " ..." * (len(names) > 10)
 
 
 def _images(folder: Path) -> list[Path]:

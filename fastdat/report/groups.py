@@ -9,26 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastdat.report.runs import RunRecord
+from fastdat.util.free_settings import FREE
 
-#: Settings, and sections of settings, that change what is shown and kept, or where it is computed.
-NO_EFFECT = frozenset(
-    {
-        "data",
-        "steps",
-        "device",
-        "compile",
-        "fold",
-        "microbatch",
-        "log_every",
-        "sample_every",
-        "samples",
-        "logger",
-        "checkpoints",
-        "on_nan",
-        "nan_retries",
-        "eval",
-    }
-)
 _OFF: tuple[object, ...] = (None, False, 0, "none")
 
 
@@ -97,7 +79,7 @@ def training_settings(run: RunRecord) -> dict[str, object]:
     return {
         key: value
         for key, value in run.config.items()
-        if value not in _OFF and (key in counted or key.partition(".")[0] not in NO_EFFECT | {"seed"})
+        if value not in _OFF and (key in counted or key.partition(".")[0] not in FREE | {"seed"})
     }
 
 

@@ -10,6 +10,7 @@ from fastdat.data import DATASETS, ImageSet
 from fastdat.training.models import dataset_of, model_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.words import some
 
 
 def with_classes(config: TrainConfig, data: ImageSet | None) -> TrainConfig:
@@ -32,14 +33,14 @@ def with_classes(config: TrainConfig, data: ImageSet | None) -> TrainConfig:
         )
     if config.classes not in (None, len(names)):
         raise ConfigError(
-            f"got classes={config.classes}, but {data.name} has {len(names)}: {_some(names)}. Set classes=null, "
+            f"got classes={config.classes}, but {data.name} has {len(names)}: {some(names)}. Set classes=null, "
             "or give the data of that run"
         )
     counts = torch.bincount(data.labels, minlength=len(names)).tolist()
     empty = [name for name, count in zip(names, counts, strict=False) if not count]
     if empty:
         raise ConfigError(
-            f"{data.name} has no image of the class{'es' * (len(empty) > 1)} {_some(empty)}: those that it had may "
+            f"{data.name} has no image of the class{'es' * (len(empty) > 1)} {some(empty)}: those that it had may "
             "have been unreadable when it was packed. Add images, or remove the subfolder"
         )
     return config.replace({"classes": len(names)})
@@ -50,10 +51,5 @@ def changed_classes(then: Sequence[str], now: Sequence[str]) -> str:
     if not then or not now or list(then) == list(now):
         return ""
     new, gone = [name for name in now if name not in then], [name for name in then if name not in now]
-    parts = [f"{what}: {_some(names)}" for what, names in (("new", new), ("gone", gone)) if names]
+    parts = [f"{what}: {some(names)}" for what, names in (("new", new), ("gone", gone)) if names]
     return f"{len(then)} classes then, {len(now)} now; {'; '.join(parts) or 'in another order'}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first ten names."""
-    return ", ".join(names[:10]) + " ..." * (len(names) > 10)

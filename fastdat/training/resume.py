@@ -10,23 +10,7 @@ from typing import Any
 from fastdat.training.class_names import changed_classes
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
-
-#: Settings that may change when a run is resumed: they change what is shown and kept, or where it is computed.
-FREE = frozenset(
-    {
-        "data",
-        "steps",
-        "device",
-        "compile",
-        "fold",
-        "microbatch",
-        "log_every",
-        "sample_every",
-        "samples",
-        "logger",
-    }
-    | {"checkpoints", "on_nan", "nan_retries", "eval"}
-)
+from fastdat.util.free_settings import FREE
 
 
 def check_resumable(

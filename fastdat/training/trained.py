@@ -20,6 +20,7 @@ from fastdat.training.saved_nets import read_nets
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.settings import nearest
+from fastdat.util.words import some
 
 MOST_SAMPLES = 1_000_000
 """Of one call: their latents lie in memory together (0.5 GB)."""
@@ -100,7 +101,7 @@ class Trained:
             return int(given)
         if not self.classes:
             raise ConfigError(f"model {self.config.model} has no classes; got class {given}")
-        first = ", ".join(self.class_names[:10]) + (" ..." if len(self.class_names) > 10 else "")
+        first = some(self.class_names)
         raise ConfigError(
             f"there is no class {given!r}. {nearest(given, self.class_names)}Give its number, 0 to {self.classes - 1}"
             + (f", or its name: {first}" if first else "")

@@ -10,7 +10,7 @@ from fastdat.report.runs import read_runs
 from fastdat.report.score_table import score_series
 from fastdat.report.table2 import ATTACK, PARTS, SETTINGS, column, differences, number, objections
 from fastdat.training import preset
-from fastdat.training.resume import FREE
+from fastdat.util.free_settings import FREE
 from tests.environment import REPOSITORY
 from tests.report.runs import make_run, read_run, scored
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdat import DATConfig
@@ -101,6 +101,7 @@ def test_replace() -> None:
         config.lr = 2.0  # type: ignore[misc]
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

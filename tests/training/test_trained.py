@@ -26,7 +26,7 @@ def test_conditional_samples(few_images: ImageSet, cifar10_root: Path, tmp_path:
     sevens = torch.cat(list(trained.samples(3, label=7)))
     threes = torch.cat(list(trained.samples(3, label=3)))
     assert not torch.equal(sevens, threes)
-    assert trained.interpolations(2, 3).shape == (6, 3, 32, 32)
+    assert trained.interpolations(2, 4).shape == (2, 4, 3, 32, 32)
     with pytest.raises(ConfigError, match="takes labels from 0 to 9; got 10"):
         trained.samples(3, label=10)
 

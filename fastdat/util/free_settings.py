@@ -1,0 +1,24 @@
+"""The settings of a run that do not change what is trained."""
+
+FREE = frozenset(
+    {
+        "data",
+        "steps",
+        "device",
+        "compile",
+        "fold",
+        "microbatch",
+        "log_every",
+        "sample_every",
+        "samples",
+        "logger",
+        "checkpoints",
+        "on_nan",
+        "nan_retries",
+        "eval",
+    }
+)
+"""Settings, and sections of settings, that change what is shown and kept, or where it is computed.
+
+A run may be resumed with others, and the report takes runs together that differ only in them.
+"""
