@@ -25,7 +25,7 @@ def recipe(readme: str) -> str:
     section = readme.split(f"\n{HEADING}\n")[1].split("\n## ")[0]
     block = section.lstrip("\n").partition("\n\n    ")[2].partition("\n\n")[0]
     assert block, "the README's laptop recipe has no block of commands"
-    return textwrap.dedent(f"    {block}\n")
+    return textwrap.dedent(f"    {block}").strip()
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def conclude(
         *_differences(runs, found),
         *_missing(groups, found),
     ]
-    headline, spread = _verdict(found, names[found.kind].label)
+    headline, spread = _verdict(found, names[found.kind].in_sentence)
     return Conclusion(headline, [spread, *remarks], progress, names[found.kind])
 
 
@@ -172,7 +172,7 @@ def _alone(group: Group, all_series: AllSeries, names: Mapping[Kind, ScoreName],
         headline = f"{group.title} has scores, but it is not known whether more or less of them is better."
         return Conclusion(headline, [], progress)
     kind = min(known, key=rank)
-    label = names[kind].label
+    label = names[kind].in_sentence
     if not group.several:
         series = all_series[group.members[0]][kind]
         last, best = len(series.steps) - 1, series.best(kind)
@@ -211,11 +211,11 @@ def _why_not(
                 kind = min(both, key=rank)
                 steps = " and ".join(f"{g.label} at {_steps(g, kind, all_series)}" for g in (one, two))
                 return (
-                    f"No comparison at equal steps: {names[kind].label} was measured of {steps}.",
+                    f"No comparison at equal steps: {names[kind].in_sentence} was measured of {steps}.",
                     "Score a checkpoint of an equal step, for example with fastdat eval RUN --checkpoint step-001000.",
                 )
     (one, of_one), (two, of_two) = scored[:2]
-    a, b = (_list([names[kind].label for kind in names if kind in of]) for of in (of_one, of_two))
+    a, b = (_list([names[kind].in_sentence for kind in names if kind in of]) for of in (of_one, of_two))
     how = (
         f"{one.label} has {a}, {two.label} has {b}"
         if a != b

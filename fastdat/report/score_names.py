@@ -31,6 +31,11 @@ class ScoreName:
     direction: str
     caveat: str
 
+    @property
+    def in_sentence(self) -> str:
+        """The label within a sentence: ``FID test``, but ``modes found``."""
+        return self.label if self.label[:2].isupper() else self.label[:1].lower() + self.label[1:]
+
 
 def score_names(all_series: Sequence[Mapping[Kind, Series]]) -> dict[Kind, ScoreName]:
     """The names of all kinds of scores on the page, in the order of the tables."""

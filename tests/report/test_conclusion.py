@@ -315,3 +315,8 @@ def test_one_group(tmp_path: Path) -> None:
     )
     runs["dat-2"] = ()
     assert "dat (2 of 3 seeds) has KID test 2.00 on average" in concluded(tmp_path / "2", runs).headline
+
+
+def test_a_score_without_an_abbreviation_is_small_within_a_sentence(tmp_path: Path) -> None:
+    found = concluded(tmp_path, {"run": (scored(20, {"modes": 7.0}, extractor="none"),)})
+    assert found.headline.startswith("run has modes found 7")
