@@ -141,6 +141,19 @@ def test_dry_run_prints_the_resolved_configuration() -> None:
     assert TrainConfig.from_dict(yaml.safe_load(out)) == expected
 
 
+def test_dry_run_prints_paths_that_mean_the_same_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    code, out, _ = invoke(
+        "train", "--preset", "sngan-cifar10", "--data", "a", "--set", "init_from=~/b", "--dry-run"
+    )
+    assert code == 0
+    found = yaml.safe_load(out)
+    assert (found["data"], found["init_from"]) == (f"{tmp_path}/a", "/home/me/b")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -337,3 +350,5 @@ def test_train_downloads_only_when_asked(downloads: Downloads, tmp_path: Path) -
     assert "cifar-10-python.tar.gz" in out
     assert f"holds no {FOLDER}" in err, "the stand-in brought nothing"
     assert len(downloads.asked) == 1
+    invoke("train", *options[:2], "--set", f"data={tmp_path / 'b'}", *options[4:], "--download")
+    assert [dest for _, dest in downloads.asked] == [tmp_path, tmp_path / "b"]

@@ -29,7 +29,10 @@ def sample(
     ] = None,
     class_: Annotated[
         str | None,
-        typer.Option("--class", help="Class by name or number, for a conditional model; by default random."),
+        typer.Option(
+            "--class",
+            help="Class by name, or by number if no class has that name, for a conditional model; by default random.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="latest, best, step-000500, or a file.")] = "latest",
@@ -58,11 +61,13 @@ def sample(
         if animation is not None:
             sample_files.check_animation(animation)
         if folder is None:
-            sample_files.check_grid(n * steps)
+            sample_files.check_count(n * steps)
         trained = load_trained(run, checkpoint, ema=ema, device=device)
-        if folder is None:
-            pictures = n if animation else n * steps
-            sample_files.check_grid(pictures, trained.config.resolution * scale)
+        resolution = trained.config.resolution
+        if animation is not None:
+            sample_files.check_pixels(n, resolution, scale, frames=2 * steps - 2)
+        elif grid is not None:
+            sample_files.check_pixels(n * steps, resolution, scale, columns=interpolate)
         label = None if class_ is None else trained.class_number(class_)
         if folder is not None:
             sample_files.write_folder(folder, trained.samples(n, seed, label), scale)

@@ -66,6 +66,7 @@ def train(
     with user_errors():
         from fastdat.commands.data import download_into
         from fastdat.training import build_trainer, load_data
+        from fastdat.training.config_file import with_absolute_paths
         from fastdat.training.models import dataset_of
         from fastdat.training.train_config import parse_assignment
 
@@ -82,13 +83,16 @@ def train(
             "init_from": init_from and str(init_from),
         }
         changes = {key: value for key, value in flags.items() if value is not None}
-        settings = _start(preset, config).replace(changes | dict(map(parse_assignment, set_ or [])))
+        settings = with_absolute_paths(
+            _start(preset, config).replace(changes | dict(map(parse_assignment, set_ or [])))
+        )
         if dry_run:
             _print_config(settings)
             return
         outdir = _required("--outdir", outdir)
         if download:
-            download_into(dataset_of(settings), _required("--data", data))
+            where = None if settings.data is None else Path(settings.data)
+            download_into(dataset_of(settings), _required("--data", where))
         data_set = load_data(settings, progress=ProgressLine(patience=2))
         build_trainer(settings, data_set, outdir, resume_from=from_, extend=extend).train()
 

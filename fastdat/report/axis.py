@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _CONSTANT = 0.01  # of the greatest absolute value: a smaller range of values counts as a constant
 _GREATEST = 1e300  # greater values are drawn at the edge, so that no difference overflows
+_LEAST = 1e-300  # smaller values are drawn as zero, or at a logarithmic axis' edge: no quotient is zero
+_POWERS = 305  # of ten, from the least end of a logarithmic axis to 1, and from 1 to its greatest
 _MARGIN = 0.05  # of the range of values, at both ends
 
 
@@ -86,10 +88,13 @@ def value_axis(low: float, high: float, *, log: bool = False) -> Axis:
     """
     low, high = max(low, -_GREATEST), min(high, _GREATEST)
     if log:
-        factor = (high / low) ** _MARGIN
-        return Axis(low / factor, high * factor, log=True)
+        low = max(low, _LEAST)
+        high = max(high, 10 * low)  # even if all values are smaller
+        first, last = math.log10(low), math.log10(high)
+        margin = _MARGIN * (last - first)
+        return Axis(10.0 ** max(first - margin, -_POWERS), 10.0 ** min(last + margin, _POWERS), log=True)
     greatest = max(abs(low), abs(high))
-    if greatest == 0:
+    if greatest < _LEAST:
         return Axis(0.0, 1.0)
     if high - low < _CONSTANT * greatest:
         return Axis(0.0, 1.25 * high) if low > 0 else Axis(1.25 * low, 0.0)

@@ -12,16 +12,20 @@ from fastdat.report.groups import Group
 _LIGHT = ("#0065a3", "#b34a00", "#007a55", "#a3336f", "#6b5600", "#4a4fc4", "#b01f2e", "#3d4451")
 _DARK = ("#6cb8f0", "#f5a35c", "#4fd0a5", "#eb90c0", "#d9c04d", "#a5a9ff", "#ff8f8f", "#c3cad6")
 
-
-_SHADES = (0.0, 0.4, 0.2)  # of the runs of one group: mixed with this much black, or white on a dark page
+_FARTHEST = 0.5  # the share of black, or of white on a dark page, in the colour of the last run of a group
 
 
 def run_colours(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Hexadecimal colours of all runs, under the keys ``"light"`` and ``"dark"``: a hue for each group."""
+    """Hexadecimal colours of all runs, under the keys ``"light"`` and ``"dark"``: a hue for each group.
+
+    The shades of a group are spread evenly over its runs. With more than about thirty of them some are equal.
+    """
     places = sorted(
-        (run, number, place) for number, group in enumerate(groups) for place, run in enumerate(group.members)
+        (run, number, _FARTHEST * place / max(1, len(group.members) - 1))
+        for number, group in enumerate(groups)
+        for place, run in enumerate(group.members)
     )
-    shades = [(number, _SHADES[place % len(_SHADES)]) for _, number, place in places]
+    shades = [(number, part) for _, number, part in places]
     return {
         "light": [_mixed(_colour(_LIGHT, number, lightness=0.26), 0, part) for number, part in shades],
         "dark": [_mixed(_colour(_DARK, number, lightness=0.72), 255, part) for number, part in shades],

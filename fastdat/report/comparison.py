@@ -25,17 +25,19 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Standing:
-    """The scores of one group at the step of the comparison.
+    """The scores of one group at one step. Runs that share a seed are copies, which say nothing about other seeds.
 
     Args:
         group: the group.
-        values: of those of its runs that have the score.
+        values: one for each different seed: the mean over those of its runs that have the score.
         errors: of each value; None where it is unknown.
+        runs: how many runs of the group have the score.
     """
 
     group: Group
     values: Sequence[float]
     errors: Sequence[float | None]
+    runs: int
 
     @property
     def mean(self) -> float:
@@ -43,16 +45,16 @@ class Standing:
 
     @property
     def spread(self) -> float | None:
-        """The greatest difference between two of the runs; None for a single one."""
+        """The greatest difference between two of the seeds; None for a single one."""
         return max(self.values) - min(self.values) if len(self.values) > 1 else None
 
     @property
     def title(self) -> str:
         """``dcgan (2 seeds)``, or ``dcgan (1 of 2 seeds)`` if the others have no such score."""
         group = self.group
-        if len(self.values) == len(group.members):
+        if self.runs == len(group.members):
             return group.title
-        return f"{group.label} ({len(self.values)} of {group.counted})"
+        return f"{group.label} ({self.runs} of {group.counted})"
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,18 @@ class Comparison:
 
     @property
     def seed_spread(self) -> float | None:
-        """By how much the runs of one of these two groups differ at most; None if both have a single run."""
+        """By how much the seeds of one of these two groups differ at most; None if both have a single seed."""
         spreads = [place.spread for place in self.standings[:2] if place.spread is not None]
         return max(spreads, default=None)
 
     @property
     def exceeds_spread(self) -> bool:
-        """Whether these two groups differ by more than the runs of either; unknown, and so False, for single runs."""
+        """Whether these two groups differ by more than the seeds of either; unknown, and so False, for single seeds."""
         return self.seed_spread is not None and abs(self.difference) > self.seed_spread
 
     @property
     def error(self) -> float | None:
-        """The standard error of the difference of two single runs; known for KID only."""
+        """The standard error of the difference of two single seeds; known for KID only."""
         errors = [place.errors[0] for place in self.standings[:2] if len(place.values) == 1]
         if self.kind.name != "kid" or len(errors) < 2 or None in errors:
             return None
@@ -105,11 +107,11 @@ def compare(groups: Sequence[Group], all_series: AllSeries) -> Comparison | None
         scored = [series[kind] for series in all_series if kind in series]
         for step in {step for series in scored for step in series.steps}:
             standings = [
-                place for group in groups if (place := _standing(group, kind, step, all_series)) is not None
+                place for group in groups if (place := standing(group, kind, step, all_series)) is not None
             ]
             if len(standings) < 2:
                 continue
-            complete = sum(len(place.values) for place in standings) == len(scored)
+            complete = sum(place.runs for place in standings) == len(scored)
             # The smallest key wins.
             key = (-len(standings), rank(kind), not complete, -step)
             if best is None or key < best[0]:
@@ -135,12 +137,29 @@ def rank(kind: Kind) -> tuple[object, ...]:
     )
 
 
-def _standing(group: Group, kind: Kind, step: int, all_series: AllSeries) -> Standing | None:
+def standing(group: Group, kind: Kind, step: int, all_series: AllSeries) -> Standing | None:
     """The scores of a group at one step; None if none of its runs has any."""
-    found = [
-        (series.values[i], series.errors[i])
-        for series in (all_series[member].get(kind) for member in group.members)
-        if series is not None and step in series.steps
-        for i in (list(series.steps).index(step),)
-    ]
-    return Standing(group, [v for v, _ in found], [e for _, e in found]) if found else None
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    for member, seed in zip(group.members, group.seeds, strict=True):
+        series = all_series[member].get(kind)
+        if series is not None and step in series.steps:
+            i = list(series.steps).index(step)
+            found.setdefault(seed, []).append((series.values[i], series.errors[i]))
+    if not found:
+        return None
+    return Standing(
+        group,
+        values=[statistics.fmean(value for value, _ in copies) for copies in found.values()],
+        # The mean over copies has the error of one of them: their errors are equal, not independent.
+        errors=[copies[0][1] for copies in found.values()],
+        runs=sum(map(len, found.values())),
+    )
+
+
+def last_common_step(groups: Sequence[Group], kind: Kind, all_series: AllSeries) -> int | None:
+    """The greatest step at which all runs of ``groups`` that have this score have it; None if a group has none."""
+    scored = [[all_series[i][kind] for i in group.members if kind in all_series[i]] for group in groups]
+    if not all(scored):
+        return None
+    shared = set.intersection(*(set(series.steps) for of_group in scored for series in of_group))
+    return max(shared, default=None)

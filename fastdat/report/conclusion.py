@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastdat.report.comparison import AllSeries, Comparison, Standing, compare, rank
+from fastdat.report.comparison import AllSeries, Comparison, compare, last_common_step, rank, standing
 from fastdat.report.groups import Group, differing_settings
 from fastdat.report.runs import RunRecord
 from fastdat.report.score_names import ScoreName
@@ -61,6 +61,7 @@ def conclude(
     remarks = [
         *_others(found),
         *_earlier_step(found, all_series),
+        *_later_scores(found, all_series, names),
         *_differences(runs, found),
         *_missing(groups, found),
     ]
@@ -119,7 +120,7 @@ def _spread(found: Comparison) -> str:
         whose = "The seeds of one group" if len(several) == 2 else f"The seeds of {several[0]}"
         said = f"{whose} differ by up to {found.seed_spread:,.{decimals}f}."
         if single:
-            return f"{said} {single[0]} is a single run: another seed of it may turn the order."
+            return f"{said} {single[0]} has a single seed: another one may turn the order."
         chance = _CHANCE.get(sum(len(place.values) for place in places))
         if chance and found.exceeds_spread:
             said += f" So few seeds may mislead: of equal groups, {chance} differs by more than its seeds do."
@@ -144,6 +145,19 @@ def _earlier_step(found: Comparison, all_series: AllSeries) -> list[str]:
         return []
     return [
         f"Step {found.step:,} is the last with this score of all of them; some have later ones, up to {latest:,}."
+    ]
+
+
+def _later_scores(found: Comparison, all_series: AllSeries, names: Mapping[Kind, ScoreName]) -> list[str]:
+    """Says that another score compares the groups at a later step: what decides is the score, then the step."""
+    groups = [place.group for place in found.standings]
+    ends = {kind: last_common_step(groups, kind, all_series) or 0 for kind in names if kind.better}
+    if max(ends.values()) <= found.step:
+        return []
+    latest = min(ends, key=lambda kind: (-ends[kind], rank(kind)))
+    return [
+        f"{names[latest].label} was measured of all of them up to step {ends[latest]:,}; this conclusion is about "
+        f"step {found.step:,}."
     ]
 
 
@@ -182,14 +196,14 @@ def _alone(group: Group, all_series: AllSeries, names: Mapping[Kind, ScoreName],
         elif last:
             headline += ", its best so far" if progress else ", its best"
         return Conclusion(f"{headline}.", [], progress, names[kind])
-    scored = [all_series[i][kind] for i in group.members if kind in all_series[i]]
-    shared = set.intersection(*(set(series.steps) for series in scored))
-    step = max(shared or {step for series in scored for step in series.steps})
-    values = [series.values[list(series.steps).index(step)] for series in scored if step in series.steps]
-    place = Standing(group, values, [None] * len(values))
+    step = last_common_step([group], kind, all_series)
+    if step is None:
+        step = max(step for series in all_series if kind in series for step in series[kind].steps)
+    place = standing(group, kind, step, all_series)
+    assert place is not None  # the step is one of this score's
     headline = f"At step {step:,}, {place.title} has {label} {kind.text(place.mean)}"
-    if len(values) > 1:
-        headline += f" on average, from {kind.text(min(values))} to {kind.text(max(values))}"
+    if place.spread is not None:
+        headline += f" on average, from {kind.text(min(place.values))} to {kind.text(max(place.values))}"
     return Conclusion(f"{headline}.", [], progress, names[kind])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from fastdat.report.cells import Cell, Row, Table, run_columns, setting_text
 from fastdat.report.runs import RunRecord
@@ -25,7 +26,7 @@ class Configuration:
 
 
 def configuration(runs: Sequence[RunRecord]) -> Configuration:
-    """The settings of ``runs``."""
+    """The settings of ``runs``. Of absolute paths the whole is compared, and the end is shown."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     values = {
         key: [setting_text(run.config[key]) if key in run.config else "not set" for run in runs]
@@ -35,7 +36,11 @@ def configuration(runs: Sequence[RunRecord]) -> Configuration:
 
     def table(caption: str, chosen: Sequence[str]) -> Table:
         rows = [
-            Row(Cell(key), [Cell(value) for value in values[key]], "differs" if key in differing else "")
+            Row(
+                Cell(key),
+                [Cell(_without_beginning(value)) for value in values[key]],
+                "differs" if key in differing else "",
+            )
             for key in chosen
         ]
         return Table(Cell(caption), run_columns("Setting", runs), rows)
@@ -45,3 +50,9 @@ def configuration(runs: Sequence[RunRecord]) -> Configuration:
         differing=table("Settings that differ", differing) if differing else None,
         several=len(runs) > 1,
     )
+
+
+def _without_beginning(text: str) -> str:
+    """``.../sets/cifar10``: the last two parts of an absolute path, which do not say whose folder it is in."""
+    path = PurePosixPath(text)
+    return f".../{'/'.join(path.parts[-2:])}" if path.is_absolute() and len(path.parts) > 3 else text

@@ -21,12 +21,12 @@ class Group:
     Args:
         label: the run's name, or what the names of the runs have in common.
         members: positions of the runs on the page.
-        seeds: the number of different seeds.
+        seeds: of each of them; training is deterministic, so runs that share a seed are copies.
     """
 
     label: str
     members: Sequence[int]
-    seeds: int
+    seeds: Sequence[str]
 
     @property
     def several(self) -> bool:
@@ -37,7 +37,7 @@ class Group:
     def counted(self) -> str:
         """``2 seeds``; ``2 runs`` if they share a seed."""
         count = len(self.members)
-        return f"{count} {'seed' if self.seeds == count else 'run'}{'s' * (count > 1)}"
+        return f"{count} {'seed' if len(set(self.seeds)) == count else 'run'}{'s' * (count > 1)}"
 
     @property
     def title(self) -> str:
@@ -61,7 +61,7 @@ def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
             if len(numbers) == 1 or taken[name] == 1
             else ", ".join(runs[i].label for i in numbers),
             members=numbers,
-            seeds=len({str(runs[i].config.get("seed")) for i in numbers}),
+            seeds=[str(runs[i].config.get("seed")) for i in numbers],
         )
         for name, numbers in zip(names, members.values(), strict=True)
     ]

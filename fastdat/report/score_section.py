@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastdat.report.cells import Cell, Row, Table, run_names
-from fastdat.report.comparison import AllSeries
+from fastdat.report.comparison import AllSeries, last_common_step, standing
 from fastdat.report.groups import Group
 from fastdat.report.runs import RunRecord
 from fastdat.report.score_names import ScoreName
@@ -21,7 +20,7 @@ class Scores:
     Args:
         table: one row per run, and one above the runs of a group with their mean; None if there are no scores.
         footnotes: how each score was measured.
-        ranges: whether some row shows the range over the runs of a group.
+        ranges: whether some row shows the range over the seeds of a group.
     """
 
     table: Table | None
@@ -75,14 +74,15 @@ def _step_note(step: int, known: int | None) -> list[str]:
 
 
 def _mean(group: Group, kind: Kind, all_series: AllSeries, known_step: int | None) -> Cell:
-    """Mean and range over the runs of a group, at the greatest step that all of them have."""
-    scored = [all_series[i][kind] for i in group.members if kind in all_series[i]]
-    shared = set.intersection(*(set(series.steps) for series in scored)) if scored else set()
-    if not shared or len(scored) < 2:
+    """Mean and range over the seeds of a group, at the greatest step that all of its runs with this score have."""
+    step = last_common_step([group], kind, all_series)
+    place = None if step is None else standing(group, kind, step, all_series)
+    if step is None or place is None or place.runs < 2:
         return Cell("-")
-    step = max(shared)
-    values = [series.values[list(series.steps).index(step)] for series in scored]
-    notes = [f"{kind.text(min(values))} to {kind.text(max(values))}", *_step_note(step, known_step)]
-    if len(values) < len(group.members):
-        notes.append(f"of {len(values)} runs")
-    return Cell(kind.text(statistics.fmean(values)), tuple(notes))
+    notes = [
+        f"{kind.text(min(place.values))} to {kind.text(max(place.values))}",
+        *_step_note(step, known_step),
+    ]
+    if place.runs < len(group.members):
+        notes.append(f"of {place.runs} runs")
+    return Cell(kind.text(place.mean), tuple(notes))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 State = dict[str, Any]
 
-FORMAT = 2
+FORMAT = 3
 
 _Check = Callable[[Any], bool]
 
@@ -19,12 +19,15 @@ def problem(state: object) -> str | None:
     if not isinstance(state, dict):
         return f"it holds a {type(state).__name__}, expected a dict"
     if state.get("format") != FORMAT:
-        return f"its format is {state.get('format')!r}, this version of fastdat reads {FORMAT}"
+        return (
+            f"its format is {state.get('format')!r}, this version of fastdat reads {FORMAT}; go on with the version "
+            "that wrote it"
+        )
     missing = [key for key in KEYS if key not in state]
     if missing:
         return f"it has no {', '.join(missing)}"
-    for key, (expected, holds) in {**_ENTRIES, **_OPTIONAL}.items():
-        if key in state and not holds(state[key]):
+    for key, (expected, holds) in _ENTRIES.items():
+        if not holds(state[key]):
             return f"its entry {key!r} is {_shown(state[key])}, expected {expected}"
     return None
 
@@ -124,7 +127,6 @@ _ENTRIES: Mapping[str, tuple[str, _Check]] = {
     "meters": ("names, sum and count of two meters", _meters),
     "best": ("step, kind, rank and score, or None", _best),
     "unscored": ("true or false", lambda value: type(value) is bool),
+    "class_names": ("a list of texts", _texts),
 }
-_OPTIONAL: Mapping[str, tuple[str, _Check]] = {"class_names": ("a list of texts", _texts)}
-"""What checkpoints of earlier versions lack."""
 KEYS = tuple(_ENTRIES)

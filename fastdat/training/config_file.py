@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.training.train_config import TrainConfig
-from fastdat.util.errors import ConfigError
-from fastdat.util.run_layout import CONFIG
+from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.run_layout import CONFIG, read_config
 
 #: The settings that name files or folders.
 PATHS = ("data", "init_from", "eval.weights")
@@ -64,6 +64,21 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             if isinstance(holder, dict) and isinstance(holder.get(entry), str):
                 holder[entry] = _absolute(holder[entry], path.parent)
     return values
+
+
+def recorded_config(run: Path) -> TrainConfig:
+    """The settings in a run's config.yaml.
+
+    Raises:
+        RunFolderError: there is no such file, it is damaged, or it holds other settings than this version has.
+    """
+    values = read_config(run)
+    try:
+        return TrainConfig.from_dict(values)
+    except ConfigError as error:
+        raise RunFolderError(
+            f"{run / CONFIG} was written by another version of fastdat, or changed by hand: {error}"
+        ) from error
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

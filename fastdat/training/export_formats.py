@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.training import noise
-from fastdat.training.models import build_nets
+from fastdat.training.models import build_nets, channels_of
 from fastdat.training.trained import Trained
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
@@ -103,10 +103,13 @@ FORMATS: dict[str, Callable[[Trained, Path], str]] = {
 
 def _about(trained: Trained) -> dict[str, str]:
     """What a reader needs to know of the generator; no paths, which are the user's own."""
-    config = trained.config.to_dict()
-    about = {key: config[key] for key in ("model", "dataset", "resolution", "ngf", "nz")}
-    about |= {"classes": trained.classes, "step": trained.step, "weights": trained.weights}
-    return {"fastdat": __version__} | {key: str(value) for key, value in about.items()}
+    config = trained.config
+    about = {key: getattr(config, key) for key in ("model", "dataset", "resolution", "ngf", "nz")}
+    about |= {"channels": channels_of(config), "classes": trained.classes}
+    about |= {"step": trained.step, "weights": trained.weights}
+    # ngf is None for the model's own width.
+    known = {key: str(value) for key, value in about.items() if value is not None}
+    return {"fastdat": __version__} | known
 
 
 def _inputs(trained: Trained, count: int) -> tuple[Tensor, ...]:
@@ -151,6 +154,6 @@ def _checked(trained: Trained, path: Path, content: bytes, again: nn.Module | Ca
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
     return (
-        f"{trained.weights} of step {trained.step}, {len(content) / 1e6:.1f} MB; read back, its samples differ by at "
-        f"most {furthest:.1g}"
+        f"{trained.weights} of step {trained.step}, {len(content) / 1e6:.1f} MB; read back, its samples differ by "
+        f"{furthest:.1g}"
     )

@@ -82,7 +82,8 @@ class Networks:
             if self.ema is not None:
                 self.ema.net.load_state_dict(average)
         except RuntimeError as error:
+            first = "\n".join(str(error).splitlines()[:3])
             raise ConfigError(
                 f"init_from={path} has the weights of other nets than these. Give the same model, resolution, ngf, ndf "
-                f"and nz as its run had. {error}"
+                f"and nz, and data with as many channels and classes, as its run had.\n{first}"
             ) from error

@@ -39,8 +39,7 @@ def grid(images: Tensor, gap: int = 2, columns: int | None = None, scale: int = 
         scale: width and height of a pixel.
     """
     count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
+    rows, columns = layout(count, columns)
     sheet = torch.full(
         (channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8
     )
@@ -48,6 +47,12 @@ def grid(images: Tensor, gap: int = 2, columns: int | None = None, scale: int = 
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return enlarged(sheet, scale)
+
+
+def layout(count: int, columns: int | None = None) -> tuple[int, int]:
+    """Rows and columns of a grid of ``count`` images; as square as possible if ``columns`` is not given."""
+    columns = columns or math.ceil(math.sqrt(count))
+    return math.ceil(count / columns), columns
 
 
 def enlarged(image: Tensor, scale: int) -> Tensor:

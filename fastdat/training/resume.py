@@ -43,7 +43,7 @@ def check_resumable(
             f"{path} is already {done} steps long; got steps={now.steps}. Give steps={done} or "
             "more, or go back to an earlier checkpoint with --from"
         )
-    remarks = other_settings(begun, now)
+    remarks = other_settings(then, now)
     if now.lr_decay == "linear" and now.steps != then.steps:
         rates = [1 - done / config.steps for config in (then, now)]
         changed = f"the learning rates after step {done} are {rates[1]:.4g} of the initial ones"
@@ -60,6 +60,11 @@ def check_resumable(
 def changed_training(then: TrainConfig, now: TrainConfig) -> str:
     """How the settings differ that change what is trained, in words; empty if they are equal."""
     before, after = then.to_dict(), now.to_dict()
+    if None not in (
+        then.init_from,
+        now.init_from,
+    ):  # another place of what the run began with, and needs no longer
+        del after["init_from"]
     return ", ".join(
         _difference(key, before[key], after[key])
         for key in after
@@ -67,9 +72,9 @@ def changed_training(then: TrainConfig, now: TrainConfig) -> str:
     )
 
 
-def other_settings(begun: Mapping[str, Any], now: TrainConfig) -> list[str]:
+def other_settings(then: TrainConfig, now: TrainConfig) -> list[str]:
     """Remarks for the log on settings that differ from those the run was begun with; the place of data is none."""
-    before, after = TrainConfig.from_dict(begun).to_dict(), now.to_dict()
+    before, after = then.to_dict(), now.to_dict()
     return [
         _difference(key, before[key], after[key])
         for key in after
@@ -88,7 +93,7 @@ def check_same_classes(path: Path, state: Mapping[str, Any], now: Sequence[str])
     Raises:
         ConfigError: they differ from those of the checkpoint.
     """
-    changed = changed_classes(state.get("class_names", ()), now)
+    changed = changed_classes(state["class_names"], now)
     if changed:
         raise ConfigError(
             f"{path} holds a run on other classes: {changed}. Give the same data to resume it, or another --outdir for "

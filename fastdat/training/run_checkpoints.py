@@ -7,6 +7,8 @@ from pathlib import Path
 from fastdat.data import TrainSampler
 from fastdat.training import checkpoint
 from fastdat.training.batches import Batches, LoaderBatches
+from fastdat.training.class_names import changed_classes
+from fastdat.training.config_file import recorded_config
 from fastdat.training.finite import FiniteGuard
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
@@ -113,7 +115,7 @@ class RunCheckpoints:
         if found is None:
             self._refuse_to_begin_anew()
             # Without a checkpoint every setting may differ: a wrong setting may be why the run is started again.
-            remarks = [*other_settings(folder.read_config(), self._config), *self._start()]
+            remarks = [*other_settings(recorded_config(path), self._config), *self._start()]
         else:
             check_same_classes(path, found.state, self._class_names)
             remarks = check_resumable(path, found.state["config"], self._config, found.step, extend)
@@ -143,13 +145,17 @@ class RunCheckpoints:
             path = path / LATEST
         saved = checkpoint.load(path)
         self._networks.start_from(saved, path)
-        return [f"began with the weights of {path}, step {saved['step']} of its run"]
+        changed = changed_classes(saved["class_names"], self._class_names)
+        return [
+            f"began with the weights of {path}, step {saved['step']} of its run"
+            + (f"; labels now mean other classes: {changed}" if changed else "")
+        ]
 
     def _refuse_to_begin_anew(self) -> None:
         """Raises RunFolderError where a run without a checkpoint has had one: beginning anew would drop its records."""
         folder = self._folder.path
         aside = self._files.aside()
-        every = TrainConfig.from_dict(self._folder.read_config()).checkpoints.every
+        every = recorded_config(folder).checkpoints.every
         recorded = max((record["step"] for _, record in read_records(folder / STATS)), default=0)
         if aside is not None or recorded > every:
             where = f"; some are in {aside}" if aside is not None else ""

@@ -8,36 +8,51 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastdat.training.png import animation, enlarged, grid, grid_png, image_png, picture, to_uint8
+from fastdat.training.png import animation, enlarged, grid, grid_png, image_png, layout, picture, to_uint8
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 
 MOST_IN_GRID = 10_000
 """Samples of one picture; of one animation in all its frames."""
 MOST_PIXELS = 170_000_000
-"""Of one picture. Pillow refuses to open larger ones."""
+"""Of one picture, and of all frames of an animation. Pillow refuses to open larger pictures."""
 ANIMATIONS = ("gif", "webp", "png")
 """Suffixes of animations; an animated PNG shows its first frame where animations are unknown."""
 
 
-def check_grid(count: int, side: int = 1) -> None:
-    """Refuse a picture of more than :data:`MOST_IN_GRID` samples or :data:`MOST_PIXELS` pixels.
-
-    Args:
-        count: number of samples.
-        side: width and height of a sample in pixels, once it is enlarged.
+def check_count(count: int) -> None:
+    """Refuse a picture of more than :data:`MOST_IN_GRID` samples.
 
     Raises:
         ConfigError: the message says what to do.
     """
     if count > MOST_IN_GRID:
         raise ConfigError(
-            f"a grid shows at most {MOST_IN_GRID:,} samples, got {count:,}: write files with --folder, or take fewer"
+            f"a picture shows at most {MOST_IN_GRID:,} samples, got {count:,}: write files with --folder, or take fewer"
         )
-    if count * (side + 2) ** 2 > MOST_PIXELS:
+
+
+def check_pixels(
+    count: int, resolution: int, scale: int, *, columns: int | None = None, frames: int = 1
+) -> None:
+    """Refuse a picture of more than :data:`MOST_PIXELS` pixels.
+
+    Args:
+        count: samples in the picture, or in one frame.
+        resolution: height and width of a sample.
+        scale: width and height of its pixels.
+        columns: samples in a row; None: the grid is as square as possible.
+        frames: of an animation.
+
+    Raises:
+        ConfigError: the message says what to do.
+    """
+    rows, columns = layout(count, columns)
+    pixels = frames * (rows * (resolution + 2) + 2) * (columns * (resolution + 2) + 2) * scale**2
+    if pixels > MOST_PIXELS:
         raise ConfigError(
-            f"a grid has at most {MOST_PIXELS:,} pixels, but {count:,} samples of {side} x {side} have more: take a "
-            "smaller --scale or fewer samples"
+            f"a picture may have {MOST_PIXELS:,} pixels in all, and this one would have {pixels:,}: take a smaller "
+            "--scale or fewer samples"
         )
 
 

@@ -9,12 +9,13 @@ from torch import nn
 
 from fastdat.training import checkpoint
 from fastdat.training.build import choose_device
+from fastdat.training.config_file import recorded_config
 from fastdat.training.models import build_nets
 from fastdat.training.resume import changed_training
 from fastdat.training.snapshots import Snapshots
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import RunFolderError
-from fastdat.util.run_layout import CONFIG, read_config
+from fastdat.util.run_layout import CONFIG
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def read_nets(run: Path, which: str, *, ema: bool) -> SavedNets:
         raise RunFolderError(
             f"{path} holds the weights of other nets than its settings say: {error}"
         ) from error
-    weights, names = "ema" if averaged else "G", tuple(state.get("class_names", ()))
+    weights, names = "ema" if averaged else "G", tuple(state["class_names"])
     return SavedNets(netG.eval(), netD.eval(), weights, config, state["step"], names)
 
 
@@ -90,7 +91,7 @@ def _of_file(path: Path, which: str) -> tuple[TrainConfig, checkpoint.State, Pat
 
 
 def _of_run(run: Path, which: str) -> tuple[TrainConfig, checkpoint.State, Path]:
-    recorded = TrainConfig.from_dict(read_config(run))
+    recorded = recorded_config(run)
     snapshots = Snapshots(run, recorded.checkpoints)
     path = snapshots.path_of(which)
     if which == "best" and not path.is_file():

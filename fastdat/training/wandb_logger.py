@@ -61,7 +61,7 @@ class WandbLogger:
                 settings=wandb.Settings(console="off"),  # it would hook into the standard output
             )
             write_atomically(kept, self._run.id.encode())
-        except wandb.Error as error:
+        except (wandb.Error, ValueError) as error:  # a ValueError for an unknown WANDB_MODE, say
             raise ConfigError(
                 f"wandb cannot begin its run: {str(error).rstrip('.')}. Without an account or a network set "
                 f"WANDB_MODE=offline, and upload later with `wandb sync {folder / WANDB}/offline-run-*`"

@@ -17,7 +17,7 @@ def modes(arm: str) -> list[float]:
     return [FOUND["scores"][f"points/{arm}-{seed}"]["modes"] for seed in range(3)]
 
 
-def test_the_result_is_of_these_commands_and_this_code() -> None:
+def test_the_result_is_of_these_commands() -> None:
     assert FOUND["commands"] == recipe(README.read_text()).splitlines()
     assert len(FOUND["scores"]) == 6
     assert FOUND["commit"]["dirty"] is False

@@ -99,8 +99,16 @@ def test_sample_refuses(run: Path, tmp_path: Path) -> None:
     assert "ends with .gif, .webp, .png; got a.mp4" in message("--animation", "a.mp4")
     assert "has no classes; got class 3" in message("--grid", tmp_path / "a.png", "--class", 3)
     assert "at most 10,000 samples, got 12,000" in message("-n", 500, "--animation", "a.gif")
-    too_large = message("-n", 9000, "--grid", tmp_path / "a.png", "--scale", 8)
-    assert "a grid has at most 170,000,000 pixels, but 9,000 samples of 256 x 256 have more" in too_large
+    # 13 columns and 13 rows of 32 pixels with gaps of 2, all enlarged
+    too_large = message("-n", 160, "--grid", tmp_path / "a.png", "--scale", 32)
+    assert (
+        f"may have 170,000,000 pixels in all, and this one would have {(13 * 34 + 2) ** 2 * 32**2:,}"
+        in too_large
+    )
+    too_large = message("-n", 64, "--animation", "a.gif", "--scale", 8)
+    assert f"this one would have {46 * (8 * 34 + 2) ** 2 * 64:,}" in too_large
+    too_large = message("-n", 2, "--interpolate", 500, "--grid", "a.png", "--scale", 13)
+    assert f"this one would have {(2 * 34 + 2) * (500 * 34 + 2) * 169:,}" in too_large
     (tmp_path / "file").write_text("")
     assert "cannot write" in message("--grid", tmp_path / "file" / "a.png")
 

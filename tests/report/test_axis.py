@@ -92,6 +92,29 @@ def test_values_whose_difference_overflows() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "high"),
+    [(1e-310, 1.0), (5e-324, 1.7e308), (1e-300, 1e300), (5e-324, 1e-310), (1e-3, 1.7e308)],
+)
+def test_log_axis_of_any_positive_values(low: float, high: float) -> None:
+    axis = value_axis(low, high, log=True)
+    assert 0 < axis.low < axis.high < math.inf
+    assert 0 <= axis.position(low) <= axis.position(high) <= 1
+    assert 1 <= len(axis.ticks(5)) <= 5
+
+
+def test_log_axis_has_a_margin() -> None:
+    axis = value_axis(1e-3, 10.0, log=True)
+    assert (axis.low, axis.high) == pytest.approx((1e-3 / 10**0.2, 10 * 10**0.2))
+
+
+def test_values_too_small_to_divide_are_a_line_at_zero() -> None:
+    axis = value_axis(-5e-324, 1e-310)
+    assert (axis.low, axis.high) == (0.0, 1.0)
+    assert axis.position(1e-310) == pytest.approx(0.0)
+    assert [text for _, text in axis.ticks(3)] == ["0", "0.5", "1.0"]
+
+
+@pytest.mark.parametrize(
     ("value", "decimals", "text"),
     [
         (1234.5, 1, "1,234.5"),

@@ -1,6 +1,7 @@
 """The colours of runs: a hue for each group, a shade of it for each of its runs."""
 
 import colorsys
+import itertools
 
 from fastdat.report.colours import run_colours
 from fastdat.report.groups import Group
@@ -24,7 +25,7 @@ def luminance(rgb: tuple[int, int, int]) -> float:
 
 
 def test_runs_of_a_group_have_shades_of_one_hue() -> None:
-    groups = [Group("a", [0, 3, 4], 3), Group("b", [1], 1), Group("c", [2, 5], 2)]
+    groups = [Group("a", [0, 3, 4], "012"), Group("b", [1], "0"), Group("c", [2, 5], "01")]
     for colours in run_colours(groups).values():
         assert len(set(colours)) == 6
         for group in groups:
@@ -35,9 +36,29 @@ def test_runs_of_a_group_have_shades_of_one_hue() -> None:
 
 def test_all_colours_contrast_with_the_page() -> None:
     """With a ratio of at least 4.5:1 (WCAG 1.4.3), also beyond the colours that were chosen by hand."""
-    groups = [Group(str(i), [3 * i, 3 * i + 1, 3 * i + 2], 3) for i in range(14)]
+    groups = [Group(str(i), range(3 * i, 3 * i + 3), "012") for i in range(14)]
     for theme, colours in run_colours(groups).items():
         page = luminance(PAGES[theme])
         for colour in colours:
             light, dark = sorted((luminance(channels(colour)), page), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, colour)
+
+
+def test_runs_of_a_large_group_have_shades_of_their_own() -> None:
+    seeds = [str(seed) for seed in range(20)]
+    groups = [Group(str(i), range(20 * i, 20 * i + 20), seeds) for i in range(14)]
+    for colours in run_colours(groups).values():
+        for group in groups:
+            assert len({colours[member] for member in group.members}) == 20
+
+
+def test_shades_are_spread_over_the_group() -> None:
+    """Four runs are as far apart as can be, not four of the shades that forty would have."""
+    for theme, sign in (("light", -1), ("dark", 1)):
+        colours = run_colours([Group("a", range(4), "0123")])[theme]
+        steps = [
+            sign * (sum(channels(after)) - sum(channels(before)))
+            for before, after in itertools.pairwise(colours)
+        ]
+        assert min(steps) > 15
+        assert max(steps) - min(steps) <= 3

@@ -91,10 +91,46 @@ def test_spread_of_one_of_two_groups(tmp_path: Path) -> None:
         "dat (2 seeds) is ahead of none-0 by KID test: 1.55 against 1.90 (\u22120.35)."
     )
     assert found.remarks[0] == (
-        "The seeds of dat differ by up to 0.10. none-0 is a single run: another seed of it may turn the order."
+        "The seeds of dat differ by up to 0.10. none-0 has a single seed: another one may turn the order."
     )
     runs["none-0"] = (kid(100, 1.6),)
     assert "not larger than the spread" in concluded(tmp_path / "2", runs).headline
+
+
+def test_runs_that_share_a_seed_are_no_evidence(tmp_path: Path) -> None:
+    """Training is deterministic: a copy of a run has the same scores, which says nothing about other seeds."""
+    runs = {
+        name: (kid(100, 1.7 if "none" in name else 1.6),) for name in ("none-a", "none-b", "dat-a", "dat-b")
+    }
+    found = concluded(tmp_path, runs)
+    assert found.headline == (
+        "At step 100, dat (2 runs) is ahead of none (2 runs) by KID test: 1.60 against 1.70 (\u22120.10)."
+    )
+    assert found.remarks[0] == "One seed each gives no spread: other seeds may turn the order."
+    runs = {"none-1": (kid(100, 1.9),), "none-2": (kid(100, 1.8),), "dat-a": runs["dat-a"], "dat-b": ()}
+    assert "dat (1 of 2 runs) is ahead of none (2 seeds)" in concluded(tmp_path / "2", runs).headline
+    runs["dat-b"] = runs["dat-a"]
+    assert concluded(tmp_path / "3", runs).remarks[0] == (
+        "The seeds of none differ by up to 0.10. dat (2 runs) has a single seed: another one may turn the order."
+    )
+
+
+def test_runs_that_share_a_seed_have_the_error_of_one(tmp_path: Path) -> None:
+    """A copy halves no error: 0.10 is less than twice the error of a difference of two seeds, 0.13."""
+    runs = {name: (kid(100, 1.7 if "none" in name else 1.6, 0.1),) for name in ("none-a", "none-b", "dat-a")}
+    assert "not larger than the error of the score" in concluded(tmp_path, runs).headline
+
+
+def test_runs_that_share_a_seed_count_once_in_the_mean(tmp_path: Path) -> None:
+    kids = {"dat-a": 1.0, "dat-b": 1.2, "dat-1": 2.0}
+    runs = {name: (kid(100, value),) for name, value in kids.items()}
+    assert concluded(tmp_path, runs).headline == (
+        "At step 100, dat (3 runs) has KID test 1.55 on average, from 1.10 to 2.00."
+    )
+    runs["none-0"] = (kid(100, 3.0),)
+    found = concluded(tmp_path / "2", runs)
+    assert "dat (3 runs) is ahead of none-0 by KID test: 1.55 against 3.00" in found.headline
+    assert found.remarks[0].startswith("The seeds of dat differ by up to 0.90.")
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, 2), (2, 3), (2, 4), (3, 3), (5, 2)])
@@ -104,7 +140,12 @@ def test_how_often_chance_alone_exceeds_the_spread(first: int, second: int) -> N
     kind = Kind("fid", "train", "inception-v3-compat", "G", None, None, ())
     for _ in range(4000):
         standings = [
-            Standing(Group("a", range(count), count), rng.normal(size=count).tolist(), [None] * count)
+            Standing(
+                Group("a", range(count), [str(i) for i in range(count)]),
+                rng.normal(size=count).tolist(),
+                [None] * count,
+                count,
+            )
             for count in (first, second)
         ]
         exceeded += Comparison(kind, 100, standings).exceeds_spread
@@ -180,6 +221,34 @@ def test_equal_steps(tmp_path: Path) -> None:
     assert found.progress == (
         "In progress, or stopped early: none-0 (90 of 100 steps) and dat-0 (90 of 100 steps)."
     )
+
+
+def test_later_step_of_another_score_is_named(tmp_path: Path) -> None:
+    """FID decides, as ever, but it was measured of a checkpoint in the middle only."""
+    fid = {"none-0": scored(10, {"fid": 30.0}), "dat-0": scored(10, {"fid": 20.0})}
+    runs = {name: (record, kid(10, 1.8), kid(20, 1.5)) for name, record in fid.items()}
+    found = concluded(tmp_path, runs)
+    assert found.headline.startswith("At step 10, dat-0 is ahead of none-0 by FID train")
+    later = "KID test was measured of all of them up to step 20; this conclusion is about step 10."
+    assert later in found.remarks
+    unknown = scored(30, {"mine": 1.0})
+    assert later in concluded(tmp_path / "2", {n: (*r, unknown) for n, r in runs.items()}).remarks
+    latest = (scored(30, {"is": 7.0}), scored(30, {"kl": 0.2}))
+    found = concluded(tmp_path / "3", {name: (*records, *latest) for name, records in runs.items()})
+    assert [words for words in found.remarks if "was measured" in words] == [
+        "IS was measured of all of them up to step 30; this conclusion is about step 10."
+    ]
+
+
+@pytest.mark.parametrize(("none", "dat"), [((10,), (10, 20)), ((20,), (30,)), ((), (20,))])
+def test_later_step_of_some_runs_is_no_step_of_all(
+    tmp_path: Path, none: tuple[int, ...], dat: tuple[int, ...]
+) -> None:
+    runs = {
+        name: (scored(10, {"fid": 30.0}), *(kid(step, 1.8) for step in steps))
+        for name, steps in (("none-0", none), ("dat-0", dat))
+    }
+    assert not any("was measured" in words for words in concluded(tmp_path, runs).remarks)
 
 
 def test_a_step_of_all_seeds_goes_before_a_later_one_of_some(tmp_path: Path) -> None:

@@ -117,6 +117,46 @@ def test_settings_that_differ_come_first(two_runs: tuple[Path, Path], tmp_path: 
     assert ["dat.real", "true", "false"] in everything
 
 
+def test_paths_are_shown_without_their_beginnings(tmp_path: Path) -> None:
+    """A page that is sent to somebody does not say where its author's files are, but still compares whole paths."""
+    settings = [
+        {
+            "data": f"/home/{user}/sets/cifar10",
+            "init_from": "/runs/a",
+            "eval": {"weights": f"/home/{user}/w/x.pt"},
+        }
+        for user in ("ann", "bob")
+    ]
+    runs = [
+        make_run(
+            tmp_path / f"run-{i}",
+            config=config | {"dataset": "folder", "note": "1/2/3/4"},
+            metrics=(scored(40, {"fid": 9.0 + i}),),
+        )
+        for i, config in enumerate(settings)
+    ]
+    page = report(tmp_path, *runs)
+    data, weights = ["data", *[".../sets/cifar10"] * 2], ["eval.weights", *[".../w/x.pt"] * 2]
+    differing, everything = page.table("Settings that differ"), page.table("All settings (config.yaml)")
+    assert data in differing
+    assert weights in differing
+    assert data in everything
+    assert ["init_from", "/runs/a", "/runs/a"] in everything
+    assert ["note", "1/2/3/4", "1/2/3/4"] in everything
+    assert "/home" not in page.source
+    assert [row[0] for row in page.table("Scores at step 40")[1:]] == ["run-0", "run-1"]  # no group
+
+
+def test_score_table_counts_runs_that_share_a_seed_once(tmp_path: Path) -> None:
+    """Its mean is that of the conclusion."""
+    runs = [
+        make_run(tmp_path / f"run-{i}", config={"seed": seed}, metrics=(scored(40, {"fid": fid}),), grids=0)
+        for i, (seed, fid) in enumerate(((0, 30.0), (0, 32.0), (1, 21.0)))
+    ]
+    page = report(tmp_path, *runs)
+    assert page.table("Scores at step 40")[1] == ["run mean of 3 runs", "26.00 21.00 to 31.00"]
+
+
 def test_curves_of_all_statistics(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path, *two_runs)
     charts = {str(svg["aria-label"]) for svg in page.find("svg", role="img")}

@@ -44,6 +44,7 @@ def state_of(netG: nn.Module, netD: nn.Module) -> dict[str, Any]:
         "meters": {"d": meter, "g": {"names": [], "sum": None, "count": 0}},
         "best": None,
         "unscored": False,
+        "class_names": [],
     }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fastdat.training import RunFolderError, checkpoint
-from fastdat.training.checkpoint_structure import KEYS
+from fastdat.training.checkpoint_structure import FORMAT, KEYS
 from tests.training.checkpoint_states import small_state
 from tests.training.runs import assert_same
 
@@ -62,7 +62,7 @@ def sealed(path: Path, content: Any) -> Path:
 
 def test_what_is_written_is_read(path: Path) -> None:
     loaded = checkpoint.load(path)
-    assert loaded.pop("format") == 2
+    assert loaded.pop("format") == FORMAT
     assert_same(loaded, small_state())
 
 
@@ -139,7 +139,7 @@ def test_objects_are_refused_when_writing(tmp_path: Path) -> None:
 
 
 def test_a_file_of_torch_save_is_told_how_it_becomes_a_checkpoint(tmp_path: Path) -> None:
-    torch.save({"format": 2} | small_state(), tmp_path / "x.pt")
+    torch.save({"format": FORMAT} | small_state(), tmp_path / "x.pt")
     message = refusal(tmp_path / "x.pt")
     assert "was not written by fastdat: it does not end with the SHA-256 of its bytes" in message
     assert "If you changed it yourself, write it with fastdat.training.checkpoint.save." in message
@@ -172,6 +172,7 @@ WRONG = [
     ),
     ("best", {"step": 2}, "'best' is a dict"),
     ("unscored", 0, "'unscored' is 0, expected true or false"),
+    ("class_names", [1, 2], "'class_names' is a list, expected a list of texts"),
 ]
 
 
@@ -193,7 +194,7 @@ def test_a_missing_entry_is_named(key: str, tmp_path: Path) -> None:
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = sealed(tmp_path / "x.pt", small_state(format=1))
-    assert "its format is 1, this version of fastdat reads 2" in refusal(path)
+    assert "its format is 1, this version of fastdat reads 3; go on" in refusal(path)
 
 
 def test_a_tensor_rate_stays_the_same_tensor() -> None:
@@ -221,7 +222,7 @@ def test_an_older_format_is_named(tmp_path: Path) -> None:
     torch.save({"format": 1} | small_state(), tmp_path / "x.pt")
     message = refusal(tmp_path / "x.pt")
     assert (
-        "was written by an earlier version of fastdat, without a checksum (format 1); this version reads 2"
+        "was written by an earlier version of fastdat, without a checksum (format 1); this version reads 3"
         in message
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -82,15 +83,42 @@ def test_a_run_without_a_checkpoint_begins_with_them_again(
     assert_same(dict(again.netD.state_dict()), latest(first)["netD"])
 
 
+def test_the_other_run_may_move_once_the_new_one_has_a_checkpoint(
+    first: Path, few_images: ImageSet, tmp_path: Path
+) -> None:
+    config = tiny(init_from=str(first))
+    trainer_of(config.replace({"steps": 2, "lr_decay": "none"}), few_images, tmp_path / "second").train()
+    first.rename(tmp_path / "moved")
+    now = config.replace({"init_from": str(tmp_path / "moved"), "lr_decay": "none"})
+    resumed = trainer_of(now, few_images, tmp_path / "second")
+    assert resumed.done == 2
+    resumed.train()
+    assert f"init_from {first} then, {tmp_path}/moved now" in read_log(tmp_path / "second")
+    with pytest.raises(ConfigError, match=r"init_from .*moved then, None now"):
+        trainer_of(now.replace({"init_from": None}), few_images, tmp_path / "second")
+
+
+def test_other_classes_are_said(few_images: ImageSet, tmp_path: Path) -> None:
+    trainer_of(tiny("csngan-cifar10", steps=2), few_images, tmp_path / "first").train()
+    renamed = dataclasses.replace(few_images, classes=("plane", *few_images.classes[1:]))
+    config = tiny("csngan-cifar10", steps=2, init_from=str(tmp_path / "first"))
+    trainer_of(config, renamed, tmp_path / "second").train()
+    said = "labels now mean other classes: 10 classes then, 10 now; new: plane; gone: airplane"
+    assert said in read_log(tmp_path / "second")
+    trainer_of(config, few_images, tmp_path / "third").train()
+    assert "other classes" not in read_log(tmp_path / "third")
+
+
 def test_what_is_refused(first: Path, few_images: ImageSet, tmp_path: Path) -> None:
     def refused(**changes: object) -> str:
         with pytest.raises((ConfigError, RunFolderError)) as error:
             trainer_of(tiny(**changes), few_images, tmp_path / "second")
         return str(error.value)
 
-    assert "has the weights of other nets than these. Give the same model" in refused(
-        init_from=str(first), ngf=8
-    )
+    message = refused(init_from=str(first), ngf=8)
+    assert "has the weights of other nets than these. Give the same model" in message
+    assert "as many channels and classes, as its run had." in message
+    assert len(message.splitlines()) <= 4
     assert f"there is no checkpoint {tmp_path}/no.pt" in refused(init_from=str(tmp_path / "no.pt"))
     torch.save({}, tmp_path / "other.pt")
     assert "was not written by fastdat" in refused(init_from=str(tmp_path / "other.pt"))

@@ -57,6 +57,15 @@ def test_what_cannot_be_loaded(trainer: Trainer, tmp_path: Path) -> None:
         fastdat.load(tmp_path)
 
 
+def test_settings_of_another_version(trainer: Trainer, tmp_path: Path) -> None:
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text() + "tensorboard: true\n")
+    with pytest.raises(
+        RunFolderError, match=r"config\.yaml was written by another version .*: unknown setting tensorboard"
+    ):
+        fastdat.load(tmp_path / "run")
+
+
 def test_nets_of_the_users_own_are_theirs_to_build(few_images: ImageSet, tmp_path: Path) -> None:
     netG = nn.Sequential(nn.Linear(8, 3 * 32 * 32), nn.Tanh(), nn.Unflatten(1, (3, 32, 32)))
     netD = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))

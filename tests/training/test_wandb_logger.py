@@ -150,13 +150,14 @@ def test_the_run_goes_on_without_wandb(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @installed
+@pytest.mark.parametrize("kind", ["Error", "ValueError"])  # the second one for WANDB_MODE=bogus
 def test_a_refusal_of_wandb_comes_before_training(
-    few_images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, few_images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wandb
 
     def refuse(**settings: object) -> None:
-        raise wandb.Error("No API key configured")
+        raise getattr(wandb, kind, ValueError)("No API key configured")
 
     trainer = trainer_of(tiny(logger="wandb"), few_images, tmp_path / "run")
     monkeypatch.setattr(wandb, "init", refuse)
