@@ -123,8 +123,8 @@ def dataset_name(run: RunRecord) -> str:
 
 
 def data_name(run: RunRecord) -> str:
-    """``CIFAR-10 at 32``."""
-    size = run.config.get("resolution")
+    """``CIFAR-10 at 32``; points have no resolution."""
+    size = None if run.config.get("model") == "mlp" else run.config.get("resolution")
     return dataset_name(run) if size is None else f"{dataset_name(run)} at {size}"
 
 

@@ -67,6 +67,7 @@ def test_reals_are_shown_once_for_each_data_set(tmp_path: Path) -> None:
         make_run(tmp_path / "c", "sngan-stl10"),
         make_run(tmp_path / "d", "sngan-folder", config={"data": "/cats", "resolution": 32}),
         make_run(tmp_path / "e", "sngan-folder", config={"data": "/dogs", "resolution": 32}),
+        make_run(tmp_path / "f", "mlp-gaussians"),
     ]
     (runs[1] / "reals.png").write_bytes(png((1, 2, 3)))
     assert [title for title, _ in of(*runs).reals] == [
@@ -74,6 +75,7 @@ def test_reals_are_shown_once_for_each_data_set(tmp_path: Path) -> None:
         "STL-10 at 48",
         "folder at 32",
         "folder at 32",
+        "gaussians",
     ]
     (runs[0] / "reals.png").unlink()
     title, picture = of(*runs).reals[0]
