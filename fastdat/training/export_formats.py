@@ -127,6 +127,7 @@ def _quiet() -> Iterator[None]:
     """Hides warnings of torch about its own code, and about z and labels having one number of samples."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # torch 2.11
         warnings.filterwarnings("ignore", ".*The axis name: N will not be used", UserWarning)
         yield
 

@@ -22,6 +22,10 @@ from fastdat.training.trained import Trained, load_trained
 from tests.training.runs import tiny, trainer_of
 
 ONNX = "ONNX files need the extra `export`"
+OF_TORCH = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.* is deprecated:FutureWarning", "ignore:The given buffer is not writable:UserWarning"
+)
+"""Warnings of torch.export.load about its own code, in torch 2.13 and 2.11."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ READERS = {"safetensors": read_safetensors, "onnx": read_onnx, "pt2": read_pt2}
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # torch.export.load
+@OF_TORCH
 def test_a_file_generates_the_same_samples(form: str, trained: Trained, tmp_path: Path) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime", reason=ONNX)
@@ -104,6 +108,7 @@ def test_a_file_generates_the_same_samples(form: str, trained: Trained, tmp_path
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@OF_TORCH
 def test_a_generator_without_labels(few_images: ImageSet, tmp_path: Path) -> None:
     trainer_of(tiny("mlp-dat-gaussians", steps=2), None, tmp_path / "run").train()
     points = load_trained(tmp_path / "run", device="cpu")
@@ -127,7 +132,7 @@ class Drifting(torch.nn.Module):
         return self.net.state_dict(*args, **kwargs)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+@OF_TORCH
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_file_that_generates_other_samples_is_not_written(
     form: str, trained: Trained, tmp_path: Path
