@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,7 @@ def recorded_config(run: Path) -> TrainConfig:
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """``config`` with relative paths taken from the present folder, so that config.yaml can be used in any folder."""
-    values: dict[str, str | None] = {
-        "data": config.data,
-        "init_from": config.init_from,
-        "eval.weights": config.eval.weights,
-    }
+    values = {key: attrgetter(key)(config) for key in PATHS}
     return config.replace(
         {key: _absolute(value, Path()) for key, value in values.items() if value is not None}
     )

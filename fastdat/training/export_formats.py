@@ -20,7 +20,7 @@ from fastdat.training import noise
 from fastdat.training.models import build_nets, channels_of
 from fastdat.training.trained import Trained
 from fastdat.util.errors import RunFolderError
-from fastdat.util.files import write_atomically
+from fastdat.util.files import write_output
 from fastdat.util.version import __version__
 
 _CLOSE = 1e-4
@@ -149,11 +149,7 @@ def _checked(trained: Trained, path: Path, content: bytes, again: nn.Module | Ca
             f"{path} was not written: read back, its samples differ from the generator's by up to {furthest:.2g}, more "
             f"than {_CLOSE:g}"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    write_output(path, content)
     return (
         f"{trained.weights} of step {trained.step}, {len(content) / 1e6:.1f} MB; read back, its samples differ by "
         f"{furthest:.1g}"

@@ -60,11 +60,8 @@ def check_resumable(
 def changed_training(then: TrainConfig, now: TrainConfig) -> str:
     """How the settings differ that change what is trained, in words; empty if they are equal."""
     before, after = then.to_dict(), now.to_dict()
-    if None not in (
-        then.init_from,
-        now.init_from,
-    ):  # another place of what the run began with, and needs no longer
-        del after["init_from"]
+    if then.init_from is not None and now.init_from is not None:
+        del after["init_from"]  # only where it is may differ: the run no longer needs it
     return ", ".join(
         _difference(key, before[key], after[key])
         for key in after

@@ -51,9 +51,9 @@ class RunCheckpoints:
         self.saved_at: int | None = None
         self._from_loader = isinstance(batches, LoaderBatches)
         self._fingerprint: str | None = getattr(batches, "fingerprint", None)
+        names = batches.classes if isinstance(batches, TrainSampler) else ()
         # Of conditional nets; `fastdat sample` finds them in the checkpoint.
-        named = isinstance(batches, TrainSampler) and len(batches.classes) == noise.classes
-        self._class_names = list(batches.classes) if isinstance(batches, TrainSampler) and named else []
+        self._class_names = list(names) if len(names) == noise.classes else []
         self._optimizers = {
             "optG": checkpoint.optimizer_settings(networks.opt_g),
             "optD": checkpoint.optimizer_settings(networks.opt_d),

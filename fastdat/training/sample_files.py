@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastdat.training.png import animation, enlarged, grid, grid_png, image_png, layout, picture, to_uint8
-from fastdat.util.errors import ConfigError, RunFolderError
-from fastdat.util.files import write_atomically
+from fastdat.util.errors import ConfigError
+from fastdat.util.files import write_output
 
 MOST_IN_GRID = 10_000
 """Samples of one picture; of one animation in all its frames."""
@@ -82,9 +82,9 @@ def write_grid(path: Path, batches: Iterable[Tensor], scale: int = 1) -> None:
     """
     samples = torch.cat(list(batches))
     if samples.ndim != 4 and scale == 1:
-        _write(path, picture(samples))
+        write_output(path, picture(samples))
     else:
-        _write(path, grid_png(_images(samples, "--scale is for images"), scale=scale))
+        write_output(path, grid_png(_images(samples, "--scale is for images"), scale=scale))
 
 
 def write_strips(path: Path, walks: Tensor, scale: int = 1) -> None:
@@ -95,7 +95,7 @@ def write_strips(path: Path, walks: Tensor, scale: int = 1) -> None:
         RunFolderError: it cannot be written.
     """
     images = _images(walks.flatten(0, 1), "--interpolate is for images")
-    _write(path, grid_png(images, columns=walks.shape[1], scale=scale))
+    write_output(path, grid_png(images, columns=walks.shape[1], scale=scale))
 
 
 def write_animation(path: Path, walks: Tensor, scale: int = 1) -> None:
@@ -108,7 +108,7 @@ def write_animation(path: Path, walks: Tensor, scale: int = 1) -> None:
     kind = check_animation(path)
     _images(walks.flatten(0, 1), "--animation is for images")
     there = [grid(walks[:, step], scale=scale) for step in range(walks.shape[1])]
-    _write(path, animation([*there, *there[-2:0:-1]], kind))
+    write_output(path, animation([*there, *there[-2:0:-1]], kind))
 
 
 def write_folder(folder: Path, batches: Iterable[Tensor], scale: int = 1) -> None:
@@ -121,7 +121,7 @@ def write_folder(folder: Path, batches: Iterable[Tensor], scale: int = 1) -> Non
     index = 0
     for batch in batches:
         for image in to_uint8(_images(batch, "--folder is for images")).cpu():
-            _write(folder / f"{index:06d}.png", image_png(enlarged(image, scale)), flush=False)
+            write_output(folder / f"{index:06d}.png", image_png(enlarged(image, scale)), flush=False)
             index += 1
 
 
@@ -131,11 +131,3 @@ def _images(samples: Tensor, use: str) -> Tensor:
             f"{use}; this model generates points, which are shown together in one picture: take --grid alone"
         )
     return samples
-
-
-def _write(path: Path, content: bytes, *, flush: bool = True) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content, flush=flush)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error

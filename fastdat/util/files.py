@@ -7,6 +7,8 @@ import io
 import os
 from pathlib import Path
 
+from fastdat.util.errors import RunFolderError
+
 
 def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
     """Write ``content`` to a file beside ``path``, then move it there in one step.
@@ -27,6 +29,19 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_output(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Write a file that a user asked for; folders that it needs are made. Arguments as in :func:`write_atomically`.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content, flush=flush)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def temporary_of(path: Path) -> Path:

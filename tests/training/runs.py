@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -107,6 +108,13 @@ def end_at(trainer: Trainer, d_step: int, error: type[BaseException] = EndError)
         return reals
 
     change_reals(trainer, ending)
+
+
+def train_until(trainer: Trainer, d_step: int, error: type[BaseException] = EndError) -> None:
+    """Train until D step ``d_step``, which raises ``error``."""
+    end_at(trainer, d_step, error)
+    with pytest.raises(error):
+        trainer.train()
 
 
 def read_stats(run: Path) -> list[dict[str, float]]:

@@ -20,14 +20,13 @@ from fastdat.training.trained import load_trained
 from tests.training.runs import (
     OWN_NETS,
     RESUMABLE,
-    EndError,
     assert_same,
-    end_at,
     read_log,
     read_stats,
     results,
     resumable,
     silent,
+    train_until,
     trainer_of,
 )
 
@@ -55,9 +54,7 @@ def test_other_settings_are_refused(
 def test_a_run_without_a_checkpoint_takes_other_settings(few_images: ImageSet, tmp_path: Path) -> None:
     """A wrong setting may be why it ended, and there is nothing to lose."""
     first = trainer_of(resumable(lr=1e-3), few_images, tmp_path)
-    end_at(first, 2)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 2)
     trainer_of(resumable(), few_images, tmp_path).train()
     assert "resumed after 0 steps" in read_log(tmp_path)
     assert "lr 0.001 then, 0.0002 now" in read_log(tmp_path)
@@ -77,9 +74,7 @@ def test_other_steps_change_rates_that_decay_only_when_asked(
     steps: int, rates: str, few_images: ImageSet, tmp_path: Path
 ) -> None:
     first = trainer_of(resumable(steps=4), few_images, tmp_path)
-    end_at(first, 5)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 5)
     with pytest.raises(ConfigError) as refused:
         trainer_of(resumable(steps=steps), few_images, tmp_path)
     message = str(refused.value)

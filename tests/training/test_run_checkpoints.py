@@ -21,9 +21,7 @@ from fastdat.training.networks import Networks
 from tests.training.own_nets import own_trainer
 from tests.training.runs import (
     RESUMABLE,
-    EndError,
     assert_same,
-    end_at,
     latest,
     means,
     read_log,
@@ -32,6 +30,7 @@ from tests.training.runs import (
     scored,
     silent,
     tiny,
+    train_until,
     trainer_of,
 )
 
@@ -59,9 +58,7 @@ def test_an_ended_run_is_resumed_exactly(model: str, few_images: ImageSet, tmp_p
     config = resumable(f"{model}-cifar10")
     trainer_of(config, few_images, tmp_path / "straight").train()
     first = trainer_of(config, few_images, tmp_path / "stopped")
-    end_at(first, 11)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 11)
     assert first.done == 5
     torch.manual_seed(99)
     second = trainer_of(config, few_images, tmp_path / "stopped")
@@ -75,9 +72,7 @@ def test_a_run_on_points_is_resumed_exactly(tmp_path: Path) -> None:
     config = resumable("mlp-dat-gaussians", samples=50, flip=False)
     trainer_of(config, None, tmp_path / "straight").train()
     first = trainer_of(config, None, tmp_path / "stopped")
-    end_at(first, 9)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 9)
     trainer_of(config, None, tmp_path / "stopped").train()
     assert_same(results(tmp_path / "straight"), results(tmp_path / "stopped"))
 
@@ -135,9 +130,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_again(
 ) -> None:
     trainer_of(resumable(), few_images, tmp_path / "straight").train()
     first = trainer_of(resumable(), few_images, tmp_path / "stopped")
-    end_at(first, 3)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 3)
     assert not (tmp_path / "stopped" / "checkpoints" / "latest.pt").exists()
     trainer_of(resumable(), few_images, tmp_path / "stopped").train()
     assert_same(results(tmp_path / "straight"), results(tmp_path / "stopped"))
@@ -191,9 +184,7 @@ def test_nets_with_random_layers_are_resumed_exactly_beside_an_evaluator(
     make(tmp_path / "straight").train()
     torch.manual_seed(3)
     first = make(tmp_path / "ended")
-    end_at(first, 3)
-    with pytest.raises(EndError):
-        first.train()
+    train_until(first, 3)
     torch.manual_seed(5)
     second = make(tmp_path / "ended")
     torch.rand(7)
@@ -220,9 +211,7 @@ def test_a_full_disk_stops_the_run_and_keeps_its_checkpoint(
 ) -> None:
     config = resumable(sample_every=100, logger=logger)
     trainer = trainer_of(config, few_images, small_disk / "run")
-    end_at(trainer, 9)
-    with pytest.raises(EndError):
-        trainer.train()
+    train_until(trainer, 9)
     before = results(small_disk / "run")
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "ballast").write_bytes(bytes(4 << 20))

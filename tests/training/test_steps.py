@@ -55,10 +55,12 @@ class Auxiliary(nn.Module):
         return (self.other(self.body(x)) - 1).square().mean()
 
 
+@pytest.mark.parametrize("augment", ["none", "diffaug"])
 def test_an_auxiliary_loss_is_compiled_too(
-    few_images: ImageSet, tmp_path: Path, compile_counters: dict[str, Counter[str]]
+    augment: str, few_images: ImageSet, tmp_path: Path, compile_counters: dict[str, Counter[str]]
 ) -> None:
-    """It is in the one graph of each step, and G's two calls of D share one spectral normalisation."""
+    """It is in the one graph of each step, as the augmentation is, and G's two calls of D share one spectral
+    normalisation."""
     stats = []
     for compile in (False, True):
         torch.manual_seed(0)
@@ -66,7 +68,7 @@ def test_an_auxiliary_loss_is_compiled_too(
         D = fastdat.fuse_spectral_norm(Auxiliary())
         optimizers = [torch.optim.SGD(net.parameters(), lr=0.02) for net in (G, D)]
         before = D.other.weight.detach().clone()
-        config = tiny(log_every=1, compile=compile)
+        config = tiny(log_every=1, compile=compile, augment=augment)
         sampler = TrainSampler(few_images, 4)
         Trainer(G, D, *optimizers, sampler, config, tmp_path / str(compile), display=silent()).train()
         assert not torch.equal(before, D.other.weight), "the auxiliary loss trains its head"

@@ -27,7 +27,6 @@ from tests.training.runs import (
     Means,
     assert_same,
     change_reals,
-    end_at,
     read_log,
     read_scores,
     read_stats,
@@ -35,6 +34,7 @@ from tests.training.runs import (
     resumable,
     scored,
     tiny,
+    train_until,
     trainer_of,
 )
 
@@ -66,9 +66,7 @@ def test_a_stop_request_ends_the_run_after_a_step(few_images: ImageSet, tmp_path
 
 def test_an_interrupted_run_leaves_whole_files(few_images: ImageSet, tmp_path: Path) -> None:
     trainer, _ = own_trainer(few_images, tmp_path / "run", tiny(steps=10))
-    end_at(trainer, 9, KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
+    train_until(trainer, 9, KeyboardInterrupt)
     assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 4]
     assert (
         "stopped by an interrupt after 4 steps; run the same command again to resume from the beginning"
