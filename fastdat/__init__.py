@@ -15,6 +15,7 @@ from fastdat.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdat.config import DATConfig as DATConfig
+    from fastdat.engine.plain_step import d_step as d_step
     from fastdat.engine.spectral.fused import fuse_spectral_norm as fuse_spectral_norm
     from fastdat.engine.spectral.fused import normalised_once as normalised_once
     from fastdat.engine.spectral.fused import spectral_norm as spectral_norm
@@ -30,6 +31,7 @@ _HOME = {
     "DATInfo": "fastdat.info",
     "Loss": "fastdat.losses",
     "Trainer": "fastdat.training",
+    "d_step": "fastdat.engine.plain_step",
     "dat_step": "fastdat.engine.step",
     "fuse_spectral_norm": "fastdat.engine.spectral.fused",
     "load": "fastdat.training.saved_nets",
@@ -45,6 +47,7 @@ _MODULES = {
     "nets": "fastdat.nets",
     "passes": "fastdat.engine.passes",
     "reference": "fastdat.reference",
+    "regularizers": "fastdat.regularizers",
     "training": "fastdat.training",
     "zero_flow": "fastdat.engine.passes.zero_flow",
 }
@@ -54,6 +57,7 @@ __all__ = [
     "DATInfo",
     "Loss",
     "Trainer",
+    "d_step",
     "dat_step",
     "fuse_spectral_norm",
     "load",

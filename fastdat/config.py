@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from fastdat.util.settings import (
     Increasing,
@@ -17,6 +17,27 @@ from fastdat.util.settings import (
 Seed = Literal["logits", "eq10", "alg1"]
 Reduction = Literal["batch", "sample"]
 PowerIterations = Literal["once", "per_forward"]
+
+
+class AttackConfig(Protocol):
+    """What a step reads of any attack's settings; :class:`DATConfig` explains the names."""
+
+    @property
+    def real(self) -> bool: ...
+    @property
+    def fake(self) -> bool: ...
+    @property
+    def attacks(self) -> bool: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def bounds(self) -> tuple[float, float] | None: ...
+    @property
+    def second_order(self) -> bool: ...
+    @property
+    def clean_weight(self) -> float: ...
+    @property
+    def power_iterations(self) -> PowerIterations: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +114,6 @@ class DATConfig:
 
 DEFAULT_CONFIG = DATConfig()
 """The settings of a step that is given none, made once: every construction checks all fields."""
+
+NO_ATTACK = DATConfig(real=False, fake=False)
+"""The plain GAN step in the same engine."""

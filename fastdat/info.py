@@ -26,6 +26,7 @@ class StepInfo(NamedTuple):
     real: SideInfo
     fake: SideInfo
     penalty_fraction: Tensor
+    terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,14 @@ class DATInfo:
     gradient-penalty case of Eq. (13); the others are rewarded or stay where they are. NaN where nothing is attacked."""
     aux: tuple[tuple[Any, ...], tuple[Any, ...]] = field(default=((), ()))
     """D's further outputs on x_hat_r and on x_hat_f."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Of each regularizer whose turn it was, by its name: its value times its weight. Where a regularizer takes the
+    input gradient at the clean samples, ``"<name>.grad_norm"`` is the mean of ||dD/dx_i||_2 over its sides."""
 
     @classmethod
     def of(cls, info: StepInfo) -> DATInfo:
         """The public record of a step."""
-        real, fake, penalty_fraction = info
+        real, fake, penalty_fraction, terms = info
         return cls(
             logits_real=real.logits,
             logits_fake=fake.logits,
@@ -88,4 +92,5 @@ class DATInfo:
             clipped_fake=fake.clipped,
             penalty_fraction=penalty_fraction,
             aux=(real.aux, fake.aux),
+            terms=terms,
         )

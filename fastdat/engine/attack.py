@@ -20,13 +20,14 @@ import torch.distributed._functional_collectives as collectives
 from torch import Tensor
 
 from fastdat.config import DATConfig
-from fastdat.engine.discriminator import Linearised
-from fastdat.engine.types import Batch, Pair, SideWeights, StepSpec, Tensors
+from fastdat.engine.discriminator import Linearised, Seeds
+from fastdat.engine.types import Batch, Sides, SideWeights, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 from fastdat.kernels import ops
 from fastdat.kernels.formulas import Attacked, Limits, coefficients_of_signs
-from fastdat.kernels.logit_functions import IDENTITY, slope
-from fastdat.losses import Loss
+from fastdat.kernels.logit_functions import IDENTITY
+from fastdat.losses import AnyLoss, is_pair, loss_slopes
+from fastdat.regularizers.term import Pair
 
 # --- D on a batch --------------------------------------------------------------------------------------------------
 
@@ -39,10 +40,16 @@ class BatchedD(Protocol):
         ...
 
     def linearise(
-        self, weights: SideWeights, batch: Batch, known: Pair | None, needs_gradient: bool
+        self,
+        weights: SideWeights,
+        batch: Batch,
+        sides: Sides,
+        known: Pair | None = None,
+        needs_gradient: bool = True,
+        apart: bool = False,
     ) -> Linearised:
-        """D linearised at the batch. ``known`` are the logits (m,) of a side that is not attacked; without
-        ``needs_gradient`` only the logits will be used."""
+        """D linearised at ``sides`` of the batch, as in ``WholeBatchD``; without ``needs_gradient`` only the logits
+        will be used."""
         ...
 
 
@@ -71,13 +78,33 @@ class AttackResult(NamedTuple):
 
     batch: Batch
     """x_hat."""
-    clean: Pair
-    """Logits (m,) of the clean samples."""
+    clean: Pair | None
+    """Logits (m,) of the clean samples; None where the attack has no pass through both sides."""
     buffers: Tensors
     """Running statistics as the clean pass leaves them."""
-    signs: list[Pair]
-    """Signs (m,) a side, of each attack step."""
     info: AttackInfo | None
+    signs: Sequence[Pair] = ()
+    """Signs (m,) a side, of each attack step."""
+    at_clean: Linearised | None = None
+    """D at the clean samples, where others may take gradients there, too."""
+    gradients: Seeds = (None, None)
+    """``dD/dx`` (m, ...) at the clean samples, where the attack has taken it for itself."""
+
+
+def clean_sides(spec: StepSpec) -> Sides:
+    """Sides whose input gradient at the clean samples the attack or a term takes."""
+    config, needs = spec.config, spec.needs
+    return Sides(
+        config.real or needs.gradient.real or needs.loss_gradient,
+        config.fake or needs.gradient.fake or needs.loss_gradient,
+    )
+
+
+def is_one_sided(spec: StepSpec) -> bool:
+    """Whether the input gradient at the clean samples is differentiated on one side only."""
+    twice = spec.config.second_order
+    needs = spec.needs.gradient
+    return (needs.real or (twice and spec.config.real)) != (needs.fake or (twice and spec.config.fake))
 
 
 def run_attack(
@@ -98,41 +125,54 @@ def run_attack(
         given_signs: signs of each step, where this batch is a part of the one that decides them.
         signs_only: only ``signs`` and ``clean`` of the result are wanted, so the last step moves nothing.
     """
-    config, once = spec.config, spec.config.power_iterations == "once"
-    # Two things differentiate the clean pass: an attack of second order, and a loss that contains it (DATT).
-    keep = config.second_order or config.clean_weight > 0
+    config, once = _dat(spec), spec.config.power_iterations == "once"
+    keep = spec.differentiates_clean
     at = batch if keep else batch.detached()
     first = weights.next(keep)
     of_clean = (first, first if once else weights.next(keep))
-    linearised: Linearised | None = None
-    if once:  # the clean pass is the first step's, too
-        linearised = discriminator.linearise(of_clean, at, None, not (signs_only and config.steps == 1))
-        clean, buffers = linearised.logits, linearised.buffers
+    attacked, sides = Sides(config.real, config.fake), clean_sides(spec)
+    at_clean: Linearised | None = None
+    # The clean pass is linearised where it is the first step's, too, or where terms take gradients there.
+    if once or spec.needs.gradient != (False, False) or spec.needs.loss_gradient:
+        moves_samples = not (signs_only and config.steps == 1)
+        at_clean = discriminator.linearise(of_clean, at, sides, None, moves_samples, is_one_sided(spec))
+        clean, buffers = at_clean.logits, at_clean.buffers
     else:
         clean, buffers = discriminator.logits(of_clean, at)
 
     targets: Tensor | None = None
     signs: list[Pair] = []
     info: AttackInfo | None = None
+    gradients: Seeds = (None, None)
     for k in range(config.steps):
         moves_samples = not (signs_only and k + 1 == config.steps)
-        if linearised is None:
+        shares = once and k == 0
+        if shares and at_clean is not None:
+            linearised = at_clean
+        else:
             # The released code attacks the fakes first; only the order in which u advances depends on it.
             of_fake = weights.next(config.second_order) if config.fake else of_clean[1]
             of_real = weights.next(config.second_order) if config.real else of_clean[0]
             at = batch if config.second_order else batch.detached()
-            linearised = discriminator.linearise((of_real, of_fake), at, clean, moves_samples)
+            linearised = discriminator.linearise((of_real, of_fake), at, attacked, clean, moves_samples)
         given = given_signs[k] if given_signs else None
         sign, seeds, targets = _signs_and_seeds(spec, clean, linearised.logits, targets, given)
         signs.append(sign)
         if moves_samples:
-            moves = _moves(spec, linearised, seeds)
+            moves, taken = _moves(spec, linearised, seeds, shares and any(spec.needs.gradient))
+            if shares and spec.independent:
+                gradients = taken
             measures = spec.with_info and k == 0 and not signs_only
             batch, stats = _perturbed(config, batch, moves, measures)
             if measures:
                 info = _attack_info(spec, linearised, moves, seeds, stats)
-        linearised = None
-    return AttackResult(batch, clean, buffers, signs, info)
+    return AttackResult(batch, clean, buffers, info, signs, at_clean, gradients)
+
+
+def _dat(spec: StepSpec) -> DATConfig:
+    """The settings of DAT's own attack."""
+    assert isinstance(spec.config, DATConfig)
+    return spec.config
 
 
 # --- signs and seeds -----------------------------------------------------------------------------------------------
@@ -141,8 +181,10 @@ SEED_SCALE = -1.0
 """The scale at which the coefficients ``-scale * s_i * a'(D_i)`` are the seeds ``dA/dD_i`` themselves."""
 
 
-def attacked_functions(config: DATConfig, loss: Loss) -> Attacked:
+def attacked_functions(config: DATConfig, loss: AnyLoss) -> Attacked:
     """``a_r`` and ``a_f``, what the attack differentiates on real and on fake."""
+    if is_pair(loss):  # which has no g1 and g2: other seeds are refused
+        return IDENTITY, IDENTITY
     match config.seed:
         case "logits":
             return IDENTITY, IDENTITY
@@ -161,7 +203,8 @@ def _signs_and_seeds(
     spec: StepSpec, clean: Pair, now: Pair, targets: Tensor | None, given: Pair | None
 ) -> tuple[Pair, Pair, Tensor | None]:
     """Signs and seeds ``dA/dD_i = s_i * a'(D_i)``, (n,) a side, and the targets (2,) of the first step."""
-    attacked = attacked_functions(spec.config, spec.loss)
+    config = _dat(spec)
+    attacked = attacked_functions(config, spec.loss)
     # Lists, since AOTAutograd's cache keeps no graph whose operations take a type of ours.
     logits = torch.stack(list(now))
     if given is not None:
@@ -169,7 +212,7 @@ def _signs_and_seeds(
         return given, Pair(*seeds.unbind()), None
     means = () if spec.group is None else (partial(global_means, spec.group),)
     seeds, sign, targets = ops.attack_coefficients(
-        torch.stack(list(clean)), logits, targets, attacked, spec.config.reduction, SEED_SCALE, *means
+        torch.stack(list(clean)), logits, targets, attacked, config.reduction, SEED_SCALE, *means
     )
     return Pair(*sign.unbind()), Pair(*seeds.unbind()), targets
 
@@ -204,13 +247,21 @@ class Moves(NamedTuple):
     """The two as one move (2n, ...) of real then fake, where D was called on both at once."""
 
 
-def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair) -> Moves:
-    """The move of each attacked side; constants in a first-order step."""
-    config, scale = spec.config, strength(spec.config, spec.batch)
+def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair, keep: bool) -> tuple[Moves, Seeds]:
+    """The move of each attacked side, constants in a first-order step; and the gradients that it takes.
+
+    Args:
+        spec: of the step.
+        linearised: D at the samples that move.
+        seeds: ``dA/dD_i`` (n,) a side.
+        keep: the gradients will be differentiated.
+    """
+    config = _dat(spec)
+    scale = strength(config, spec.batch)
     both: Move | None = None
     real: Tensor | None
     fake: Tensor | None
-    with torch.set_grad_enabled(config.second_order):
+    with torch.set_grad_enabled(config.second_order or keep):
         if spec.independent:
             # Seeds of one keep the input backward free of the batch statistics; they enter as c_i afterwards.
             wanted = Pair(torch.ones_like(seeds.real), torch.ones_like(seeds.fake))
@@ -218,19 +269,21 @@ def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair) -> Moves:
         else:
             wanted = seeds
             coefficients = Pair(*[torch.full_like(seed, -scale) for seed in seeds])
-        if linearised.pull_both is not None:
+        if linearised.pull_both is not None and config.real and config.fake:
             gradient = linearised.pull_both(torch.cat(list(wanted)))
             real, fake = gradient.chunk(2)
             both = _move(config, gradient, torch.cat(list(coefficients)))
         else:
-            real, fake = linearised.pull(wanted)
-    of_real, of_fake = (_move(config, g, c) for g, c in zip((real, fake), coefficients, strict=True))
-    return Moves(of_real, of_fake, both)
+            real, fake = linearised.pull(
+                (wanted.real if config.real else None, wanted.fake if config.fake else None)
+            )
+    of_real, of_fake = (
+        None if g is None else _move(config, g, c) for g, c in zip((real, fake), coefficients, strict=True)
+    )
+    return Moves(of_real, of_fake, both), (real, fake)
 
 
-def _move(config: DATConfig, gradient: Tensor | None, coefficient: Tensor) -> Move | None:
-    if gradient is None:
-        return None
+def _move(config: DATConfig, gradient: Tensor, coefficient: Tensor) -> Move:
     if config.second_order:
         return Move(gradient, coefficient)
     return Move(gradient.detach(), coefficient.detach())
@@ -275,9 +328,10 @@ def _attack_info(
     spec: StepSpec, linearised: Linearised, moves: Moves, seeds: Pair, stats: Stats
 ) -> AttackInfo:
     """What the first step did to each side, and the penalty fraction of both (see ``DATInfo``)."""
-    loss, logits = spec.loss, linearised.logits
-    slopes = Pair(slope(loss.g1, logits.real), slope(loss.g2, logits.fake))
-    gradients = (None, None) if spec.independent else linearised.pull(slopes)
+    of_real, of_fake = loss_slopes(spec.loss, *linearised.logits)
+    slopes = Pair(-of_real, -of_fake)  # of what D maximises
+    with torch.no_grad():
+        gradients: Seeds = (None, None) if spec.independent else linearised.pull(slopes)
     real, lowered_real = _measured_side(spec, moves.real, seeds.real, slopes.real, gradients[0], stats[0])
     fake, lowered_fake = _measured_side(spec, moves.fake, seeds.fake, slopes.fake, gradients[1], stats[1])
     lowered = [side for side in (lowered_real, lowered_fake) if side is not None]

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fastdat.config import DATConfig
+from fastdat.config import AttackConfig, DATConfig
 from fastdat.engine.types import Batch
+from fastdat.losses import AnyLoss, is_pair
+from fastdat.regularizers.sign_attacks import SignAttack
+from fastdat.regularizers.term import Term
 
 _WRAPPERS = {
     "DataParallel": "use torch.nn.parallel.DistributedDataParallel, one process a GPU",
@@ -58,15 +61,19 @@ def check_discriminator(D: nn.Module) -> None:
 
 def check_options(config: object, compile: object, fold: object, with_info: object, aux_loss: object) -> None:
     """Raises TypeError for an option of another type."""
-    if not isinstance(config, DATConfig):
+    if not isinstance(config, (DATConfig, SignAttack)):
         cure = ""
         if isinstance(config, dict):
             cure = ": write DATConfig(**config)"
-        elif config is DATConfig:
-            cure = " class itself: write DATConfig()"
+        elif isinstance(config, type) and issubclass(config, (DATConfig, SignAttack)):
+            cure = f" class itself: write {config.__name__}()"
         elif isinstance(config, str):
             cure = f": the loss is the argument after config, loss={config!r}"
-        raise TypeError(f"config must be a fastdat.DATConfig, got {named(config)}{cure}")
+        elif isinstance(config, Term):
+            cure = f": a regularizer is given as regularizers=({type(config).__name__}(...),)"
+        raise TypeError(
+            f"config must be a fastdat.DATConfig, or fastdat.regularizers.ASGAN or RobGAN, got {named(config)}{cure}"
+        )
     for name, value in (("fold", fold), ("with_info", with_info)):
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -80,6 +87,44 @@ def check_options(config: object, compile: object, fold: object, with_info: obje
             f"aux_loss must be a function (D, xr, xf) -> scalar, got {named(aux_loss)}: a value that is computed "
             "already is added to the result of dat_step"
         )
+
+
+def check_seed(config: AttackConfig, loss: AnyLoss) -> None:
+    """Raises ValueError where the attack differentiates g1 and g2 of a loss that has none."""
+    if isinstance(config, DATConfig) and config.attacks and config.seed != "logits" and is_pair(loss):
+        raise ValueError(
+            f"the loss {getattr(loss, 'name', type(loss).__name__)} compares pairs and has no g1 and g2, which "
+            f'seed="{config.seed}" attacks: use DATConfig(seed="logits")'
+        )
+
+
+def check_features(found: Mapping[str, object], batch: int) -> None:
+    """Raises ValueError where a submodule whose output a regularizer sees gives no tensor with one row a sample."""
+    for path, output in found.items():
+        if output is None:
+            raise ValueError(
+                f"D's submodule {path!r}, whose output a regularizer is to see, does not run when D is called: name "
+                "one that does"
+            )
+        if not isinstance(output, Tensor) or output.shape[:1] != (batch,) or not output.is_floating_point():
+            given = (
+                f"{output.dtype} of shape {tuple(output.shape)}"
+                if isinstance(output, Tensor)
+                else named(output)
+            )
+            raise ValueError(
+                f"D's submodule {path!r}, whose output a regularizer is to see, must give a floating-point tensor with "
+                f"one row a sample, ({batch}, ...), got {given}: name another submodule"
+            )
+
+
+def check_extras(count: int, terms: Collection[Term]) -> None:
+    """Raises ValueError where a regularizer needs further outputs of D, and there are none."""
+    for term in terms:
+        if term.needs.extras and not count:
+            raise ValueError(
+                f"the regularizer {term.name} needs a further output of D, (logits, output), but D returns logits only"
+            )
 
 
 def check_parameters(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
@@ -150,7 +195,9 @@ def check_output(out: Any, batch: int) -> None:
             )
 
 
-def check_microbatch(microbatch: int | None, has_aux: bool) -> None:
+def check_microbatch(
+    microbatch: int | None, has_aux: bool, config: AttackConfig, terms: Collection[Term]
+) -> None:
     """Raises TypeError or ValueError for a micro-batch that cannot give the step of the whole batch."""
     if microbatch is None:
         return
@@ -163,6 +210,12 @@ def check_microbatch(microbatch: int | None, has_aux: bool) -> None:
             "microbatch with aux_loss: a loss of the whole batch cannot be split exactly. Call aux_loss(D, xr, xf) "
             "yourself and add it, or leave microbatch out"
         )
+    for term in terms:
+        if term.couples and config.power_iterations == "per_forward":
+            raise ValueError(
+                f"microbatch with the regularizer {term.name}, which joins the samples of the whole batch, needs one "
+                'sigma for all parts: use power_iterations="once"'
+            )
 
 
 def check_splittable(modules: Mapping[str, nn.Module], independent: bool, moving: tuple[str, ...]) -> None:

@@ -53,7 +53,8 @@ class Engine:
     buffers: tuple[str, ...]
     """Those of D's buffers that the step reads or moves."""
     step: Callable[..., StepResult]
-    attack_pass: microbatch.AttackPass
+    passes: microbatch.Passes
+    """The functions of which a step in parts consists, ``step`` among them."""
     guards: Guards
     inspected_at: int = 0
     """Graphs that there were when D was last inspected."""
@@ -136,13 +137,12 @@ def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
     guards = Guards()
-    attack_pass: Callable[..., Any] = microbatch.attack_pass
+    functions: list[Callable[..., Any]] = [objective.step, microbatch.attack_pass, microbatch.term_pass]
     if request.mode is EAGER:
         guards.reads = Reads.everything(request.structure)
-        return Engine(kind, spec, buffers, objective.step, attack_pass, guards)
-    functions: tuple[Callable[..., Any], ...] = (objective.step, attack_pass)
-    step, attack_pass = (compiled(f, request.mode, request.fold, guards) for f in functions)
-    return Engine(kind, spec, buffers, step, attack_pass, guards)
+    else:
+        functions = [compiled(f, request.mode, request.fold, guards) for f in functions]
+    return Engine(kind, spec, buffers, functions[0], microbatch.Passes(*functions), guards)
 
 
 def _inspected(request: Request, inputs: StepInputs) -> StepSpec:

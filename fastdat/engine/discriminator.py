@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from fastdat.engine.types import Args, AuxLoss, Batch, Pair, SideWeights, StepSpec, Tensors
+from fastdat.engine.features import Capture
+from fastdat.engine.types import Args, AuxLoss, Batch, Sides, SideWeights, StepSpec, Tensors
+from fastdat.regularizers.term import Pair
 
 Found = TypeVar("Found")
 
@@ -16,11 +20,12 @@ Found = TypeVar("Found")
 
 
 class Call(NamedTuple):
-    """One call of D: logits (n,) in fp32 or wider, its further outputs, and the buffers it moved."""
+    """One call of D: logits (n,) in fp32 or wider, its further outputs, the buffers it moved, and what was captured."""
 
     logits: Tensor
     extras: Args
     buffers: Tensors
+    features: Args = ()
 
 
 def split_outputs(out: Any) -> tuple[Tensor, Args]:
@@ -33,11 +38,26 @@ def split_outputs(out: Any) -> tuple[Tensor, Args]:
     return logits, extras
 
 
-def call(D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: Args) -> Call:
+def call(
+    D: nn.Module,
+    weights: Tensors,
+    buffers: Tensors,
+    x: Tensor,
+    args: Args,
+    captures: tuple[Capture, ...] = (),
+) -> Call:
     """D(x, *args) with these tensors in place of its own; D's own tensors stay as they are."""
     moved = _copies(buffers)
     out = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
-    return Call(*split_outputs(out), moved)
+    return Call(*split_outputs(out), moved, tuple([capture.take() for capture in captures]))
+
+
+def _halves(joined: Call) -> tuple[Call, Call]:
+    """A call on real then fake as two."""
+    (of_real, of_fake), *extras = [part.chunk(2) for part in (joined.logits, *joined.extras)]
+    features = [part.chunk(2) for part in joined.features]
+    real = Call(of_real, tuple(r for r, _ in extras), {}, tuple(r for r, _ in features))
+    return real, Call(of_fake, tuple(f for _, f in extras), {}, tuple(f for _, f in features))
 
 
 def call_both(
@@ -51,16 +71,14 @@ def call_both(
     """D on real and on fake, in one call where that gives the same result, and the buffers after both."""
     of_real, of_fake = weights
     if spec.joint:
-        logits, extras, _ = call(D, of_real, {}, *batch.joined())
-        (logits_real, logits_fake), *halves = [part.chunk(2) for part in (logits, *extras)]
-        real = Call(logits_real, tuple(r for r, _ in halves), {})
-        return real, Call(logits_fake, tuple(f for _, f in halves), {}), {}
+        real, fake = _halves(call(D, of_real, {}, *batch.joined(), spec.captures))
+        return real, fake, {}
     if fake_first:
-        fake = call(D, of_fake, buffers, batch.xf, batch.args_fake)
-        real = call(D, of_real, fake.buffers, batch.xr, batch.args_real)
+        fake = call(D, of_fake, buffers, batch.xf, batch.args_fake, spec.captures)
+        real = call(D, of_real, fake.buffers, batch.xr, batch.args_real, spec.captures)
         return real, fake, real.buffers
-    real = call(D, of_real, buffers, batch.xr, batch.args_real)
-    fake = call(D, of_fake, real.buffers, batch.xf, batch.args_fake)
+    real = call(D, of_real, buffers, batch.xr, batch.args_real, spec.captures)
+    fake = call(D, of_fake, real.buffers, batch.xf, batch.args_fake, spec.captures)
     return real, fake, fake.buffers
 
 
@@ -97,15 +115,27 @@ def _copies(buffers: Tensors) -> Tensors:
 # --- linearised ----------------------------------------------------------------------------------------------------
 
 
+Seeds = tuple[Tensor | None, Tensor | None]
+"""Seeds (n,) a side; None for a side whose gradient is not wanted."""
+
+
 class Linearised(NamedTuple):
     """D on both sides, ready for vector-Jacobian products with respect to its inputs."""
 
-    logits: Pair
+    calls: tuple[Call, Call]
+    """On real and on fake."""
     buffers: Tensors
-    pull: Callable[[Pair], tuple[Tensor | None, Tensor | None]]
-    """Seeds (n,) a side -> gradient (n, ...) of ``seeds @ logits``; None for a side that is not attacked."""
+    """As both calls leave them."""
+    pull: Callable[[Seeds], tuple[Tensor | None, Tensor | None]]
+    """Seeds -> gradient (n, ...) of ``seeds @ logits`` a side; None for a side without seeds. It can be differentiated
+    where grad mode is on."""
     pull_both: Callable[[Tensor], Tensor] | None = None
     """Seeds (2n,), real then fake -> gradient (2n, ...), where both sides went through one call of D."""
+
+    @property
+    def logits(self) -> Pair:
+        """(n,) a side."""
+        return Pair(self.calls[0].logits, self.calls[1].logits)
 
 
 class WholeBatchD:
@@ -115,10 +145,11 @@ class WholeBatchD:
         D: the discriminator, its spectral norm bypassed.
         spec: of the step.
         buffers: the moving buffers, before the call.
+        in_eval_mode: D is called in evaluation mode.
     """
 
-    def __init__(self, D: nn.Module, spec: StepSpec, buffers: Tensors) -> None:
-        self._D, self._spec, self._buffers = D, spec, buffers
+    def __init__(self, D: nn.Module, spec: StepSpec, buffers: Tensors, in_eval_mode: bool = False) -> None:
+        self._D, self._spec, self._buffers, self._in_eval_mode = D, spec, buffers, in_eval_mode
 
     def logits(self, weights: SideWeights, batch: Batch) -> tuple[Pair, Tensors]:
         """Logits (m,) a side, and the buffers that the two calls moved."""
@@ -126,90 +157,132 @@ class WholeBatchD:
         return Pair(real.logits, fake.logits), moved
 
     def linearise(
-        self, weights: SideWeights, batch: Batch, known: Pair | None = None, needs_gradient: bool = True
+        self,
+        weights: SideWeights,
+        batch: Batch,
+        sides: Sides,
+        known: Pair | None = None,
+        needs_gradient: bool = True,
+        apart: bool = False,
     ) -> Linearised:
-        """D linearised at the samples of the attacked sides. The other side's logits are ``known``, or computed.
+        """D linearised at the samples of these ``sides``. The other side's logits are ``known``, or computed.
 
-        ``needs_gradient`` is not used: the gradient costs nothing until ``pull`` is called.
+        Args:
+            weights: of the two calls.
+            batch: where.
+            sides: whose gradients are wanted.
+            known: logits (m,) of a side that is none of them.
+            needs_gradient: not used; the gradient costs nothing until ``pull`` is called.
+            apart: call D on each side alone, since only one of the gradients is differentiated: in a joint call the
+                zeros of the other half would be computed, too.
         """
-        D, config, buffers = self._D, self._spec.config, self._buffers
-        if self._spec.joint and config.real and config.fake:
-            return _linearise_joint(D, self._spec, weights[0], batch)
-        pullbacks: list[Any] = [None, None]
-        logits: list[Tensor] = []
-        sides = ((batch.xr, batch.args_real, config.real), (batch.xf, batch.args_fake, config.fake))
-        for i, (x, args, attacked) in enumerate(sides):
-            if attacked:
-                of_side, buffers, pullbacks[i] = _vjp(D, self._spec, weights[i], buffers, x, args)
-            elif known is not None:
-                of_side = known[i]
-            else:
-                of_side, _, buffers = call(D, weights[i], buffers, x, args)
-            logits.append(of_side)
+        with _mode(self._D, self._in_eval_mode):
+            if self._spec.joint and all(sides) and not apart:
+                return _linearise_joint(self._D, self._spec, weights[0], batch)
+            return self._linearise_apart(weights, batch, sides, known)
 
-        def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
+    def _linearise_apart(
+        self, weights: SideWeights, batch: Batch, wanted: Sides, known: Pair | None
+    ) -> Linearised:
+        D, buffers = self._D, self._buffers
+        pullbacks: list[Any] = [None, None]
+        calls: list[Call] = []
+        sides = ((batch.xr, batch.args_real, wanted.real), (batch.xf, batch.args_fake, wanted.fake))
+        for i, (x, args, is_wanted) in enumerate(sides):
+            if is_wanted:
+                of_side, pullbacks[i] = vjp(D, self._spec, weights[i], buffers, x, args)
+            elif known is not None:
+                of_side = Call(known[i], (), buffers)
+            else:
+                of_side = call(D, weights[i], buffers, x, args, self._spec.captures)
+            buffers = of_side.buffers
+            calls.append(of_side)
+
+        def pull(seeds: Seeds) -> tuple[Tensor | None, Tensor | None]:
             pairs = zip(pullbacks, seeds, strict=True)
-            real, fake = (None if back is None else back(seed)[0] for back, seed in pairs)
+            real, fake = (None if back is None or seed is None else back(seed)[0] for back, seed in pairs)
             return real, fake
 
-        return Linearised(Pair(*logits), buffers, pull)
+        return Linearised((calls[0], calls[1]), buffers, pull)
+
+
+@contextmanager
+def _mode(D: nn.Module, in_eval_mode: bool) -> Iterator[None]:
+    """D in evaluation mode, if wanted, and as it was afterwards."""
+    if not in_eval_mode:
+        yield
+        return
+    training = [module for module in D.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _linearise_joint(D: nn.Module, spec: StepSpec, weights: Tensors, batch: Batch) -> Linearised:
     """Both sides in one call of D."""
-    logits, _, pullback = _vjp(D, spec, weights, {}, *batch.joined())
+    joined, pullback = vjp(D, spec, weights, {}, *batch.joined())
 
     def pull_both(seeds: Tensor) -> Tensor:
         gradient: Tensor = pullback(seeds)[0]
         return gradient
 
-    def pull(seeds: Pair) -> tuple[Tensor | None, Tensor | None]:
-        real, fake = pull_both(torch.cat(list(seeds))).chunk(2)
+    def pull(seeds: Seeds) -> tuple[Tensor | None, Tensor | None]:
+        one = next(seed for seed in seeds if seed is not None)
+        both = torch.cat([torch.zeros_like(one) if seed is None else seed for seed in seeds])
+        real, fake = pull_both(both).chunk(2)
         return real, fake
 
-    return Linearised(Pair(*logits.chunk(2)), {}, pull, pull_both)
+    return Linearised(_halves(joined), {}, pull, pull_both)
 
 
-def _vjp(
+def vjp(
     D: nn.Module, spec: StepSpec, weights: Tensors, buffers: Tensors, x: Tensor, args: Args
-) -> tuple[Tensor, Tensors, Any]:
-    """Logits (n,), the buffers moved, and the function from seeds (n,) to the gradient (n, ...) for x in a tuple."""
+) -> tuple[Call, Any]:
+    """The call, and the function from seeds (n,) to the gradient (n, ...) for x in a tuple."""
     if not spec.traced:
         return _autograd_vjp(D, spec, weights, buffers, x, args)
 
-    def logits_of(x: Tensor) -> tuple[Tensor, Tensors]:
-        logits, _, moved = call(D, weights, buffers, x, args)
-        return logits, moved
+    def logits_of(x: Tensor) -> tuple[Tensor, tuple[Args, Tensors, Args]]:
+        logits, extras, moved, features = call(D, weights, buffers, x, args, spec.captures)
+        return logits, (extras, moved, features)
 
-    logits, pullback, moved = torch.func.vjp(logits_of, x, has_aux=True)  # type: ignore[misc]
-    return logits, moved, pullback
+    logits, pullback, others = torch.func.vjp(logits_of, x, has_aux=True)  # type: ignore[misc]
+    return Call(logits, *others), pullback
 
 
 def _autograd_vjp(
     D: nn.Module, spec: StepSpec, weights: Tensors, buffers: Tensors, x: Tensor, args: Args
-) -> tuple[Tensor, Tensors, Any]:
-    """``_vjp`` by autograd, in any grad mode. What will not be differentiated further keeps no graph alive."""
+) -> tuple[Call, Any]:
+    """``vjp`` by autograd, in any grad mode. What will not be differentiated further keeps no graph alive."""
     differentiated = x.requires_grad or any(weight.requires_grad for weight in weights.values())
-    pulled_twice = spec.with_info and not spec.independent  # by the move and by the measurements
+    # By the move, and by the measurements or the terms, which want other seeds.
+    pulled_twice = (spec.with_info or bool(spec.terms)) and not spec.independent
     at = x if x.requires_grad else x.detach().requires_grad_()
     with torch.enable_grad():
-        logits, _, moved = call(D, weights, buffers, at, args)
+        found = call(D, weights, buffers, at, args, spec.captures)
 
     def gradient(_: nn.Module, seeds: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            logits,
+            found.logits,
             at,
             seeds,
-            create_graph=differentiated and spec.config.second_order,
+            create_graph=differentiated and torch.is_grad_enabled(),
             retain_graph=differentiated or pulled_twice,
             allow_unused=True,
             materialize_grads=True,
         )
 
     def pullback(seeds: Tensor) -> tuple[Tensor, ...]:
-        if not logits.requires_grad:  # D lets no gradient through
+        if not found.logits.requires_grad:  # D lets no gradient through
             return (torch.zeros_like(at),)
         # Activation checkpointing runs parts of D again, which then has to hold what it held in this call.
         return holding(D, {**weights, **_copies(buffers)}, gradient, seeds)
 
-    return logits if differentiated else logits.detach(), moved, pullback
+    if differentiated:
+        return found, pullback
+    constant: Call = tree_map_only(Tensor, Tensor.detach, found)
+    return constant, pullback

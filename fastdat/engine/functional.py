@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from fastdat.config import DEFAULT_CONFIG, DATConfig
+from fastdat.config import DEFAULT_CONFIG, AttackConfig
 from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.engine.types import Batch, StepInputs, StepSpec, Tensors
-from fastdat.losses import Loss, get_loss
+from fastdat.engine.terms import static, tensors_of
+from fastdat.engine.types import Batch, StepInputs, StepNeeds, StepSpec, Tensors, TermInputs
+from fastdat.losses import AnyLoss, get_loss
+from fastdat.regularizers.term import Term
 
 
 def dat_grads(
@@ -18,8 +22,10 @@ def dat_grads(
     xr: Tensor,
     xf: Tensor,
     *,
-    config: DATConfig | None = None,
-    loss: str | Loss = "hinge",
+    config: AttackConfig | None = None,
+    loss: str | AnyLoss = "hinge",
+    regularizers: Sequence[Term] = (),
+    draws: Sequence[Tensors] = (),
 ) -> tuple[Tensors, Tensor]:
     """Gradients of the DAT step for the parameters, and the loss: pure, for ``torch.vmap`` and ``torch.compile``.
 
@@ -31,7 +37,10 @@ def dat_grads(
         params: ``dict(D.named_parameters())`` or tensors in their place.
         xr, xf: (m, ...) a side.
         config: the step; ``DATConfig()`` where None.
-        loss: name or ``Loss``.
+        loss: name, ``Loss`` or ``PairLoss``.
+        regularizers: terms of ``fastdat.regularizers`` that keep no state, all of them in this step.
+        draws: the random numbers of each term, ``term.draws(Pair(xr, xf), generator)``: within vmap they are drawn
+            outside, or with ``randomness="different"``.
 
     Returns:
         gradient of each of ``params``, loss (scalar).
@@ -49,12 +58,40 @@ def dat_grads(
             "would do: use fastdat.reference.dat_step with torch.autograd.grad(..., create_graph=True)"
         )
     config = config or DEFAULT_CONFIG
-    loss = get_loss(loss)
-    spec = StepSpec(config, loss, independent=True, joint=True, batch=xr.shape[0])
+    terms, of_terms = _terms(regularizers, draws, Batch(xr, xf))
+    spec = StepSpec(
+        config,
+        get_loss(loss),
+        *static(terms),
+        StepNeeds.of(terms),
+        independent=True,
+        joint=True,
+        batch=xr.shape[0],
+    )
     constants = {name: param.detach() for name, param in params.items()}
-    with attention_for(config):
-        result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached()))
+    with attention_for(spec):
+        result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached(), terms=of_terms))
     return result.grads, result.loss
+
+
+def _terms(
+    regularizers: Sequence[Term], draws: Sequence[Tensors], batch: Batch
+) -> tuple[tuple[Term, ...], TermInputs]:
+    terms = tuple(regularizers)
+    for term in terms:
+        if term.state() or term.needs.features:
+            raise ValueError(
+                f"dat_grads keeps no state and sees no features, which the regularizer {term.name} needs: use "
+                "fastdat.dat_step"
+            )
+    if not draws:
+        return terms, tensors_of(terms, batch, None)
+    if len(draws) != len(terms):
+        raise ValueError(
+            f"draws must have one dict for each of the {len(terms)} regularizers, got {len(draws)}"
+        )
+    weights = [term.weight if isinstance(term.weight, Tensor) else None for term in terms]
+    return terms, TermInputs(tuple(draws), tuple([{} for _ in terms]), tuple(weights))
 
 
 def _is_differentiated(tensor: Tensor) -> bool:

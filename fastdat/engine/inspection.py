@@ -13,10 +13,11 @@ from fastdat.engine import checks
 from fastdat.engine.copies import Copies
 from fastdat.engine.discriminator import call_aux, split_outputs
 from fastdat.engine.explain import explained
+from fastdat.engine.features import captured
 from fastdat.engine.gradient_paths import paths_of
-from fastdat.engine.types import AuxLoss, StepInputs, StepSpec, Tensors
+from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepSpec, Tensors
 from fastdat.engine.weights import Weights
-from fastdat.losses import Loss
+from fastdat.losses import AnyLoss, is_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
                 )
             copies.check(values=True)
         _check_loss(spec.loss, split_outputs(out)[0])
+        checks.check_extras(len(out) - 1 if isinstance(out, (tuple, list)) else 0, spec.terms)
+        if spec.captures:
+            _check_features(D, spec, weights, buffers, batch)
         if aux_loss is not None:
             with torch.enable_grad():  # a gradient penalty differentiates D
                 value, moved = call_aux(D, aux_loss, weights, buffers, batch)
@@ -86,8 +90,9 @@ def check_gradients(
     with _random_state_kept(inputs.batch.xr):
         weights, buffers = _tensors(spec, inputs)
         paths = paths_of(D, weights, buffers, inputs, aux_loss, microbatch)
-    checks.check_reach(paths.to_samples, paths.to_weights, spec.config.attacks)
-    checks.check_functions(paths.functions, paths.has_hooks, traced and spec.config.second_order)
+    takes_gradients = spec.config.attacks or spec.differentiates_gradient or spec.needs.loss_gradient
+    checks.check_reach(paths.to_samples, paths.to_weights, takes_gradients)
+    checks.check_functions(paths.functions, paths.has_hooks, traced and spec.differentiates_gradient)
     if inputs.trainable or spec.inputs_wanted:
         checks.check_strangers(paths.strangers)
 
@@ -139,9 +144,17 @@ def _check_aux(value: object) -> None:
         )
 
 
-def _check_loss(loss: Loss, logits: Tensor) -> None:
-    for name in ("g1", "g2"):
-        value: object = getattr(loss, name)(logits)
+def _check_features(D: nn.Module, spec: StepSpec, weights: Tensors, buffers: Tensors, batch: Batch) -> None:
+    with captured(dict(D.named_modules()), spec.captures):
+        _run(D, weights, buffers, batch.xr, batch.args_real)
+        found = {capture.path: (capture.found or [None])[-1] for capture in spec.captures}
+    checks.check_features(found, batch.xr.shape[0])
+
+
+def _check_loss(loss: AnyLoss, logits: Tensor) -> None:
+    names, arguments = (("pair",), (logits, logits)) if is_pair(loss) else (("g1", "g2"), (logits,))
+    for name in names:
+        value: object = getattr(loss, name)(*arguments)
         if not isinstance(value, Tensor) or value.shape != logits.shape or not value.is_floating_point():
             raise ValueError(
                 f"{type(loss).__name__}.{name} must give one value a logit, shape {tuple(logits.shape)}, got "

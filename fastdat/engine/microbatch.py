@@ -1,33 +1,42 @@
 """The step of a whole batch from parts of it, in the memory of one part.
 
-Signs and targets couple the samples of a batch; nothing else does. So each attack pass runs over all parts before
-its signs are taken, and the loss is then differentiated part by part with the signs as given. In first order
-the input gradients of the attack pass are kept (they are as small as the batch itself) and nothing is computed
-twice. Where the loss is differentiated through the attack or the clean pass, each part computes these again.
+Signs and targets of the attack couple the samples of a batch, and so do some regularizers; nothing else does. So each
+attack pass runs over all parts before its signs are taken, and the loss is then differentiated part by part with the
+signs as given. In first order the input gradients of the attack pass are kept (they are as small as the batch itself)
+and nothing is computed twice. Where the loss is differentiated through the attack or the clean pass, each part computes
+these again. What a regularizer takes of the whole batch (a norm, a mean) is found in a pass of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastdat.engine.attack import AttackResult, Measured, run_attack
-from fastdat.engine.discriminator import Linearised, WholeBatchD
+from fastdat.engine.discriminator import Call, Linearised, WholeBatchD
+from fastdat.engine.points import StepPoints, Ways, reduced
+from fastdat.engine.sign_attack import run_sign_attack
+from fastdat.engine.terms import Asked, asked
 from fastdat.engine.types import (
     Batch,
     FromWholeBatch,
-    Pair,
+    Sides,
     SideWeights,
     StepInputs,
+    StepNeeds,
     StepResult,
     StepSpec,
     Tensors,
+    TermInputs,
 )
 from fastdat.engine.weights import Weights
 from fastdat.info import SideInfo, StepInfo
+from fastdat.regularizers.sign_attacks import SignAttack
+from fastdat.regularizers.term import Pair
 
 Step = Callable[[nn.Module, StepSpec, StepInputs], StepResult]
 """``objective.step``, compiled or not."""
@@ -35,19 +44,43 @@ AttackPass = Callable[
     [nn.Module, StepSpec, SideWeights, Batch, bool], tuple[Pair, tuple[Tensor | None, Tensor | None]]
 ]
 """``attack_pass``, compiled or not."""
+TermPass = Callable[[nn.Module, StepSpec, StepInputs], tuple[Asked, ...]]
+"""``term_pass``, compiled or not."""
+
+
+class Passes(NamedTuple):
+    """The functions of which a step in parts consists, compiled or not."""
+
+    step: Step
+    attack_pass: AttackPass
+    term_pass: TermPass
 
 
 def attack_pass(
     D: nn.Module, spec: StepSpec, weights: SideWeights, batch: Batch, with_gradients: bool
 ) -> tuple[Pair, tuple[Tensor | None, Tensor | None]]:
     """D on one part, with constant weights: logits (n,) a side, and, if asked for, dD/dx (n, ...)."""
-    D_here = WholeBatchD(D, spec, {})
+    in_eval_mode = isinstance(spec.config, SignAttack) and spec.config.in_eval_mode
+    D_here = WholeBatchD(D, spec, {}, in_eval_mode)
+    sides = Sides(spec.config.real, spec.config.fake)
     if not with_gradients:
         return D_here.logits(weights, batch)[0], (None, None)
-    linearised = D_here.linearise(weights, batch)
+    linearised = D_here.linearise(weights, batch, sides)
     with torch.no_grad():
-        ones = Pair(*[torch.ones_like(logits) for logits in linearised.logits])
-        return linearised.logits, linearised.pull(ones)
+        ones = [
+            torch.ones_like(logits) if attacked else None
+            for logits, attacked in zip(linearised.logits, sides, strict=True)
+        ]
+        return linearised.logits, linearised.pull((ones[0], ones[1]))
+
+
+def term_pass(D: nn.Module, spec: StepSpec, inputs: StepInputs) -> tuple[Asked, ...]:
+    """What each term that joins samples asks of the whole batch, from this part of it."""
+    weights = Weights(spec, {**inputs.frozen, **inputs.trainable}, inputs.buffers)
+    unused = Call(inputs.batch.xr, (), {})
+    alone = replace(spec, group=None)
+    ways = Ways(D, alone, weights, {}, inputs.batch, (unused, unused), None, None, (None, None))
+    return asked(alone, StepPoints(ways), inputs.terms)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -73,12 +106,19 @@ class PartwiseD:
         self._D, self._spec, self._size, self._attack_pass = D, spec, size, attack_pass
 
     def logits(self, weights: SideWeights, batch: Batch) -> tuple[Pair, Tensors]:
-        return self.linearise(weights, batch, None, needs_gradient=False).logits, {}
+        return self.linearise(weights, batch, Sides(False, False), needs_gradient=False).logits, {}
 
     def linearise(
-        self, weights: SideWeights, batch: Batch, known: Pair | None, needs_gradient: bool
+        self,
+        weights: SideWeights,
+        batch: Batch,
+        sides: Sides,
+        known: Pair | None = None,
+        needs_gradient: bool = True,
+        apart: bool = False,
     ) -> Linearised:
-        """As in ``BatchedD``. ``known`` is not used: one pass computes the logits of both sides."""
+        """As in ``BatchedD``, of the attacked sides. One pass computes the logits of both, also where they are
+        ``known``."""
         passes = [
             self._attack_pass(self._D, self._spec, weights, part, needs_gradient)
             for part in split(batch, self._size)
@@ -87,11 +127,12 @@ class PartwiseD:
         of_parts = zip(*[p[1] for p in passes], strict=True)
         real, fake = ([g for g in side if g is not None] for side in of_parts)
         gradients = (torch.cat(real) if real else None, torch.cat(fake) if fake else None)
-        return Linearised(logits, {}, lambda seeds: gradients)
+        calls = (Call(logits.real, (), {}), Call(logits.fake, (), {}))
+        return Linearised(calls, {}, lambda seeds: gradients)
 
 
 def microbatched_step(
-    D: nn.Module, spec: StepSpec, inputs: StepInputs, size: int, step: Step, attack_pass: AttackPass
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, size: int, passes: Passes
 ) -> StepResult:
     """``objective.step`` of the whole batch, at most ``size`` samples a side at a time.
 
@@ -100,18 +141,23 @@ def microbatched_step(
         spec: of the step.
         inputs: of the whole batch.
         size: samples a side.
-        step, attack_pass: the functions of these names, compiled or not.
+        passes: the functions, compiled or not.
     """
     config, batch = spec.config, inputs.batch
     parts = split(batch, size)
+    of_terms = _split_terms(inputs.terms, batch.xr.shape[0], size)
     given = [FromWholeBatch()] * len(parts)
     attack: AttackResult | None = None
-    if config.attacks:
-        # Where the loss is differentiated through the clean samples, each part computes the attack again.
-        again = config.second_order or config.clean_weight > 0 or bool(spec.inputs_wanted)
+    # Where the loss is differentiated through the clean samples, each part computes the attack again.
+    again = spec.differentiates_clean or spec.needs.loss_gradient or bool(spec.inputs_wanted)
+    if config.attacks and not (again and isinstance(config, SignAttack)):  # whose samples move alone
         weights = Weights(spec, {**inputs.frozen, **inputs.trainable}, inputs.buffers)
-        whole = PartwiseD(D, spec, size, attack_pass)
-        attack = run_attack(spec, whole, weights, batch.detached(), signs_only=again)
+        alone = replace(spec, terms=(), weighed=(), needs=StepNeeds())
+        whole = PartwiseD(D, alone, size, passes.attack_pass)
+        if isinstance(config, SignAttack):
+            attack = run_sign_attack(alone, whole, weights, batch.detached(), whole)
+        else:
+            attack = run_attack(alone, whole, weights, batch.detached(), signs_only=again)
         if again:
             of_parts = zip(*[_parts_of(signs, size) for signs in attack.signs], strict=True)
             given = [FromWholeBatch(signs=tuple(signs)) for signs in of_parts]
@@ -120,16 +166,47 @@ def microbatched_step(
             given = [FromWholeBatch(x_hat=of_part) for of_part in _parts_of(x_hat, size)]
             if config.power_iterations == "per_forward":  # the attack's calls have advanced u
                 inputs = inputs._replace(buffers={**inputs.buffers, **weights.buffers()})
-    results = [
-        step(D, spec, inputs._replace(batch=part, given=of_part))
-        for part, of_part in zip(parts, given, strict=True)
+    all_inputs = [
+        inputs._replace(batch=part, given=of_part, terms=terms)
+        for part, of_part, terms in zip(parts, given, of_terms, strict=True)
     ]
+    if any(term.couples for term in spec.terms):
+        answers = _answers(spec, [passes.term_pass(D, spec, each) for each in all_inputs])
+        all_inputs = [each._replace(given=each.given._replace(reductions=answers)) for each in all_inputs]
+    results = [passes.step(D, spec, each) for each in all_inputs]
     shares = [part.xr.shape[0] / batch.xr.shape[0] for part in parts]
     loss = torch.stack([r.loss * share for r, share in zip(results, shares, strict=True)]).sum()
     grads = _combined_gradients(results, shares, spec.inputs_wanted)
     info = _combined_info([r.info for r in results if r.info is not None], shares, attack)
     # A replayed CUDA graph has overwritten those of the parts before, which were the same.
-    return StepResult(loss, grads, results[-1].buffers, info)
+    return StepResult(loss, grads, results[-1].buffers, results[-1].states, info)
+
+
+def _split_terms(inputs: TermInputs, m: int, size: int) -> list[TermInputs]:
+    """The rows of the draws that belong to each part; states and weights are of the whole batch."""
+    slices = [slice(start, start + size) for start in range(0, m, size)]
+    return [
+        inputs._replace(
+            draws=tuple([{name: rows[s] for name, rows in draws.items()} for draws in inputs.draws])
+        )
+        for s in slices
+    ]
+
+
+def _answers(spec: StepSpec, of_parts: Sequence[tuple[Asked, ...]]) -> tuple[tuple[Tensor, ...], ...]:
+    """What each term is told about the whole batch, from what it asks in each part."""
+    return tuple(
+        [
+            tuple([_combined(spec, one) for one in zip(*asked, strict=True)])
+            for asked in zip(*of_parts, strict=True)
+        ]
+    )
+
+
+def _combined(spec: StepSpec, of_parts: Sequence[dict[str, Tensor]]) -> Tensor:
+    (kind,) = of_parts[0]
+    values = torch.stack([part[kind] for part in of_parts])
+    return reduced(spec, kind, values.sum(0) if kind == "sum" else values.amax(0))
 
 
 def _parts_of(pair: Pair, size: int) -> list[Pair]:
@@ -168,7 +245,8 @@ def _combined_info(
         for side in (0, 1)
     )
     fraction = _mean([info.penalty_fraction for info in of_parts], shares)
-    return StepInfo(real, fake, fraction if known is None else known.penalty_fraction)
+    terms = {name: _mean([info.terms[name] for info in of_parts], shares) for name in of_parts[0].terms}
+    return StepInfo(real, fake, fraction if known is None else known.penalty_fraction, terms)
 
 
 def _combined_side(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastdat.config import DATConfig
+from fastdat.config import AttackConfig
 from fastdat.engine import checks, sample_checks
 from fastdat.engine.announce import announced, reason_for, remember
 from fastdat.engine.compile import (
@@ -32,21 +32,35 @@ from fastdat.engine.compile import (
 )
 from fastdat.engine.copies import Copies
 from fastdat.engine.distributed import batch_group
+from fastdat.engine.features import captured, captures_of
 from fastdat.engine.microbatch import microbatched_step
 from fastdat.engine.objective import attention_for
 from fastdat.engine.spectral.normalise import bypassed, reads_of, spectral_weights
 from fastdat.engine.structure import Snapshot, structure_of
 from fastdat.engine.threads import SHARED
-from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
+from fastdat.engine.types import (
+    AuxLoss,
+    Batch,
+    StepInputs,
+    StepNeeds,
+    StepResult,
+    StepSpec,
+    Tensors,
+    TermInputs,
+)
 from fastdat.engine.weight_norm import left_out, normed_weights
-from fastdat.losses import Loss, get_loss
+from fastdat.losses import AnyLoss, get_loss
+from fastdat.regularizers.term import Term
 
 
 class Call(NamedTuple):
     """The arguments of one call of ``dat_step`` apart from D and the samples."""
 
-    config: DATConfig
-    loss: str | Loss
+    config: AttackConfig
+    loss: str | AnyLoss
+    terms: tuple[Term, ...]
+    """The regularizers whose turn it is, and which of them have a tensor as their weight."""
+    weighed: tuple[bool, ...]
     aux_loss: AuxLoss | None
     compile: bool | str
     fold: bool
@@ -128,7 +142,9 @@ class Prepared:
         sample_checks.check_batch(batch, world_size)
         sample_checks.check_args(batch, gradients)
         checks.check_autocast(batch.xr.device)
-        checks.check_microbatch(call.microbatch, call.aux_loss is not None)
+        checks.check_microbatch(call.microbatch, call.aux_loss is not None, call.config, call.terms)
+        loss = get_loss(call.loss)
+        checks.check_seed(call.config, loss)
         structure = structure_of(D)
         checks.check_layers(structure.modules, world_size)
         checks.check_parameters(structure.params, structure.buffers)
@@ -136,7 +152,11 @@ class Prepared:
         samples = (("xr", batch.xr), ("xf", batch.xf))
         self._spec = StepSpec(
             call.config,
-            get_loss(call.loss),
+            loss,
+            call.terms,
+            call.weighed,
+            StepNeeds.of(call.terms),
+            captures_of([t.needs.features for t in call.terms if t.needs.features], structure.modules),
             spectral=spectral_weights(structure.modules),
             normed=normed_weights(structure.modules),
             aliases=structure.aliases,
@@ -181,22 +201,26 @@ class Prepared:
         except RuntimeError:  # on another device
             return False
 
-    def run(self, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None) -> StepResult:
-        """The step on these samples; moves D's buffers."""
-        inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch)
-        # An eager step shares nothing but its engine and, in second order, a switch (``attention_for``).
-        alone = self._mode is EAGER and not self._spec.config.second_order
+    def run(self, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None, of_terms: TermInputs) -> StepResult:
+        """The step on these samples; moves D's buffers, and what the terms keep."""
+        inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch, terms=of_terms)
+        # An eager step shares nothing but its engine, the captures of features and, in second order, a switch
+        # (``attention_for``).
+        alone = self._mode is EAGER and not self._spec.differentiates_gradient and not self._spec.captures
         shared = nullcontext() if alone else SHARED
         with shared, _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
                 result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
             if result is None:
-                with attention_for(self._spec.config):
+                with attention_for(self._spec):
                     result = self._run_traceable(D, inputs, aux_loss)
             if result.buffers:
                 own = [self._buffers[name] for name in result.buffers]
                 torch._foreach_copy_(own, list(result.buffers.values()))
+            for state, new in zip(of_terms.states, result.states, strict=True):
+                for name, tensor in new.items():
+                    state[name].copy_(tensor)
         return result
 
     def _run_traceable(self, D: nn.Module, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
@@ -214,13 +238,12 @@ class Prepared:
                 with (
                     left_out(structure.modules),
                     bypassed(structure.modules, spec.spectral),
+                    captured(structure.modules, spec.captures),
                     engine.tracing(structure.modules),
                     self._announced(D, engine, inputs.batch.xr, in_parts),
                 ):
                     if in_parts and self._microbatch is not None:
-                        result = microbatched_step(
-                            D, spec, own, self._microbatch, engine.step, engine.attack_pass
-                        )
+                        result = microbatched_step(D, spec, own, self._microbatch, engine.passes)
                     else:
                         result = engine.step(D, spec, own, aux_loss)
             except NotCompiledError:

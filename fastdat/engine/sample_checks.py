@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from fastdat.config import DATConfig
+from fastdat.config import AttackConfig
 from fastdat.engine.checks import named
 from fastdat.engine.types import Batch
 from fastdat.engine.value_range import range_problem
@@ -146,7 +146,7 @@ def check_batch(batch: Batch, world_size: int) -> None:
         )
 
 
-def check_values(batch: Batch, config: DATConfig) -> None:
+def check_values(batch: Batch, config: AttackConfig) -> None:
     """Raises ValueError where a sample holds NaN or Inf, or values outside ``config.bounds``. Synchronises once with
     the device where all is well."""
     sides = (("xr", batch.xr.detach()), ("xf", batch.xf.detach()))

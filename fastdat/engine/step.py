@@ -7,20 +7,23 @@ torch.compile cannot differentiate a compiled graph twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from fastdat.config import DEFAULT_CONFIG, DATConfig
+from fastdat.config import DEFAULT_CONFIG, AttackConfig
 from fastdat.engine import checks, sample_checks
 from fastdat.engine.distributed import run_inside, unwrap
 from fastdat.engine.known_gradients import attach
 from fastdat.engine.prepared import Call, Prepared, calls_of, prepared_step
-from fastdat.engine.types import Args, AuxLoss, Batch
+from fastdat.engine.terms import due, static, tensors_of
+from fastdat.engine.types import Args, AuxLoss, Batch, TermInputs
 from fastdat.info import DATInfo, StepInfo
-from fastdat.losses import Loss
+from fastdat.losses import AnyLoss
+from fastdat.regularizers.term import Term
 
 
 @overload
@@ -28,11 +31,14 @@ def dat_step(
     D: nn.Module,
     xr: Tensor,
     xf: Tensor,
-    config: DATConfig | None = ...,
-    loss: str | Loss = ...,
+    config: AttackConfig | None = ...,
+    loss: str | AnyLoss = ...,
     *,
     args_real: Args = ...,
     args_fake: Args = ...,
+    regularizers: Sequence[Term] = ...,
+    step: int | None = ...,
+    generator: torch.Generator | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -45,11 +51,14 @@ def dat_step(
     D: nn.Module,
     xr: Tensor,
     xf: Tensor,
-    config: DATConfig | None = ...,
-    loss: str | Loss = ...,
+    config: AttackConfig | None = ...,
+    loss: str | AnyLoss = ...,
     *,
     args_real: Args = ...,
     args_fake: Args = ...,
+    regularizers: Sequence[Term] = ...,
+    step: int | None = ...,
+    generator: torch.Generator | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -61,11 +70,14 @@ def dat_step(
     D: nn.Module,
     xr: Tensor,
     xf: Tensor,
-    config: DATConfig | None = None,
-    loss: str | Loss = "hinge",
+    config: AttackConfig | None = None,
+    loss: str | AnyLoss = "hinge",
     *,
     args_real: Args = (),
     args_fake: Args = (),
+    regularizers: Sequence[Term] = (),
+    step: int | None = None,
+    generator: torch.Generator | None = None,
     aux_loss: AuxLoss | None = None,
     compile: bool | str = True,
     fold: bool = True,
@@ -88,9 +100,14 @@ def dat_step(
         D: any module (N, ...) -> logits (N,) or (N, 1), or a tuple of tensors with the logits first.
         xr: real samples (m, ...), floating point in the range of ``config.bounds``.
         xf: fake samples, shape, dtype and device of ``xr``. Detach them from G unless their gradient is wanted.
-        config: the step's settings; ``DATConfig()`` where None.
-        loss: ``"hinge"``, ``"gan"``, ``"lsgan"``, ``"wgan"`` or an object with g1 and g2 (``fastdat.Loss``).
+        config: the attack's settings; ``DATConfig()`` where None. ``fastdat.regularizers.ASGAN`` and ``RobGAN`` are
+            other attacks.
+        loss: a name of ``fastdat.losses.LOSSES``, or an object with g1 and g2 (``fastdat.Loss``) or with pair
+            (``fastdat.losses.PairLoss``).
         args_real, args_fake: further arguments of D (labels, say) for each side.
+        regularizers: terms of ``fastdat.regularizers``, added to the loss in the same graph.
+        step: number of this step, for regularizers that take part in one step of several.
+        generator: of the regularizers' random numbers, on the samples' device; torch's own where None.
         aux_loss: function (D, xr, xf) -> scalar, added to the loss in the same graph; it sees the clean batch and
             the weights of D's last call.
         compile: True, a mode of torch.compile, or False for eager, which takes any D that autograd takes (with
@@ -111,19 +128,26 @@ def dat_step(
         RuntimeError: D could not be compiled as one graph.
     """
     checks.check_module(D, xr)
-    call = Call(
-        DEFAULT_CONFIG if config is None else config, loss, aux_loss, compile, fold, microbatch, with_info
-    )
+    terms = due(regularizers, step)
+    config = DEFAULT_CONFIG if config is None else config
+    call = Call(config, loss, *static(terms), aux_loss, compile, fold, microbatch, with_info)
     batch = Batch(xr, xf, args_real, args_fake)
     if torch.is_inference_mode_enabled():  # the attack needs autograd
         with torch.inference_mode(False), torch.no_grad():
-            value, measured = _stepped(D, call, batch, check_finite)
+            value, measured = _stepped(D, call, batch, terms, generator, check_finite)
     else:
-        value, measured = _stepped(D, call, batch, check_finite)
+        value, measured = _stepped(D, call, batch, terms, generator, check_finite)
     return (value, DATInfo.of(*measured)) if with_info else value
 
 
-def _stepped(D: nn.Module, call: Call, batch: Batch, check_values: bool) -> tuple[Tensor, list[StepInfo]]:
+def _stepped(
+    D: nn.Module,
+    call: Call,
+    batch: Batch,
+    terms: tuple[Term, ...],
+    generator: torch.Generator | None,
+    check_values: bool,
+) -> tuple[Tensor, list[StepInfo]]:
     """The loss, attached to the parameters and inputs that want gradients, and the measurements if asked for."""
     sample_checks.check_tensors(batch)
     batch = sample_checks.outside_inference(batch)
@@ -135,18 +159,24 @@ def _stepped(D: nn.Module, call: Call, batch: Batch, check_values: bool) -> tupl
         if check_values:
             sample_checks.check_values(batch, call.config)
         measured: list[StepInfo] = []
-        evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, measured)
+        of_terms = tensors_of(terms, batch, generator)
+        evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, of_terms, measured)
         value = evaluate() if ddp is None else run_inside(ddp, evaluate, batch.xr)
     return value, measured
 
 
 def _differentiable_loss(
-    prepared: Prepared, D: nn.Module, batch: Batch, aux_loss: AuxLoss | None, measured: list[StepInfo]
+    prepared: Prepared,
+    D: nn.Module,
+    batch: Batch,
+    aux_loss: AuxLoss | None,
+    of_terms: TermInputs,
+    measured: list[StepInfo],
 ) -> Tensor:
     """The step's loss, attached to the parameters and inputs that want gradients; adds its record to ``measured``."""
 
     def evaluate() -> tuple[Tensor, list[Tensor]]:
-        result = prepared.run(D, batch.detached(), aux_loss)
+        result = prepared.run(D, batch.detached(), aux_loss, of_terms)
         if result.info is not None:
             measured.append(result.info)
         return result.loss, [result.grads[name] for name in prepared.wanted]

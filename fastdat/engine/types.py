@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastdat.config import DATConfig
+from fastdat.config import AttackConfig
+from fastdat.engine.features import Capture
 from fastdat.engine.spectral.normalise import SpectralWeight
 from fastdat.engine.weight_norm import NormedWeight
 from fastdat.info import StepInfo
-from fastdat.losses import Loss
+from fastdat.losses import AnyLoss
+from fastdat.regularizers.term import Pair, Term
 
 Tensors = dict[str, Tensor]
 Args = tuple[Any, ...]
@@ -23,11 +25,11 @@ SideWeights = tuple[Tensors, Tensors]
 """D's weights by name, for its call on reals and for its call on fakes."""
 
 
-class Pair(NamedTuple):
-    """One tensor a side."""
+class Sides(NamedTuple):
+    """An answer a side."""
 
-    real: Tensor
-    fake: Tensor
+    real: bool
+    fake: bool
 
 
 class Batch(NamedTuple):
@@ -80,12 +82,42 @@ def _are_equal(a: object, b: object) -> bool:
         return False
 
 
+class StepNeeds(NamedTuple):
+    """What the terms of a step need of its pass through the clean samples."""
+
+    kept: bool = False
+    """They differentiate it."""
+    gradient: Sides = Sides(False, False)
+    """Sides whose input gradient they differentiate."""
+    loss_gradient: bool = False
+    """They take the input gradient of D's loss as a constant."""
+
+    @classmethod
+    def of(cls, terms: Sequence[Term]) -> StepNeeds:
+        """All needs of these terms."""
+        needs = [term.needs for term in terms]
+        sides = {side for n in needs for side in n.gradient}
+        return cls(
+            kept=any(n.logits or n.features for n in needs) or bool(sides),
+            gradient=Sides("real" in sides, "fake" in sides),
+            loss_gradient=any(n.loss_gradient for n in needs),
+        )
+
+
 @dataclass(frozen=True)
 class StepSpec:
     """Everything that shapes the step's graph, apart from the tensors."""
 
-    config: DATConfig
-    loss: Loss
+    config: AttackConfig
+    loss: AnyLoss
+    terms: tuple[Term, ...] = ()
+    """The regularizers whose turn it is. One whose weight is a tensor has another weight here, which means nothing."""
+    weighed: tuple[bool, ...] = ()
+    """Of each term, whether its weight is a tensor, and so one of the inputs."""
+    needs: StepNeeds = StepNeeds()  # noqa: RUF009 - it is immutable
+    """What the terms need, all together."""
+    captures: tuple[Capture, ...] = ()
+    """Of the outputs of D's submodules that terms see."""
     independent: bool = False
     """D treats its samples independently, so one coefficient a sample describes the attack."""
     joint: bool = False
@@ -109,6 +141,16 @@ class StepSpec:
     """Derivatives are those of ``torch.func``, which can be compiled and mapped over. Otherwise they are autograd's,
     which take any D."""
 
+    @property
+    def differentiates_clean(self) -> bool:
+        """Whether the loss is differentiated through the pass at the clean samples."""
+        return self.config.second_order or self.config.clean_weight > 0 or self.needs.kept
+
+    @property
+    def differentiates_gradient(self) -> bool:
+        """Whether the loss is differentiated through an input gradient: the step is of second order."""
+        return self.config.second_order or any(term.needs.second_order for term in self.terms)
+
 
 class FromWholeBatch(NamedTuple):
     """What a part of a batch takes from the whole batch, so that it computes its share of the whole batch's step."""
@@ -117,6 +159,19 @@ class FromWholeBatch(NamedTuple):
     """Signs (n,) a side of each attack step; the part computes the rest of the attack."""
     x_hat: Pair | None = None
     """The perturbed samples (n, ...) a side, where nothing is differentiated through the attack."""
+    reductions: tuple[tuple[Tensor, ...], ...] = ()
+    """Of each term, what it takes of the whole batch (``Points.total`` and its like), in its order."""
+
+
+class TermInputs(NamedTuple):
+    """The tensors of the terms, in their order."""
+
+    draws: tuple[Tensors, ...] = ()
+    """Random numbers by name, (m, ...)."""
+    states: tuple[Tensors, ...] = ()
+    """What the terms keep from step to step, by name, before the step."""
+    weights: tuple[Tensor | None, ...] = ()
+    """The weights that are tensors."""
 
 
 class StepInputs(NamedTuple):
@@ -130,6 +185,7 @@ class StepInputs(NamedTuple):
     """u, v and the moving buffers, by name, before the step."""
     batch: Batch
     given: FromWholeBatch = FromWholeBatch()
+    terms: TermInputs = TermInputs()
 
 
 class StepResult(NamedTuple):
@@ -140,4 +196,6 @@ class StepResult(NamedTuple):
     """Gradient of each trainable parameter, and of ``xr``, ``xf`` where it is wanted."""
     buffers: Tensors
     """New values of the buffers that moved: u, v, running statistics."""
+    states: tuple[Tensors, ...] = ()
+    """New values of what the terms keep."""
     info: StepInfo | None = None

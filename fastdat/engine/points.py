@@ -1,0 +1,261 @@
+"""``Points`` for the terms of the loss: D at the points of a step, each pass through it made once for all terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed._functional_collectives as collectives
+from torch import Tensor, nn
+
+from fastdat.engine.attack import clean_sides, is_one_sided
+from fastdat.engine.discriminator import Call, Linearised, Seeds, WholeBatchD, call, call_both, vjp
+from fastdat.engine.types import Args, Batch, StepSpec, Tensors
+from fastdat.engine.weights import Weights
+from fastdat.losses import AnyLoss, loss_slopes
+from fastdat.regularizers.term import SIDES, Bounds, Pair, Side, Term
+
+
+class Reductions:
+    """What one term takes of the whole batch, in the order in which it asks.
+
+    Args:
+        spec: of the step.
+        given: the answers, where this batch is a part of the one that decides them.
+    """
+
+    def __init__(self, spec: StepSpec, given: tuple[Tensor, ...] | None) -> None:
+        self._spec, self._given = spec, given
+        self.asked: list[tuple[str, Tensor]] = []
+        """``"sum"`` or ``"max"``, and the value of the samples here."""
+
+    def of(self, kind: str, here: Tensor) -> Tensor:
+        """The sum or the maximum of ``here`` over all parts and ranks; a constant."""
+        here = here.detach()
+        self.asked.append((kind, here))
+        if self._given is not None:
+            return self._given[len(self.asked) - 1]
+        return reduced(self._spec, kind, here)
+
+
+def reduced(spec: StepSpec, kind: str, here: Tensor) -> Tensor:
+    """The sum or the maximum of ``here`` over the ranks that share the batch."""
+    if spec.group is None:
+        return here
+    everywhere: Tensor = collectives.wait_tensor(collectives.all_reduce(here, kind, spec.group))
+    return everywhere
+
+
+class Ways(NamedTuple):
+    """What a step has computed already, and how it calls D."""
+
+    D: nn.Module
+    spec: StepSpec
+    weights: Weights
+    moving: Tensors
+    """The moving buffers, before the step."""
+    batch: Batch
+    """The clean samples."""
+    updates: tuple[Call, Call]
+    """The calls that the loss contains."""
+    clean_calls: tuple[Call, Call] | None
+    """D at the clean samples, where the step has been there."""
+    at_clean: Linearised | None
+    """The same, ready for input gradients."""
+    gradients: Seeds
+    """``dD/dx`` at the clean samples, where it is known."""
+
+
+class StepPoints:
+    """The points of one step, as ``Points`` describes them.
+
+    Args:
+        ways: what there is already.
+        given: of each term, the answers of the whole batch (``FromWholeBatch.reductions``).
+    """
+
+    def __init__(self, ways: Ways, given: tuple[tuple[Tensor, ...], ...] = ()) -> None:
+        self._ways = ways
+        self._calls, self._at_clean = ways.clean_calls, ways.at_clean
+        self._gradients: list[Tensor | None] = list(ways.gradients)
+        self._loss_gradient: Pair | None = None
+        self._given = given
+        self._term: Term | None = None
+        self._reductions = Reductions(ways.spec, None)
+
+    # --- whose turn it is ---
+
+    def begin(self, number: int, term: Term) -> Reductions:
+        """From now on the points are those of this term."""
+        self._term = term
+        self._reductions = Reductions(self._ways.spec, self._given[number] if self._given else None)
+        return self._reductions
+
+    # --- of the step ---
+
+    @property
+    def x(self) -> Pair:
+        return Pair(self._ways.batch.xr, self._ways.batch.xf)
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._ways.spec.config.bounds
+
+    @property
+    def loss(self) -> AnyLoss:
+        return self._ways.spec.loss
+
+    @property
+    def count(self) -> int:
+        return self._ways.spec.batch
+
+    def extras(self) -> tuple[Pair, ...]:
+        real, fake = self._ways.updates
+        return tuple(Pair(r, f) for r, f in zip(real.extras, fake.extras, strict=True))
+
+    # --- at the clean samples ---
+
+    def logits(self) -> Pair:
+        real, fake = self._clean_calls()
+        return Pair(real.logits, fake.logits)
+
+    def features(self, path: str) -> Pair:
+        return self._features(path, self._clean_calls())
+
+    def gradient(self, side: Side) -> Tensor:
+        i = SIDES.index(side)
+        known = self._gradients[i]
+        if known is None:
+            for j, gradient in enumerate(self._pulled(i)):
+                if gradient is not None:
+                    self._gradients[j] = gradient
+            known = self._gradients[i]
+        if known is None:
+            raise RuntimeError("a regularizer takes an input gradient that its `needs` does not name")
+        return _wide(known)
+
+    def loss_gradient(self) -> Pair:
+        if self._loss_gradient is None:
+            slopes = self.loss_slopes(Pair(*[logits.detach() for logits in self.logits()]))
+            if self._ways.spec.independent:
+                found: Sequence[Tensor | None] = [
+                    slope.reshape(-1, *(1,) * (g.ndim - 1)) * g
+                    for slope, g in zip(slopes, self._constant_gradients(), strict=True)
+                ]
+            else:
+                with torch.no_grad():
+                    found = self._linearised().pull((slopes.real, slopes.fake))
+            self._loss_gradient = Pair(*[_wide(g).detach() / self.count for g in found])
+        return self._loss_gradient
+
+    def loss_slopes(self, logits: Pair) -> Pair:
+        return Pair(*loss_slopes(self.loss, *logits))
+
+    def _constant_gradients(self) -> list[Tensor]:
+        found = list(self._gradients)
+        for i in (0, 1):
+            if found[i] is None:
+                with torch.no_grad():
+                    found = [
+                        old if old is not None else new
+                        for old, new in zip(found, self._pulled(i), strict=True)
+                    ]
+        return [_wide(g).detach() for g in found]
+
+    def _pulled(self, i: int) -> Seeds:
+        """``d(sum_j D(x_j)) / dx`` of side ``i``; of both sides, where D was called on both at once."""
+        linearised = self._linearised()
+        one = torch.ones_like(linearised.logits[i])
+        if linearised.pull_both is not None:
+            return linearised.pull((one, one))
+        return linearised.pull((one, None) if i == 0 else (None, one))
+
+    def _linearised(self) -> Linearised:
+        if self._at_clean is None:
+            D, spec, weights, moving, batch, *_ = self._ways
+            discriminator = WholeBatchD(D, spec, moving)
+            of_sides = (weights.next(True), weights.next(True))
+            self._at_clean = discriminator.linearise(
+                of_sides, batch, clean_sides(spec), apart=is_one_sided(spec)
+            )
+            self._calls = self._at_clean.calls
+        return self._at_clean
+
+    def _clean_calls(self) -> tuple[Call, Call]:
+        if self._calls is None:
+            needs = self._ways.spec.needs
+            if any(needs.gradient) or needs.loss_gradient:
+                return self._linearised().calls
+            D, spec, weights, moving, batch, *_ = self._ways
+            real, fake, _ = call_both(D, spec, (weights.next(True), weights.next(True)), moving, batch)
+            self._calls = (real, fake)
+        return self._calls
+
+    # --- at other samples ---
+
+    def call(self, xr: Tensor, xf: Tensor) -> Pair:
+        real, fake = self._called(xr, xf)
+        return Pair(real.logits, fake.logits)
+
+    def features_at(self, path: str, xr: Tensor, xf: Tensor) -> Pair:
+        return self._features(path, self._called(xr, xf))
+
+    def call_side(self, side: Side, x: Tensor) -> Tensor:
+        D, spec, weights, moving, *_ = self._ways
+        return call(D, weights.next(True), moving, x, self._args(side), spec.captures).logits
+
+    def gradient_at(self, side: Side, x: Tensor) -> Tensor:
+        return self.linearised_at(side, x)[1]
+
+    def linearised_at(self, side: Side, x: Tensor) -> tuple[Tensor, Tensor]:
+        D, spec, weights, moving, *_ = self._ways
+        found, pullback = vjp(D, spec, weights.next(True), moving, x, self._args(side))
+        gradient: Tensor = pullback(torch.ones_like(found.logits))[0]
+        return found.logits, _wide(gradient)
+
+    def _called(self, xr: Tensor, xf: Tensor) -> tuple[Call, Call]:
+        D, spec, weights, moving, batch, *_ = self._ways
+        of_sides = (weights.next(True), weights.next(True))
+        real, fake, _ = call_both(D, spec, of_sides, moving, batch.replaced(xr, xf))
+        return real, fake
+
+    def _args(self, side: Side) -> Args:
+        batch = self._ways.batch
+        return batch.args_real if side == "real" else batch.args_fake
+
+    def _features(self, path: str, calls: tuple[Call, Call]) -> Pair:
+        number = [capture.path for capture in self._ways.spec.captures].index(path)
+        real, fake = (_wide(one.features[number]) for one in calls)
+        return Pair(real, fake)
+
+    # --- over the whole batch ---
+
+    def total(self, values: Tensor) -> Tensor:
+        return self._reduce("sum", values.sum(0))
+
+    def mean(self, values: Tensor) -> Tensor:
+        return self.total(values) / self.count
+
+    def greatest(self, values: Tensor) -> Tensor:
+        return self._reduce("max", values.max())
+
+    def as_total(self, total: Tensor, here: Tensor) -> Tensor:
+        count = self._ways.batch.xr.shape[0]
+        if count == self.count:
+            return total.detach() + (here - here.detach())
+        return total.detach() + (self.count / count) * (here - here.detach())
+
+    def _reduce(self, kind: str, here: Tensor) -> Tensor:
+        if self._term is not None and not self._term.couples:
+            raise TypeError(
+                f"the regularizer {self._term.name} joins the samples of a batch (Points.total, mean or greatest), but "
+                "its `couples` is False: set couples = True in its class"
+            )
+        return self._reductions.of(kind, here)
+
+
+def _wide(tensor: Tensor | None) -> Tensor:
+    """In fp32 or wider."""
+    assert tensor is not None
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
