@@ -1,12 +1,14 @@
 """The DAT step as the plainest eager PyTorch: read this first, next to Algorithm 1 of the paper.
 
-Every field of ``DATConfig`` is here and no trick. ``fastdat.dat_step`` computes the same numbers, and the tests and
-benchmarks compare it with this.
+Every field of ``DATConfig`` is here and no trick, and so are the other attacks. The regularizers' formulas are in
+``fastdat/regularizers/plain_terms.py``. ``fastdat.dat_step`` computes the same numbers, and the tests and benchmarks
+compare it with this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,172 +19,279 @@ from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
 from fastdat.config import DATConfig
 from fastdat.info import DATInfo
-from fastdat.losses import Loss, get_loss
+from fastdat.losses import AnyLoss, discriminator_loss, get_loss, is_pair
+from fastdat.regularizers import plain_terms
+from fastdat.regularizers.plain_terms import Evaluated, Setting
+from fastdat.regularizers.sign_attacks import ASGAN, RobGAN, SignAttack
+from fastdat.regularizers.term import SIDES, Pair, Side, Term
 
 
 def dat_step(
     D: nn.Module,
     xr: Tensor,
     xf: Tensor,
-    config: DATConfig | None = None,
-    loss: str | Loss = "hinge",
+    config: DATConfig | ASGAN | RobGAN | None = None,
+    loss: str | AnyLoss = "hinge",
     *,
     args_real: tuple[Any, ...] = (),
     args_fake: tuple[Any, ...] = (),
     aux_loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     with_info: bool = False,
+    regularizers: Sequence[Term] = (),
+    step: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor | tuple[Tensor, DATInfo]:
     """D's loss on perturbed samples (Eq. 8), one process, whole batch; arguments as in ``fastdat.dat_step``.
 
     Returns:
         loss, a scalar with an ordinary autograd graph; (loss, DATInfo) with ``with_info``.
+
+    Raises:
+        ValueError: a seed that a pair loss does not have, or no ``step`` for a regularizer that takes turns.
+        NotImplementedError: a regularizer that is not one of fastdat's own.
     """
     config = config or DATConfig()
     loss = get_loss(loss)
-    m = xr.shape[0]
     once = config.power_iterations == "once"
-    a_real, a_fake = _attacked(config, loss)
-
-    def logits_of(x: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        with every_layer_advances(D):
-            out = D(x, *args)
-        logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
-        return logits.flatten(), extras
-
-    # 1. Clean logits. 2. Targets, constants: the other side's mean. The pass moves running statistics only if the
-    # loss contains it. Spectral norm advances in D's first call, and stays where it is after that if "once".
-    clean_r = clean_f = None
+    x: dict[Side, Tensor] = {"real": xr, "fake": xf}
+    args = {"real": args_real, "fake": args_fake}
+    turns = _turns(regularizers, step)
+    draws = [term.draws(Pair(xr.detach(), xf.detach()), generator) for _, term in turns]
+    paths = {term.needs.features for _, term in turns if term.needs.features}
     advanced = False
-    if config.attacks:
-        with running_statistics(D, move=config.clean_weight > 0):
-            clean_r, _ = logits_of(xr, args_real)
-            with power_iteration(D, on=not once):
-                clean_f, _ = logits_of(xf, args_fake)
-        target_r = a_real(clean_f).mean().detach()
-        target_f = a_fake(clean_r).mean().detach()
-        advanced = True
 
-    def attack(x: Tensor, args: tuple[Any, ...], a: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-        # 3. The objective A and its gradient for the input.
+    def evaluate(side: Side, x: Tensor, moves_statistics: bool = False) -> Evaluated:
+        # Spectral norm advances in D's first call, and stays where it is after that if "once".
+        nonlocal advanced
         x = x if x.requires_grad else x.detach().requires_grad_()
-        with running_statistics(D, move=False), power_iteration(D, on=not once):
-            value = a(logits_of(x, args)[0])
-        batch = config.reduction == "batch"
-        A = m * (value.mean() - target).abs() if batch else (value - target).abs().sum()
-        (gradient,) = torch.autograd.grad(A, x, create_graph=config.second_order)
-        return gradient
+        on = not once or not advanced
+        advanced = True
+        with (
+            running_statistics(D, move=moves_statistics),
+            power_iteration(D, on),
+            every_layer_advances(D),
+            outputs_of(D, paths) as features,
+        ):
+            out = D(x, *args[side])
+        logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
+        return Evaluated(x, logits.flatten(), extras, dict(features))
 
-    def perturb(x: Tensor, gradient: Tensor, bounds: tuple[float, float] | None) -> Tensor:
-        # 4. The gradient itself, never its sign. 5. Clip.
-        delta = -(config.eps / (config.eps_batch or m)) * gradient
-        if config.delta_clip is not None:
-            delta = delta.clamp(-config.delta_clip, config.delta_clip)
-        return x + delta if bounds is None else (x + delta).clamp(*bounds)
+    # 1. Clean logits. The pass moves running statistics only if the loss contains it. 2. to 5. The attack.
+    def clean_pass() -> dict[Side, Evaluated]:
+        return {side: evaluate(side, x[side], config.clean_weight > 0) for side in SIDES}
 
-    def clipped(x: Tensor, gradient: Tensor | None, bounds: tuple[float, float] | None) -> Tensor:
-        # Share of the elements that a limit changes, for DATInfo.
-        if gradient is None:
-            return x.new_full((), torch.nan)
-        x, delta = x.detach(), -(config.eps / (config.eps_batch or m)) * gradient.detach()
-        limit = float("inf") if config.delta_clip is None else config.delta_clip
-        moved = x + delta.clamp(-limit, limit)
-        low, high = bounds or (-float("inf"), float("inf"))
-        cut: Tensor = (delta.abs() > limit) | (moved < low) | (moved > high)
-        return cut.to(x.dtype).mean()
-
-    xr_hat, xf_hat = xr, xf
-    gradient_r = gradient_f = None
-    first: list[Tensor | None] = [None, None]
-    for step in range(config.steps if config.attacks else 0):
-        if config.fake:
-            at = xf_hat if config.second_order else xf_hat.detach()
-            gradient_f = attack(at, args_fake, a_fake, target_f)
-        if config.real:
-            at = xr_hat if config.second_order else xr_hat.detach()
-            gradient_r = attack(at, args_real, a_real, target_r)
-        if gradient_f is not None:
-            xf_hat = perturb(xf_hat, gradient_f, config.bounds_of("fake"))
-        if gradient_r is not None:
-            xr_hat = perturb(xr_hat, gradient_r, config.bounds_of("real"))
-        if step == 0:
-            first = [gradient_r, gradient_f]
+    clean: dict[Side, Evaluated] = {}
+    x_hat, gradients = x, BySide()
+    if isinstance(config, SignAttack):
+        x_hat, gradients = _sign_attack(config, loss, evaluate, D, x)
+        if (
+            isinstance(config, ASGAN)
+            or config.clean_weight > 0
+            or any(_look_at_clean(term) for _, term in turns)
+        ):
+            clean = clean_pass()
+    elif config.attacks:
+        clean = clean_pass()
+        x_hat, gradients = _dat_attack(config, loss, evaluate, x, clean)
 
     # D's loss on x_hat; the released code calls D on the fakes first.
-    def update_call(x: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        nonlocal advanced
-        with power_iteration(D, on=not once or not advanced):
-            advanced = True
-            return logits_of(x, args)
-
-    if not once and config.attacks:
-        fake, aux_f = update_call(xf_hat, args_fake)
-        real, aux_r = update_call(xr_hat, args_real)
-    else:
-        real, aux_r = update_call(xr_hat, args_real)
-        fake, aux_f = update_call(xf_hat, args_fake)
-    total = -(loss.g1(real).mean() + loss.g2(fake).mean())
-    if clean_r is None or clean_f is None:
-        clean_r, clean_f = real, fake
+    fake_first = not once and config.attacks
+    perturbed: dict[Side, Evaluated] = {}
+    for side in reversed(SIDES) if fake_first else SIDES:
+        perturbed[side] = evaluate(side, x_hat[side], moves_statistics=True)
+    total = discriminator_loss(loss, perturbed["real"].logits, perturbed["fake"].logits)
+    clean = clean or perturbed
     if config.clean_weight > 0:  # DATT
         w = config.clean_weight
-        total = (total - w * (loss.g1(clean_r).mean() + loss.g2(clean_f).mean())) / (1 + w)
+        total = (total + w * discriminator_loss(loss, clean["real"].logits, clean["fake"].logits)) / (1 + w)
+
     if aux_loss is not None:
         with power_iteration(D, on=False):
             total = total + aux_loss(D, xr, xf)
+
+    # The regularizers, each with its random numbers; their calls of D move no running statistics.
+    setting = Setting(evaluate, x, clean, perturbed, config.bounds, loss)
+    terms: dict[str, Tensor] = {}
+    for (name, term), numbers in zip(turns, draws, strict=True):
+        value = plain_terms.weighted_value(term, setting, numbers)
+        total = total + term.every * value
+        terms[name] = value.detach()
+        if term.needs.gradient:
+            sides = [clean[side] for side in term.needs.gradient]
+            terms[f"{name}.grad_norm"] = plain_terms.mean_gradient_norm(sides)
     if not with_info:
         return total
+    real, fake = perturbed["real"], perturbed["fake"]
+    moves = {side: _first_move(config, gradient, len(xr)) for side, gradient in gradients.items()}
+    if isinstance(config, SignAttack):
+        own = {side: -gradient for side, gradient in gradients.items()}
+    else:
+        own = {side: _own_gradient(D, loss, clean, side, args[side]) for side in gradients}
+    lowered = [(own[side] * move).flatten(1).sum(1) < 0 for side, (move, _) in moves.items()]
+    nan = real.logits.new_full((), torch.nan)
     return total, DATInfo(
-        logits_real=real.detach(),
-        logits_fake=fake.detach(),
-        clean_logits_real=clean_r.detach(),
-        clean_logits_fake=clean_f.detach(),
-        xr_adv=xr_hat.detach(),
-        xf_adv=xf_hat.detach(),
-        delta_rms_real=(xr_hat - xr).detach().square().mean().sqrt(),
-        delta_rms_fake=(xf_hat - xf).detach().square().mean().sqrt(),
-        grad_norm_real=_mean_norm(first[0], real),
-        grad_norm_fake=_mean_norm(first[1], fake),
-        clipped_real=clipped(xr, first[0], config.bounds_of("real")),
-        clipped_fake=clipped(xf, first[1], config.bounds_of("fake")),
-        penalty_fraction=torch.cat(
-            [
-                _lowered(D, x, args, g, -config.eps * gradient)
-                for x, args, g, gradient in (
-                    (xr, args_real, loss.g1, first[0]),
-                    (xf, args_fake, loss.g2, first[1]),
-                )
-                if gradient is not None
-            ]
-            or [real.new_full((1,), torch.nan)]
-        ).mean(),
-        aux=(tuple(e.detach() for e in aux_r), tuple(e.detach() for e in aux_f)),
+        logits_real=real.logits.detach(),
+        logits_fake=fake.logits.detach(),
+        clean_logits_real=clean["real"].logits.detach(),
+        clean_logits_fake=clean["fake"].logits.detach(),
+        xr_adv=x_hat["real"].detach(),
+        xf_adv=x_hat["fake"].detach(),
+        delta_rms_real=(x_hat["real"] - xr).detach().square().mean().sqrt(),
+        delta_rms_fake=(x_hat["fake"] - xf).detach().square().mean().sqrt(),
+        grad_norm_real=_mean_norm(gradients["real"]) if "real" in gradients else nan,
+        grad_norm_fake=_mean_norm(gradients["fake"]) if "fake" in gradients else nan,
+        clipped_real=_clipped(xr, *moves["real"], _bounds(config, "real")) if "real" in moves else nan,
+        clipped_fake=_clipped(xf, *moves["fake"], _bounds(config, "fake")) if "fake" in moves else nan,
+        penalty_fraction=torch.cat(lowered).to(nan.dtype).mean() if lowered else nan,
+        aux=(tuple(e.detach() for e in real.extras), tuple(e.detach() for e in fake.extras)),
+        terms=terms,
     )
 
 
-def _attacked(config: DATConfig, loss: Loss) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+# --- the attacks ----------------------------------------------------------------------------------------------------
+
+Evaluate = Callable[[Side, Tensor], Evaluated]
+BySide = dict[Side, Tensor]
+
+
+def _dat_attack(
+    config: DATConfig, loss: AnyLoss, evaluate: Evaluate, x: BySide, clean: dict[Side, Evaluated]
+) -> tuple[BySide, BySide]:
+    """x_hat of both sides, and dA/dx at the clean samples of the attacked ones."""
+    x_hat, first = dict(x), BySide()
+    # 2. Targets, constants: the other side's mean.
+    a = _attacked(config, loss)
+    target = {
+        "real": a["real"](clean["fake"].logits).mean().detach(),
+        "fake": a["fake"](clean["real"].logits).mean().detach(),
+    }
+    for _ in range(config.steps):
+        gradients: BySide = {}
+        for side in _attacked_sides(config):
+            # 3. The objective A and its gradient for the input.
+            at = evaluate(side, x_hat[side] if config.second_order else x_hat[side].detach())
+            value = a[side](at.logits)
+            batch = config.reduction == "batch"
+            objective = (value.mean() - target[side]).abs() if batch else (value - target[side]).abs().mean()
+            (gradients[side],) = torch.autograd.grad(
+                len(value) * objective, at.x, create_graph=config.second_order
+            )
+        for side, gradient in gradients.items():
+            # 4. The gradient itself, never its sign. 5. Clip.
+            delta, limit = _first_move(config, gradient, len(gradient))
+            x_hat[side] = _inside(x_hat[side] + delta.clamp(-limit, limit), _bounds(config, side))
+        first = first or gradients
+    return x_hat, first
+
+
+def _attacked(config: DATConfig, loss: AnyLoss) -> dict[Side, Callable[[Tensor], Tensor]]:
+    """What the attack differentiates, a_r and a_f."""
     if config.seed == "logits":
-        return lambda t: t, lambda t: t
-    return (loss.g1, loss.g2) if config.seed == "eq10" else (loss.g2, loss.g1)
+        return {"real": lambda t: t, "fake": lambda t: t}
+    if is_pair(loss):
+        raise ValueError(f"seed {config.seed!r} needs a loss with g1 and g2; a pair loss takes seed 'logits'")
+    eq10 = config.seed == "eq10"
+    return {"real": loss.g1, "fake": loss.g2} if eq10 else {"real": loss.g2, "fake": loss.g1}
 
 
-def _mean_norm(gradient: Tensor | None, like: Tensor) -> Tensor:
-    if gradient is None:
-        return like.new_full((), torch.nan)
+def _sign_attack(
+    config: ASGAN | RobGAN, loss: AnyLoss, evaluate: Evaluate, D: nn.Module, x: BySide
+) -> tuple[BySide, BySide]:
+    """x_hat of both sides, and the gradient of the sum of D's loss at the clean samples of the attacked ones."""
+    x_hat, first = dict(x), BySide()
+    for _ in range(config.steps):
+        with evaluation_mode(D, on=config.in_eval_mode):
+            at = {side: evaluate(side, x_hat[side].detach()) for side in SIDES}
+        value = len(x["real"]) * discriminator_loss(loss, at["real"].logits, at["fake"].logits)
+        sides = _attacked_sides(config)
+        gradients = dict(zip(sides, torch.autograd.grad(value, [at[side].x for side in sides]), strict=True))
+        for side, gradient in gradients.items():
+            move = config.step_size * torch.where(gradient.isnan(), gradient, gradient.sign())
+            moved = (x_hat[side] - x[side]).detach() + move
+            moved = moved.clamp(-config.radius, config.radius)
+            x_hat[side] = _inside(x[side] + moved, config.bounds)
+        first = first or gradients
+    return x_hat, first
+
+
+def _attacked_sides(config: DATConfig | ASGAN | RobGAN) -> list[Side]:
+    """The released code attacks the fakes first."""
+    attacked = {"real": config.real, "fake": config.fake}
+    return [side for side in reversed(SIDES) if attacked[side]]
+
+
+def _first_move(config: DATConfig | ASGAN | RobGAN, gradient: Tensor, m: int) -> tuple[Tensor, float]:
+    """How far one step would move the samples, and the limit for each element."""
+    if isinstance(config, SignAttack):
+        return (config.step_size * gradient.sign()).clamp(-config.radius, config.radius), float("inf")
+    limit = float("inf") if config.delta_clip is None else config.delta_clip
+    return -(config.eps / (config.eps_batch or m)) * gradient, limit
+
+
+def _bounds(config: DATConfig | ASGAN | RobGAN, side: Side) -> tuple[float, float] | None:
+    return config.bounds if isinstance(config, SignAttack) else config.bounds_of(side)
+
+
+def _inside(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+    return x if bounds is None else x.clamp(*bounds)
+
+
+# --- the regularizers -----------------------------------------------------------------------------------------------
+
+
+def _look_at_clean(term: Term) -> bool:
+    """Whether a term needs D at the clean samples."""
+    needs = term.needs
+    return bool(needs.logits or needs.gradient or needs.loss_gradient or needs.features)
+
+
+def _turns(regularizers: Sequence[Term], step: int | None) -> list[tuple[str, Term]]:
+    """The regularizers that take part in this step, by their names in ``DATInfo``."""
+    turns, count = [], Counter[str]()
+    for term in regularizers:
+        count[term.name] += 1
+        number = count[term.name]
+        if term.every > 1 and step is None:
+            raise ValueError(
+                f"{term.name} is part of one step in {term.every}: pass the number of this one, step="
+            )
+        if step is None or step % term.every == 0:
+            turns.append((term.name if number == 1 else f"{term.name}-{number}", term))
+    return turns
+
+
+# --- measurements ---------------------------------------------------------------------------------------------------
+
+
+def _mean_norm(gradient: Tensor) -> Tensor:
     norms: Tensor = gradient.detach().flatten(1).norm(dim=1)
     return norms.mean()
 
 
-def _lowered(
-    D: nn.Module, x: Tensor, args: tuple[Any, ...], g: Callable[[Tensor], Tensor], delta: Tensor
+def _clipped(x: Tensor, delta: Tensor, limit: float, bounds: tuple[float, float] | None) -> Tensor:
+    """Share of the elements that a limit changes."""
+    x, delta = x.detach(), delta.detach()
+    moved = x + delta.clamp(-limit, limit)
+    low, high = bounds or (-float("inf"), float("inf"))
+    cut: Tensor = (delta.abs() > limit) | (moved < low) | (moved > high)
+    return cut.to(x.dtype).mean()
+
+
+def _own_gradient(
+    D: nn.Module, loss: AnyLoss, clean: dict[Side, Evaluated], side: Side, args: tuple[Any, ...]
 ) -> Tensor:
-    """1 for each sample whose ``delta`` lowers ``g(D(x))`` to first order, else 0; (n,)."""
-    x = x.detach().requires_grad_()
+    """Gradient (n, ...) of what D maximises at the clean samples of a side."""
+    x = clean[side].x.detach().requires_grad_()
     with torch.enable_grad(), running_statistics(D, move=False), power_iteration(D, on=False):
         out = D(x, *args)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
-        (own,) = torch.autograd.grad(g(logits.flatten()).sum(), x)
-    change: Tensor = (own * delta).flatten(1).sum(1)
-    return change.lt(0).to(change.dtype)
+    logits = (out[0] if isinstance(out, (tuple, list)) else out).flatten()
+    other = clean["fake" if side == "real" else "real"].logits.detach()
+    pair = (logits, other) if side == "real" else (other, logits)
+    (own,) = torch.autograd.grad(-len(x) * discriminator_loss(loss, *pair), x)
+    return own
+
+
+# --- D's state ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -249,3 +358,40 @@ def running_statistics(D: nn.Module, move: bool) -> Iterator[None]:
             layer.momentum = momentum
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.copy_(count)
+
+
+@contextmanager
+def evaluation_mode(D: nn.Module, on: bool) -> Iterator[None]:
+    """D in evaluation mode, except that its spectral norms advance as they would in training."""
+    hooked = [
+        m
+        for m in D.modules()
+        if any(isinstance(hook, _SpectralNormHook) for hook in m._forward_pre_hooks.values())
+    ]
+    training = [m for m in D.modules() if m.training and not isinstance(m, _SpectralNorm) and m not in hooked]
+    try:
+        for module in training:
+            module.training = not on
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def outputs_of(D: nn.Module, paths: set[str]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of D's submodules at ``paths`` in a call of D within it."""
+    found: dict[str, Tensor] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            found[path] = output
+
+        return hook
+
+    handles = [D.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -8,7 +8,7 @@ clean samples and the input gradient are computed once, for the attack and for a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -114,8 +114,14 @@ class Points(Protocol):
         """``d(sum_j D(x_j)) / dx`` (n, ...) at other samples, with the further arguments of a side; differentiable."""
         ...
 
-    def linearised_at(self, side: Side, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n,) at other samples of one side, and what ``gradient_at`` gives there, from one call of D."""
+    def linearised_at(
+        self, side: Side, x: Tensor, seeds: Callable[[Tensor], Tensor] = torch.ones_like
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (n,) at other samples of one side, and ``d(sum_j s_j D(x_j)) / dx`` (n, ...), from one call of D.
+
+        ``seeds`` makes the constants ``s`` (n,) of the logits. A D with batch norm needs them: its gradient is not each
+        sample's own.
+        """
         ...
 
     def loss_slopes(self, logits: Pair) -> Pair:
