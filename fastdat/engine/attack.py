@@ -132,8 +132,8 @@ def run_attack(
     of_clean = (first, first if once else weights.next(keep))
     attacked, sides = Sides(config.real, config.fake), clean_sides(spec)
     at_clean: Linearised | None = None
-    # The clean pass is linearised where it is the first step's, too, or where terms take gradients there.
-    if once or spec.needs.gradient != (False, False) or spec.needs.loss_gradient:
+    # The clean pass is linearised where it is the first step's, too, or where terms ask for it.
+    if once or spec.needs.kept or spec.needs.loss_gradient:
         moves_samples = not (signs_only and config.steps == 1)
         at_clean = discriminator.linearise(of_clean, at, sides, None, moves_samples, is_one_sided(spec))
         clean, buffers = at_clean.logits, at_clean.buffers
@@ -166,7 +166,9 @@ def run_attack(
             batch, stats = _perturbed(config, batch, moves, measures)
             if measures:
                 info = _attack_info(spec, linearised, moves, seeds, stats)
-    return AttackResult(batch, clean, buffers, info, signs, at_clean, gradients)
+    # What nobody will ask for keeps no activations alive.
+    shared = at_clean if spec.needs.kept or spec.needs.loss_gradient else None
+    return AttackResult(batch, clean, buffers, info, signs, shared, gradients)
 
 
 def _dat(spec: StepSpec) -> DATConfig:

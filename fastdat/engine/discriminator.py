@@ -234,7 +234,7 @@ def _linearise_joint(D: nn.Module, spec: StepSpec, weights: Tensors, batch: Batc
         one = next(seed for seed in seeds if seed is not None)
         both = torch.cat([torch.zeros_like(one) if seed is None else seed for seed in seeds])
         real, fake = pull_both(both).chunk(2)
-        return real, fake
+        return None if seeds[0] is None else real, None if seeds[1] is None else fake
 
     return Linearised(_halves(joined), {}, pull, pull_both)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -208,10 +208,12 @@ class StepPoints:
     def gradient_at(self, side: Side, x: Tensor) -> Tensor:
         return self.linearised_at(side, x)[1]
 
-    def linearised_at(self, side: Side, x: Tensor) -> tuple[Tensor, Tensor]:
+    def linearised_at(
+        self, side: Side, x: Tensor, seeds: Callable[[Tensor], Tensor] = torch.ones_like
+    ) -> tuple[Tensor, Tensor]:
         D, spec, weights, moving, *_ = self._ways
         found, pullback = vjp(D, spec, weights.next(True), moving, x, self._args(side))
-        gradient: Tensor = pullback(torch.ones_like(found.logits))[0]
+        gradient: Tensor = pullback(seeds(found.logits.detach()))[0]
         return found.logits, _wide(gradient)
 
     def _called(self, xr: Tensor, xf: Tensor) -> tuple[Call, Call]:

@@ -51,12 +51,16 @@ def run_sign_attack(
         unused = batch.xr.new_full((batch.xr.shape[0],), torch.nan)
         others = Pair(unused, unused)
     info: AttackInfo | None = None
+    of_clean: Gradients = (None, None)
     for k in range(config.steps):
         if k == 0 and at_clean is not None and running is discriminator:
             linearised = at_clean
         else:
             linearised = discriminator.linearise((constant, constant), x.detached(), attacked, others)
-        gradients = _ascent(spec, linearised, attacked)
+        kept = linearised is at_clean and any(spec.needs.gradient)
+        gradients, taken = _ascent(spec, linearised, attacked, kept)
+        if kept and spec.independent:
+            of_clean = taken
         sides = zip((batch.xr, batch.xf), (x.xr, x.xf), gradients, strict=True)
         moved = [_moved(config, *side, measure=spec.with_info and k == 0) for side in sides]
         x = x.replaced(moved[0][0], moved[1][0])
@@ -64,25 +68,33 @@ def run_sign_attack(
             info = _info(spec, gradients, (moved[0][1], moved[1][1]))
     if at_clean is None:
         return AttackResult(x, None, {}, info)
-    return AttackResult(x, at_clean.logits, at_clean.buffers, info, at_clean=at_clean)
+    shared = at_clean if spec.needs.kept or spec.needs.loss_gradient else None
+    return AttackResult(x, at_clean.logits, at_clean.buffers, info, at_clean=shared, gradients=of_clean)
 
 
 Gradients = tuple[Tensor | None, Tensor | None]
 
 
-def _ascent(spec: StepSpec, linearised: Linearised, attacked: Sides) -> Gradients:
-    """``d(sum_i L_i)/dx`` (n, ...) of D's loss at the samples of the attacked sides."""
-    with torch.no_grad():
-        slopes = loss_slopes(spec.loss, *[logits.detach() for logits in linearised.logits])
-        seeds = [torch.ones_like(slope) if spec.independent else slope for slope in slopes]
-        wanted = [seed if attack else None for seed, attack in zip(seeds, attacked, strict=True)]
-        real, fake = linearised.pull((wanted[0], wanted[1]))
-        if not spec.independent:
-            return real, fake
-        return tuple(  # type: ignore[return-value]
-            None if g is None or not attack else slope.reshape(-1, *(1,) * (g.ndim - 1)) * g
-            for g, slope, attack in zip((real, fake), slopes, attacked, strict=True)
-        )
+def _ascent(
+    spec: StepSpec, linearised: Linearised, attacked: Sides, keep: bool
+) -> tuple[Gradients, Gradients]:
+    """``d(sum_i L_i)/dx`` (n, ...) of D's loss at the samples of the attacked sides, a constant; and the input gradients
+    that it takes of D, which terms will differentiate if ``keep``."""
+    slopes = loss_slopes(spec.loss, *[logits.detach() for logits in linearised.logits])
+    seeds = [torch.ones_like(slope) if spec.independent else slope for slope in slopes]
+    wanted = [seed if attack else None for seed, attack in zip(seeds, attacked, strict=True)]
+    with torch.set_grad_enabled(keep and torch.is_grad_enabled()):
+        taken = linearised.pull((wanted[0], wanted[1]))
+    real, fake = (
+        None if g is None else _times(slope, g.detach()) if spec.independent else g.detach()
+        for g, slope in zip(taken, slopes, strict=True)
+    )
+    return (real, fake), taken
+
+
+def _times(values: Tensor, x: Tensor) -> Tensor:
+    """Each sample of ``x`` (n, ...) times its value (n,)."""
+    return values.reshape(-1, *(1,) * (x.ndim - 1)) * x
 
 
 def _moved(
@@ -107,8 +119,9 @@ def _moved(
 
 def _info(spec: StepSpec, gradients: Gradients, stats: tuple[Tensor | None, Tensor | None]) -> AttackInfo:
     """What the first step did. Every move along a gradient that is not zero lowers what D maximises."""
-    moving = torch.cat([g.flatten(1).ne(0).any(1) for g in gradients if g is not None])
-    share = moving.to(torch.float32).mean()
+    found = [g for g in gradients if g is not None]
+    moving = torch.cat([g.flatten(1).ne(0).any(1) for g in found])
+    share = moving.to(torch.promote_types(found[0].dtype, torch.float32)).mean()
     real, fake = (
         Measured(torch.full_like(share, torch.nan), torch.full_like(share, torch.nan), None)
         if g is None or of_side is None

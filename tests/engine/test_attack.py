@@ -39,10 +39,18 @@ class Counted:
     def logits(self, *args: object) -> object:
         return self.inner.logits(*args)  # type: ignore[arg-type]
 
-    def linearise(self, weights: object, batch: object, known: object, needs_gradient: bool) -> object:
+    def linearise(
+        self,
+        weights: object,
+        batch: object,
+        sides: object,
+        known: object = None,
+        needs_gradient: bool = True,
+        apart: bool = False,
+    ) -> object:
         self.with_gradient += needs_gradient
         self.logits_alone += not needs_gradient
-        return self.inner.linearise(weights, batch, known, needs_gradient)  # type: ignore[arg-type]
+        return self.inner.linearise(weights, batch, sides, known, needs_gradient, apart)  # type: ignore[arg-type]
 
 
 def attacked(

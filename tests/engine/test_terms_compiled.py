@@ -1,0 +1,147 @@
+"""Regularizers in a compiled step: one graph, the numbers of the reference, and no new graph when a weight changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+
+import fastdat
+from fastdat import DATConfig
+from fastdat.engine import compile as engines
+from fastdat.regularizers import ALP, AR, GP, R1, R2, RFM, LeCam, RobGAN
+from fastdat.regularizers.term import Pair, Term
+from tests.compare import gradients, relative_error
+from tests.discriminators import batch, make
+from tests.engine.term_cases import TERMS, Direction
+from tests.engine.test_terms import ATTACKS, compare, stepped
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("kind", ["spectral", "batchnorm", "conditional"])
+@pytest.mark.usefixtures("only_traced")
+def test_traced_as_one_graph(kind: str, attack: str) -> None:
+    """All of them at once: fullgraph, and the reference's numbers."""
+    torch.manual_seed(0)
+    names = tuple(name for name in TERMS if name not in ("san", "0gp-fake", "0gp-real", "ar-output", "lp"))
+    xr, xf, args = batch(kind, m=5)
+    compare(make(kind), xr, xf, names, 1e-10, config=ATTACKS[attack], loss="gan", compile=True, **args)
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_traced_with_a_further_output() -> None:
+    torch.manual_seed(0)
+    xr, xf, _ = batch("conv", m=5)
+    compare(
+        Direction(make("conv")),
+        xr,
+        xf,
+        ("san", "r1"),
+        1e-10,
+        config=ATTACKS["dat"],
+        loss="rpgan",
+        compile=True,
+    )
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_twenty_steps_are_two_graphs() -> None:
+    """One with the lazy regularizer, one without; weights that change are inputs. LeCam's anchors move."""
+    torch.manual_seed(0)
+    D = make("spectral")
+    gamma = torch.tensor(1.0)
+    terms = (R1(gamma, every=4), GP(2.0), LeCam(1.0, decay=0.5, start=0), RFM("conv2", eps=0.3))
+    plain = (R1(gamma, every=4), GP(2.0), LeCam(1.0, decay=0.5, start=0), RFM("conv2", eps=0.3))
+    own, reference = copy.deepcopy(D), copy.deepcopy(D)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for step in range(20):
+        gamma.fill_(1.0 + step / 10)
+        xr, xf, _ = batch("spectral", m=5)
+        for net, function, regularizers, generator in (
+            (own, fastdat.dat_step, terms, generators[0]),
+            (reference, fastdat.reference.dat_step, plain, generators[1]),
+        ):
+            net.zero_grad()
+            function(
+                net, xr, xf, loss="gan", regularizers=regularizers, step=step, generator=generator
+            ).backward()
+        assert relative_error(gradients(own), gradients(reference)) <= 1e-7  # gamma is in fp32
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 2
+    torch.testing.assert_close(terms[2].state(), plain[2].state())
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_equal_regularizers_and_discriminators_share_a_graph() -> None:
+    torch.manual_seed(0)
+    xr, xf, _ = batch("conv", m=5)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for _ in range(3):
+        D = make("conv")
+        fastdat.dat_step(D, xr, xf, regularizers=(R1(2.0), RFM("conv2"))).backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
+    assert all(len(kind) == 1 for kind in engines._ENGINES.values())
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_D_stays_as_it_was() -> None:
+    """No hook, no tensor of the step, no other mode is left in D, and a repeated call does not trace again."""
+    torch.manual_seed(0)
+    D = make("batchnorm")
+    xr, xf, _ = batch("batchnorm", m=5)
+    for _ in range(3):
+        stats = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        fastdat.dat_step(D, xr, xf, RobGAN(), regularizers=(RFM("conv2"), AR())).backward()
+        assert not any(module._forward_hooks for module in D.modules())
+        assert all(module.training for module in D.modules())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == stats
+
+
+CASES: dict[str, tuple[str, object, tuple[str, ...]]] = {
+    "plain": ("spectral", DATConfig(real=False, fake=False), ("r1", "r2", "gp")),
+    "dat": ("spectral", DATConfig(eps=30.0), ("r1", "ar", "alp")),
+    "batchnorm": ("batchnorm", RobGAN(eps=0.3, step=0.2, steps=2), ("0gp-both", "rfm", "dragan")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_compiled(case: str) -> None:
+    torch.manual_seed(0)
+    kind, config, names = CASES[case]
+    xr, xf, args = batch(kind, m=5)
+    compare(make(kind), xr, xf, names, 1e-10, config=config, loss="gan", compile=True, **args)
+
+
+@pytest.mark.slow
+def test_compiled_in_parts() -> None:
+    torch.manual_seed(0)
+    D = make("spectral")
+    xr, xf, _ = batch("spectral", m=6)
+    terms: tuple[Term, ...] = (AR(eps=0.3), R2(2.0), ALP(5.0, target=0.02, xi=1.5, lengths=(0.2, 0.9)))
+    whole = stepped(D, xr, xf, terms, generator=torch.Generator().manual_seed(1), loss="gan")
+    parts = stepped(
+        D, xr, xf, terms, generator=torch.Generator().manual_seed(1), loss="gan", compile=True, microbatch=3
+    )
+    assert relative_error(parts[1], whole[1]) <= 1e-10
+    torch.testing.assert_close(parts[3].terms, whole[3].terms)
+
+
+def test_half_precision_inputs_of_terms(only_traced: None) -> None:
+    """A compiled step under bf16 autocast: the penalties are in fp32, as in the eager one."""
+    torch.manual_seed(0)
+    D: nn.Module = make("conv", torch.float32)
+    xr, xf, _ = batch("conv", m=5, dtype=torch.float32)
+    found: list[Tensor] = []
+    for compile in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            _, grads, _, info = stepped(
+                D, xr, xf, (R1(2.0), GP(3.0)), generator=torch.Generator().manual_seed(1), compile=compile
+            )
+        found.append(grads)
+        assert {value.dtype for value in info.terms.values()} == {torch.float32}
+    assert relative_error(*found) <= 0.02
+    assert Pair(xr, xf).real.dtype == torch.float32
