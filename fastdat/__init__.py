@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastdat.engine.step import dat_step as dat_step
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
+    from fastdat.losses import PairLoss as PairLoss
     from fastdat.training import Trainer as Trainer
     from fastdat.training.saved_nets import load as load
 
@@ -30,6 +31,7 @@ _HOME = {
     "DATConfig": "fastdat.config",
     "DATInfo": "fastdat.info",
     "Loss": "fastdat.losses",
+    "PairLoss": "fastdat.losses",
     "Trainer": "fastdat.training",
     "d_step": "fastdat.engine.plain_step",
     "dat_step": "fastdat.engine.step",
@@ -56,6 +58,7 @@ __all__ = [
     "DATConfig",
     "DATInfo",
     "Loss",
+    "PairLoss",
     "Trainer",
     "d_step",
     "dat_step",

@@ -78,8 +78,8 @@ Gradients = tuple[Tensor | None, Tensor | None]
 def _ascent(
     spec: StepSpec, linearised: Linearised, attacked: Sides, keep: bool
 ) -> tuple[Gradients, Gradients]:
-    """``d(sum_i L_i)/dx`` (n, ...) of D's loss at the samples of the attacked sides, a constant; and the input gradients
-    that it takes of D, which terms will differentiate if ``keep``."""
+    """``d(sum_i L_i)/dx`` (n, ...) of D's loss at the samples of the attacked sides, a constant; and what it takes from
+    D for that, which terms will differentiate if ``keep``."""
     slopes = loss_slopes(spec.loss, *[logits.detach() for logits in linearised.logits])
     seeds = [torch.ones_like(slope) if spec.independent else slope for slope in slopes]
     wanted = [seed if attack else None for seed, attack in zip(seeds, attacked, strict=True)]

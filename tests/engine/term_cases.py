@@ -60,8 +60,9 @@ class Direction(nn.Module):
         super().__init__()
         self.D, self.direction = D, nn.Linear(3, 1).double()
 
-    def forward(self, x: Tensor, *args: Tensor) -> tuple[Tensor, Tensor]:
-        return self.D(x, *args), self.direction(x.mean((2, 3)))
+    def forward(self, x: Tensor, *args: Tensor) -> tuple[Tensor, ...]:
+        logits, *others = out if isinstance(out := self.D(x, *args), tuple) else (out,)
+        return logits, self.direction(x.mean((2, 3))), *others
 
 
 class Drawn(Term):

@@ -28,7 +28,14 @@ ATTACKS = {
     "asgan": ASGAN(eps=0.2),
     "robgan": RobGAN(eps=0.3, step=0.2, steps=2),
 }
-KINDS = ("conv", "spectral", "spectral-hook", "batchnorm", "conditional", "two-heads")
+SOME = ("none", "dat", "second-order", "robgan")
+CASES = [
+    *(("conv", attack) for attack in ATTACKS if "per-forward" not in attack),
+    *((kind, attack) for kind in ("batchnorm", "conditional") for attack in SOME),
+    *(("spectral", attack) for attack in (*SOME, "none-per-forward", "per-forward")),
+    ("spectral-hook", "per-forward"),
+    ("two-heads", "asgan"),
+]
 
 
 def D_for(kind: str, names: tuple[str, ...]) -> nn.Module:
@@ -85,8 +92,7 @@ def compare(
         torch.testing.assert_close(mine.state(), theirs.state(), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "attack"), CASES)
 def test_each_regularizer_equals_its_plain_formula(kind: str, attack: str) -> None:
     torch.manual_seed(0)
     xr, xf, args = batch(kind, m=5)
@@ -239,14 +245,22 @@ def test_random_numbers_come_from_the_generator_alone() -> None:
 
 
 def test_under_autocast_the_penalty_is_in_fp32() -> None:
+    """D runs in bf16, squares and sums are in fp32: no further from the exact gradient than the plain formulas are."""
     torch.manual_seed(0)
     D = make("conv", torch.float32)
     xr, xf, _ = batch("conv", m=5, dtype=torch.float32)
-    exact = stepped(D, xr, xf, (R1(2.0), GP(3.0)), generator=torch.Generator().manual_seed(1))
+
+    def found(reference: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = (R1(2.0), GP(3.0))
+        generator = torch.Generator().manual_seed(1)
+        _, grads, _, info = stepped(D, xr, xf, terms, generator=generator, reference=reference)
+        return grads, info.terms
+
+    exact = found(reference=True)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        half = stepped(D, xr, xf, (R1(2.0), GP(3.0)), generator=torch.Generator().manual_seed(1))
-    assert {value.dtype for value in half[3].terms.values()} == {torch.float32}
-    assert 1e-4 < relative_error(half[1], exact[1]) < 0.03
+        (ours, values), (plain, _) = found(reference=False), found(reference=True)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    assert 1e-3 < relative_error(ours, exact) < 1.5 * relative_error(plain, exact) < 0.1
 
 
 def test_lecam_keeps_its_anchors_between_steps() -> None:

@@ -7,26 +7,33 @@ import copy
 import pytest
 import torch
 import torch._dynamo
-from torch import Tensor, nn
 
 import fastdat
 from fastdat import DATConfig
 from fastdat.engine import compile as engines
-from fastdat.regularizers import ALP, AR, GP, R1, R2, RFM, LeCam, RobGAN
-from fastdat.regularizers.term import Pair, Term
+from fastdat.regularizers import AR, GP, R1, R2, RFM, LeCam, RobGAN
+from fastdat.regularizers.term import Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
-from tests.engine.term_cases import TERMS, Direction
+from tests.engine.term_cases import Direction
 from tests.engine.test_terms import ATTACKS, compare, stepped
 
+TRACED: list[tuple[str, str, tuple[str, ...]]] = [
+    ("spectral", "none", ("gp", "r1", "ar", "lecam")),
+    ("spectral", "dat", ("alp", "r2", "rfm", "ar1")),
+    ("spectral", "per-forward", ("0gp-both", "bcr", "dragan")),
+    ("conditional", "second-order", ("r1", "r2", "diggan", "cr")),
+    ("batchnorm", "datt-two-steps", ("maxgp", "rfm", "gp")),
+    ("batchnorm", "robgan", ("alp", "0gp-real", "ar2")),
+    ("conv", "asgan", ("0gp-between", "rfm", "r1")),
+]
 
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("kind", ["spectral", "batchnorm", "conditional"])
+
+@pytest.mark.parametrize(("kind", "attack", "names"), TRACED)
 @pytest.mark.usefixtures("only_traced")
-def test_traced_as_one_graph(kind: str, attack: str) -> None:
-    """All of them at once: fullgraph, and the reference's numbers."""
+def test_traced_as_one_graph(kind: str, attack: str, names: tuple[str, ...]) -> None:
+    """Several of them at once: fullgraph, and the reference's numbers."""
     torch.manual_seed(0)
-    names = tuple(name for name in TERMS if name not in ("san", "0gp-fake", "0gp-real", "ar-output", "lp"))
     xr, xf, args = batch(kind, m=5)
     compare(make(kind), xr, xf, names, 1e-10, config=ATTACKS[attack], loss="gan", compile=True, **args)
 
@@ -101,9 +108,8 @@ def test_D_stays_as_it_was() -> None:
 
 
 CASES: dict[str, tuple[str, object, tuple[str, ...]]] = {
-    "plain": ("spectral", DATConfig(real=False, fake=False), ("r1", "r2", "gp")),
-    "dat": ("spectral", DATConfig(eps=30.0), ("r1", "ar", "alp")),
-    "batchnorm": ("batchnorm", RobGAN(eps=0.3, step=0.2, steps=2), ("0gp-both", "rfm", "dragan")),
+    "dat": ("spectral", DATConfig(eps=30.0), ("r1", "ar", "gp")),
+    "batchnorm": ("batchnorm", RobGAN(eps=0.3, step=0.2, steps=2), ("0gp-both", "rfm")),
 }
 
 
@@ -121,27 +127,10 @@ def test_compiled_in_parts() -> None:
     torch.manual_seed(0)
     D = make("spectral")
     xr, xf, _ = batch("spectral", m=6)
-    terms: tuple[Term, ...] = (AR(eps=0.3), R2(2.0), ALP(5.0, target=0.02, xi=1.5, lengths=(0.2, 0.9)))
+    terms: tuple[Term, ...] = (AR(eps=0.3), R2(2.0))
     whole = stepped(D, xr, xf, terms, generator=torch.Generator().manual_seed(1), loss="gan")
     parts = stepped(
         D, xr, xf, terms, generator=torch.Generator().manual_seed(1), loss="gan", compile=True, microbatch=3
     )
     assert relative_error(parts[1], whole[1]) <= 1e-10
     torch.testing.assert_close(parts[3].terms, whole[3].terms)
-
-
-def test_half_precision_inputs_of_terms(only_traced: None) -> None:
-    """A compiled step under bf16 autocast: the penalties are in fp32, as in the eager one."""
-    torch.manual_seed(0)
-    D: nn.Module = make("conv", torch.float32)
-    xr, xf, _ = batch("conv", m=5, dtype=torch.float32)
-    found: list[Tensor] = []
-    for compile in (False, True):
-        with torch.autocast("cpu", torch.bfloat16):
-            _, grads, _, info = stepped(
-                D, xr, xf, (R1(2.0), GP(3.0)), generator=torch.Generator().manual_seed(1), compile=compile
-            )
-        found.append(grads)
-        assert {value.dtype for value in info.terms.values()} == {torch.float32}
-    assert relative_error(*found) <= 0.02
-    assert Pair(xr, xf).real.dtype == torch.float32
