@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastdat.config import DEFAULT_CONFIG, AttackConfig
 from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.engine.terms import static, tensors_of
+from fastdat.engine.terms import names_of, static, tensors_of
 from fastdat.engine.types import Batch, StepInputs, StepNeeds, StepSpec, Tensors, TermInputs
 from fastdat.losses import AnyLoss, get_loss
 from fastdat.regularizers.term import Term
@@ -59,10 +59,13 @@ def dat_grads(
         )
     config = config or DEFAULT_CONFIG
     terms, of_terms = _terms(regularizers, draws, Batch(xr, xf))
+    without_tensors, weighed = static(terms)
     spec = StepSpec(
         config,
         get_loss(loss),
-        *static(terms),
+        without_tensors,
+        names_of(terms),
+        weighed,
         StepNeeds.of(terms),
         independent=True,
         joint=True,

@@ -152,7 +152,7 @@ def microbatched_step(
     again = spec.differentiates_clean or spec.needs.loss_gradient or bool(spec.inputs_wanted)
     if config.attacks and not (again and isinstance(config, SignAttack)):  # whose samples move alone
         weights = Weights(spec, {**inputs.frozen, **inputs.trainable}, inputs.buffers)
-        alone = replace(spec, terms=(), weighed=(), needs=StepNeeds())
+        alone = replace(spec, terms=(), term_names=(), weighed=(), needs=StepNeeds())
         whole = PartwiseD(D, alone, size, passes.attack_pass)
         if isinstance(config, SignAttack):
             attack = run_sign_attack(alone, whole, weights, batch.detached(), whole)

@@ -14,7 +14,7 @@ from fastdat.engine.discriminator import Call, Linearised, Seeds, WholeBatchD, c
 from fastdat.engine.types import Args, Batch, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 from fastdat.losses import AnyLoss, loss_slopes
-from fastdat.regularizers.term import SIDES, Bounds, Pair, Side, Term
+from fastdat.regularizers.term import SIDES, Bounds, Needs, Pair, Side, Term
 
 
 class Reductions:
@@ -92,6 +92,17 @@ class StepPoints:
         self._reductions = Reductions(self._ways.spec, self._given[number] if self._given else None)
         return self._reductions
 
+    @property
+    def _needs(self) -> Needs:
+        return Needs() if self._term is None else self._term.needs
+
+    def _check(self, is_named: bool, what: str, need: str) -> None:
+        """A step keeps only what its terms need: the rest may be missing, or be a constant."""
+        if not is_named and self._term is not None:
+            raise TypeError(
+                f"the regularizer {self._term.name} takes {what}, which its `needs` does not name: Needs({need})"
+            )
+
     # --- of the step ---
 
     @property
@@ -111,19 +122,21 @@ class StepPoints:
         return self._ways.spec.batch
 
     def extras(self) -> tuple[Pair, ...]:
+        self._check(self._needs.extras, "D's further outputs", "extras=True")
         real, fake = self._ways.updates
         return tuple(Pair(r, f) for r, f in zip(real.extras, fake.extras, strict=True))
 
     # --- at the clean samples ---
 
     def logits(self) -> Pair:
-        real, fake = self._clean_calls()
-        return Pair(real.logits, fake.logits)
+        self._check(self._needs.logits, "the clean logits", "logits=True")
+        return self._logits()
 
     def features(self, path: str) -> Pair:
         return self._features(path, self._clean_calls())
 
     def gradient(self, side: Side) -> Tensor:
+        self._check(side in self._needs.gradient, "the clean input gradient", f'gradient=("{side}",)')
         i = SIDES.index(side)
         known = self._gradients[i]
         if known is None:
@@ -131,13 +144,12 @@ class StepPoints:
                 if gradient is not None:
                     self._gradients[j] = gradient
             known = self._gradients[i]
-        if known is None:
-            raise RuntimeError("a regularizer takes an input gradient that its `needs` does not name")
         return _wide(known)
 
     def loss_gradient(self) -> Pair:
+        self._check(self._needs.loss_gradient, "the input gradient of D's loss", "loss_gradient=True")
         if self._loss_gradient is None:
-            slopes = self.loss_slopes(Pair(*[logits.detach() for logits in self.logits()]))
+            slopes = self.loss_slopes(Pair(*[logits.detach() for logits in self._logits()]))
             if self._ways.spec.independent:
                 found: Sequence[Tensor | None] = [
                     slope.reshape(-1, *(1,) * (g.ndim - 1)) * g
@@ -151,6 +163,10 @@ class StepPoints:
 
     def loss_slopes(self, logits: Pair) -> Pair:
         return Pair(*loss_slopes(self.loss, *logits))
+
+    def _logits(self) -> Pair:
+        real, fake = self._clean_calls()
+        return Pair(real.logits, fake.logits)
 
     def _constant_gradients(self) -> list[Tensor]:
         found = list(self._gradients)
@@ -206,6 +222,7 @@ class StepPoints:
         return call(D, weights.next(True), moving, x, self._args(side), spec.captures).logits
 
     def gradient_at(self, side: Side, x: Tensor) -> Tensor:
+        self._check(self._needs.second_order, "an input gradient that is differentiated", "second_order=True")
         return self.linearised_at(side, x)[1]
 
     def linearised_at(
@@ -227,6 +244,7 @@ class StepPoints:
         return batch.args_real if side == "real" else batch.args_fake
 
     def _features(self, path: str, calls: tuple[Call, Call]) -> Pair:
+        self._check(self._needs.features == path, f"the output of {path!r}", f'features="{path}"')
         number = [capture.path for capture in self._ways.spec.captures].index(path)
         real, fake = (_wide(one.features[number]) for one in calls)
         return Pair(real, fake)

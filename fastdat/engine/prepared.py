@@ -59,7 +59,8 @@ class Call(NamedTuple):
     config: AttackConfig
     loss: str | AnyLoss
     terms: tuple[Term, ...]
-    """The regularizers whose turn it is, and which of them have a tensor as their weight."""
+    """The regularizers whose turn it is, their names, and which of them have a tensor as their weight."""
+    term_names: tuple[str, ...]
     weighed: tuple[bool, ...]
     aux_loss: AuxLoss | None
     compile: bool | str
@@ -154,6 +155,7 @@ class Prepared:
             call.config,
             loss,
             call.terms,
+            call.term_names,
             call.weighed,
             StepNeeds.of(call.terms),
             captures_of([t.needs.features for t in call.terms if t.needs.features], structure.modules),

@@ -128,9 +128,20 @@ def dat_step(
         RuntimeError: D could not be compiled as one graph.
     """
     checks.check_module(D, xr)
-    terms = due(regularizers, step)
-    config = DEFAULT_CONFIG if config is None else config
-    call = Call(config, loss, *static(terms), aux_loss, compile, fold, microbatch, with_info)
+    terms, names = due(regularizers, step)
+    without_tensors, weighed = static(terms)
+    call = Call(
+        DEFAULT_CONFIG if config is None else config,
+        loss,
+        without_tensors,
+        names,
+        weighed,
+        aux_loss,
+        compile,
+        fold,
+        microbatch,
+        with_info,
+    )
     batch = Batch(xr, xf, args_real, args_fake)
     if torch.is_inference_mode_enabled():  # the attack needs autograd
         with torch.inference_mode(False), torch.no_grad():

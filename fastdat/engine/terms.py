@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,15 @@ from fastdat.regularizers.term import Pair, Term, norm
 # --- outside of the graph ------------------------------------------------------------------------------------------
 
 
-def due(regularizers: object, step: object) -> tuple[Term, ...]:
+class Turns(NamedTuple):
+    """The terms that take part in a step."""
+
+    terms: tuple[Term, ...] = ()
+    names: tuple[str, ...] = ()
+    """Of each, the same in every step: its own, with -2, -3 ... where several regularizers have the same."""
+
+
+def due(regularizers: object, step: object) -> Turns:
     """The terms whose turn it is in this step.
 
     Args:
@@ -30,20 +38,22 @@ def due(regularizers: object, step: object) -> tuple[Term, ...]:
         ValueError: a term needs the number of the step, or one term comes twice.
     """
     if regularizers == ():
-        return ()
+        return Turns()
     terms = _checked(regularizers)
+    names = names_of(terms)
     if step is not None and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
         raise TypeError(f"step must be the number of the step, an int >= 0, got {named(step)}")
     lazy = [term for term in terms if term.every > 1]
     if not lazy:
-        return terms
+        return Turns(terms, names)
     if step is None:
         raise ValueError(
             f"{named(lazy[0])} takes part in one step of {lazy[0].every}: pass the number of the step, "
             "dat_step(..., step=i)"
         )
     assert isinstance(step, int)
-    return tuple([term for term in terms if step % term.every == 0])
+    at = [i for i, term in enumerate(terms) if step % term.every == 0]
+    return Turns(tuple([terms[i] for i in at]), tuple([names[i] for i in at]))
 
 
 def _checked(regularizers: object) -> tuple[Term, ...]:
@@ -76,6 +86,16 @@ def _checked(regularizers: object) -> tuple[Term, ...]:
     return tuple(regularizers)
 
 
+def names_of(terms: Sequence[Term]) -> tuple[str, ...]:
+    """A name for each term, as ``Turns`` has them."""
+    counts: dict[str, int] = {}
+    names = []
+    for term in terms:
+        counts[term.name] = counts.get(term.name, 0) + 1
+        names.append(term.name if counts[term.name] == 1 else f"{term.name}-{counts[term.name]}")
+    return tuple(names)
+
+
 def static(terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[bool, ...]]:
     """The terms without weights that are tensors, and which of them have one."""
     if not terms:
@@ -95,8 +115,14 @@ def tensors_of(terms: Sequence[Term], batch: Batch, generator: torch.Generator |
     """The tensors that the terms bring to a step; draws their random numbers.
 
     Raises:
-        ValueError: a tensor is on another device than the samples.
+        TypeError: ``generator`` is no generator.
+        ValueError: a tensor or the generator is on another device than the samples.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {named(generator)}: "
+            "torch.Generator(device).manual_seed(0)"
+        )
     if not terms:
         return TermInputs()
     x, device = Pair(batch.xr.detach(), batch.xf.detach()), batch.xr.device
@@ -131,7 +157,7 @@ def regularization(
     sums: list[Tensor] = []
     states: list[Tensors] = []
     info: Tensors = {}
-    for i, (term, name) in enumerate(zip(spec.terms, names_of(spec.terms), strict=True)):
+    for i, (term, name) in enumerate(zip(spec.terms, spec.term_names, strict=True)):
         given = {**inputs.draws[i], **inputs.states[i]}
         points.begin(i, term)
         value = term.value(points, given)
@@ -167,13 +193,3 @@ def asked(spec: StepSpec, points: StepPoints, inputs: TermInputs) -> tuple[Asked
                 term.advanced(points, given)
         found.append(tuple([{kind: here} for kind, here in reductions.asked]))
     return tuple(found)
-
-
-def names_of(terms: Sequence[Term]) -> list[str]:
-    """A name for each term: its own, with -2, -3 ... where several have the same."""
-    counts: dict[str, int] = {}
-    names = []
-    for term in terms:
-        counts[term.name] = counts.get(term.name, 0) + 1
-        names.append(term.name if counts[term.name] == 1 else f"{term.name}-{counts[term.name]}")
-    return names

@@ -112,6 +112,8 @@ class StepSpec:
     loss: AnyLoss
     terms: tuple[Term, ...] = ()
     """The regularizers whose turn it is. One whose weight is a tensor has another weight here, which means nothing."""
+    term_names: tuple[str, ...] = ()
+    """Of each, in ``DATInfo.terms``."""
     weighed: tuple[bool, ...] = ()
     """Of each term, whether its weight is a tensor, and so one of the inputs."""
     needs: StepNeeds = StepNeeds()  # noqa: RUF009 - it is immutable

@@ -67,7 +67,7 @@ def _of_side(config: AttackConfig, terms: Sequence[Term], side: Side) -> float:
         passes, logits = 3.0, False  # the clean pass is the loss's own
     elif isinstance(config, RobGAN):
         passes = 3.0 + (2 * config.steps if attacked else 0)
-        if logits or any(need.gradient or need.loss_gradient for need in needs):
+        if logits or gradient:
             passes += 1  # the attack sees another function than the terms
     else:
         passes = 3.0 + 1  # the perturbed pass and the clean one, from which the other side's target comes

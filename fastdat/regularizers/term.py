@@ -54,8 +54,8 @@ class Points(Protocol):
     """D at the points of one step: on the whole batch, or on the part of it that is computed here (n samples a side).
 
     Logits and gradients are in fp32 or wider. All calls share D's spectral norm if the power iteration runs once a
-    step; else each call advances it. Running statistics do not move. What ``total``, ``mean`` and ``greatest`` return are
-    constants over the samples of all ranks and all parts.
+    step; else each call advances it. Running statistics do not move. What ``total``, ``mean`` and ``greatest`` return
+    are constants over the samples of all ranks and all parts.
     """
 
     @property
@@ -187,8 +187,8 @@ class Term(ABC):
     def value(self, points: Points, given: Mapping[str, Tensor]) -> Tensor:
         """The term without its weight, 0-dimensional: the mean over the n samples of ``points``.
 
-        What is not a mean over samples takes ``total``, ``mean``, ``greatest`` and ``as_total`` of ``points``, which know
-        all parts and ranks. None of these may depend on the result of another, and ``couples`` must be true.
+        What is not a mean over samples takes ``total``, ``mean``, ``greatest`` and ``as_total`` of ``points``, which
+        know all parts and ranks. None of these may depend on the result of another, and ``couples`` must be true.
 
         Args:
             points: D at the points of the step.
