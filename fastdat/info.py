@@ -43,7 +43,7 @@ class DATInfo:
     logits_fake: Tensor
     """D(x_hat_f)."""
     clean_logits_real: Tensor
-    """D(x_r), from the pass that gives the targets."""
+    """D(x_r), from the pass that gives the targets; of ``RobGAN``, by D in evaluation mode, as it attacks."""
     clean_logits_fake: Tensor
     """D(x_f), from the pass that gives the targets."""
     xr_adv: Tensor

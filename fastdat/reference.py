@@ -83,7 +83,7 @@ def dat_step(
     clean: dict[Side, Evaluated] = {}
     x_hat, gradients = x, BySide()
     if isinstance(config, SignAttack):
-        x_hat, gradients = _sign_attack(config, loss, evaluate, D, x)
+        x_hat, gradients, seen = _sign_attack(config, loss, evaluate, D, x)
         if (
             isinstance(config, ASGAN)
             or config.clean_weight > 0
@@ -92,7 +92,7 @@ def dat_step(
             clean = clean_pass()
     elif config.attacks:
         clean = clean_pass()
-        x_hat, gradients = _dat_attack(config, loss, evaluate, x, clean)
+        (x_hat, gradients), seen = _dat_attack(config, loss, evaluate, x, clean), {}
 
     # D's loss on x_hat; the released code calls D on the fakes first.
     fake_first = not once and config.attacks
@@ -100,6 +100,7 @@ def dat_step(
     for side in reversed(SIDES) if fake_first else SIDES:
         perturbed[side] = evaluate(side, x_hat[side], moves_statistics=True)
     total = discriminator_loss(loss, perturbed["real"].logits, perturbed["fake"].logits)
+    seen = clean or {**perturbed, **seen}
     clean = clean or perturbed
     if config.clean_weight > 0:  # DATT
         w = config.clean_weight
@@ -132,8 +133,8 @@ def dat_step(
     return total, DATInfo(
         logits_real=real.logits.detach(),
         logits_fake=fake.logits.detach(),
-        clean_logits_real=clean["real"].logits.detach(),
-        clean_logits_fake=clean["fake"].logits.detach(),
+        clean_logits_real=seen["real"].logits.detach(),
+        clean_logits_fake=seen["fake"].logits.detach(),
         xr_adv=x_hat["real"].detach(),
         xf_adv=x_hat["fake"].detach(),
         delta_rms_real=(x_hat["real"] - xr).detach().square().mean().sqrt(),
@@ -196,9 +197,9 @@ def _attacked(config: DATConfig, loss: AnyLoss) -> dict[Side, Callable[[Tensor],
 
 def _sign_attack(
     config: ASGAN | RobGAN, loss: AnyLoss, evaluate: Evaluate, D: nn.Module, x: BySide
-) -> tuple[BySide, BySide]:
-    """x_hat of both sides, and the gradient of the sum of D's loss at the clean samples of the attacked ones."""
-    x_hat, first = dict(x), BySide()
+) -> tuple[BySide, BySide, dict[Side, Evaluated]]:
+    """x_hat of both sides; the gradient of the sum of D's loss, and D itself, at clean samples of the attacked ones."""
+    x_hat, first, seen = dict(x), BySide(), dict[Side, Evaluated]()
     for _ in range(config.steps):
         with evaluation_mode(D, on=config.in_eval_mode):
             at = {side: evaluate(side, x_hat[side].detach()) for side in SIDES}
@@ -210,8 +211,8 @@ def _sign_attack(
             moved = (x_hat[side] - x[side]).detach() + move
             moved = moved.clamp(-config.radius, config.radius)
             x_hat[side] = _inside(x[side] + moved, config.bounds)
-        first = first or gradients
-    return x_hat, first
+        first, seen = first or gradients, seen or {side: at[side] for side in sides}
+    return x_hat, first, seen
 
 
 def _attacked_sides(config: DATConfig | ASGAN | RobGAN) -> list[Side]:

@@ -126,7 +126,15 @@ def test_presets_are_listed() -> None:
     assert code == 0
     names = [line.split()[0] for line in out.splitlines()]
     assert names == list(PRESETS)
-    assert "no attack" in out.splitlines()[0]
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    for name, regularized in (
+        ("sngan-cifar10", "no attack"),
+        ("dcgan-dat-mnist", "DAT"),
+        ("dcgan-rfm-cifar10", "no attack, rfm"),
+        ("dcgan-robgan-cifar10", "robgan"),
+        ("r3gan-dat-cifar10", "DAT, r1, r2"),
+    ):
+        assert f", {regularized}: " in lines[name]
 
 
 def test_dry_run_prints_the_resolved_configuration() -> None:
@@ -139,6 +147,23 @@ def test_dry_run_prints_the_resolved_configuration() -> None:
         {"steps": 7, "seed": 3, "compile": False, "dat.eps": 0.5, "betas": (0.5, 0.9), "lr": 1e-4}
     )
     assert TrainConfig.from_dict(yaml.safe_load(out)) == expected
+
+
+def test_regularizers_and_attacks_are_set_as_json() -> None:
+    code, out, _ = invoke(
+        "train", "--preset", "dcgan-cifar10", "--set", 'regularizers=[{"name": "r1", "every": 16}]',
+        "--set", "regularizers.r1.gamma=2", "--set", 'attack={"name": "robgan"}', "--set", "attack.steps=3",
+        "--dry-run",
+    )  # fmt: skip
+    assert code == 0
+    printed = yaml.safe_load(out)
+    assert printed["regularizers"] == [{"name": "r1", "gamma": 2.0, "every": 16}]
+    assert printed["attack"] == {
+        "name": "robgan", "eps": 0.0625, "step": 1 / 128, "steps": 3, "clean_weight": 0.0
+    }  # fmt: skip
+    code, _, err = invoke("train", "--preset", "dcgan-cifar10", "--set", "regularizers=r1", "--dry-run")
+    assert code == 2
+    assert err.startswith("error: regularizers must be a list of mappings")
 
 
 def test_dry_run_prints_paths_that_mean_the_same_in_any_folder(

@@ -104,11 +104,16 @@ def presets() -> None:
 
         width = max(map(len, PRESETS))
         for name, config in PRESETS.items():
-            attack = "DAT" if config.dat.attacks else "no attack"
             typer.echo(
-                f"{name:{width}}  {config.model} on {config.dataset} at {config.resolution}, {attack}: "
+                f"{name:{width}}  {config.model} on {config.dataset} at {config.resolution}, {_regularized(config)}: "
                 f"{config.steps:,} steps, batch {config.batch_size}, n_dis {config.n_dis}, lr {config.lr:g}"
             )
+
+
+def _regularized(config: TrainConfig) -> str:
+    """``DAT, r1, r2``: the attack and the regularizers by their names."""
+    other = config.attack.name if config.attack is not None else "no attack"
+    return ", ".join(["DAT" if config.dat.attacks else other, *(term.name for term in config.regularizers)])
 
 
 def _start(name: str | None, file: Path | None) -> TrainConfig:

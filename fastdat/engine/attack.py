@@ -78,8 +78,8 @@ class AttackResult(NamedTuple):
 
     batch: Batch
     """x_hat."""
-    clean: Pair | None
-    """Logits (m,) of the clean samples; None where the attack has no pass through both sides."""
+    clean: tuple[Tensor | None, Tensor | None]
+    """Logits (m,) of the clean samples, by D as the attack calls it; None of a side that it does not look at."""
     buffers: Tensors
     """Running statistics as the clean pass leaves them."""
     info: AttackInfo | None

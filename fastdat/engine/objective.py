@@ -98,8 +98,8 @@ def objective(
     total = discriminator_loss(loss, real.logits, fake.logits)
 
     clean = Pair(real.logits, fake.logits)
-    if attack is not None and attack.clean is not None:
-        clean = attack.clean
+    if attack is not None:
+        clean = Pair(*[now if seen is None else seen for seen, now in zip(attack.clean, clean, strict=True)])
     if config.clean_weight > 0:  # DATT (Table III)
         w = config.clean_weight
         total = (total + w * discriminator_loss(loss, *clean)) / (1 + w)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastdat.engine.attack import AttackInfo, AttackResult, BatchedD, Measured, clean_sides, is_one_sided
-from fastdat.engine.discriminator import Linearised
+from fastdat.engine.discriminator import Linearised, Seeds
 from fastdat.engine.types import Batch, Sides, StepSpec
 from fastdat.engine.weights import Weights
 from fastdat.kernels import ops
@@ -51,12 +51,17 @@ def run_sign_attack(
         unused = batch.xr.new_full((batch.xr.shape[0],), torch.nan)
         others = Pair(unused, unused)
     info: AttackInfo | None = None
-    of_clean: Gradients = (None, None)
+    of_clean: Seeds = (None, None)
+    clean: Seeds = (None, None)
     for k in range(config.steps):
         if k == 0 and at_clean is not None and running is discriminator:
             linearised = at_clean
         else:
             linearised = discriminator.linearise((constant, constant), x.detached(), attacked, others)
+        if k == 0:
+            seen = zip(linearised.logits, attacked, strict=True)
+            real, fake = (logits if moves else None for logits, moves in seen)
+            clean = (real, fake)
         kept = linearised is at_clean and any(spec.needs.gradient)
         gradients, taken = _ascent(spec, linearised, attacked, kept)
         if kept and spec.independent:
@@ -67,17 +72,12 @@ def run_sign_attack(
         if spec.with_info and k == 0:
             info = _info(spec, gradients, (moved[0][1], moved[1][1]))
     if at_clean is None:
-        return AttackResult(x, None, {}, info)
+        return AttackResult(x, clean, {}, info)
     shared = at_clean if spec.needs.kept or spec.needs.loss_gradient else None
     return AttackResult(x, at_clean.logits, at_clean.buffers, info, at_clean=shared, gradients=of_clean)
 
 
-Gradients = tuple[Tensor | None, Tensor | None]
-
-
-def _ascent(
-    spec: StepSpec, linearised: Linearised, attacked: Sides, keep: bool
-) -> tuple[Gradients, Gradients]:
+def _ascent(spec: StepSpec, linearised: Linearised, attacked: Sides, keep: bool) -> tuple[Seeds, Seeds]:
     """``d(sum_i L_i)/dx`` (n, ...) of D's loss at the samples of the attacked sides, a constant; and what it takes from
     D for that, which terms will differentiate if ``keep``."""
     slopes = loss_slopes(spec.loss, *[logits.detach() for logits in linearised.logits])
@@ -117,7 +117,7 @@ def _moved(
     return ops.perturb_clip(start, move, coefficient, limits), None
 
 
-def _info(spec: StepSpec, gradients: Gradients, stats: tuple[Tensor | None, Tensor | None]) -> AttackInfo:
+def _info(spec: StepSpec, gradients: Seeds, stats: tuple[Tensor | None, Tensor | None]) -> AttackInfo:
     """What the first step did. Every move along a gradient that is not zero lowers what D maximises."""
     found = [g for g in gradients if g is not None]
     moving = torch.cat([g.flatten(1).ne(0).any(1) for g in found])

@@ -10,6 +10,7 @@ from fastdat.report.curves import Line, window
 from fastdat.report.runs import RunRecord
 from fastdat.report.score_names import ScoreName
 from fastdat.report.score_table import Kind, Series
+from fastdat.util.term_names import is_of_term, term_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def curves(
 ) -> Curves:
     """Charts of the scores ``all_series``, called ``names``, and of all statistics of ``runs``."""
     charts = list(_score_charts(runs, all_series, names))
-    for group, quantities in (*_GROUPS.items(), ("Further statistics", _further_quantities(runs))):
+    known = list(_GROUPS.items())
+    groups = [*known[:-1], ("Regularizers", _quantities_of_terms(runs)), known[-1]]
+    for group, quantities in (*groups, ("Further statistics", _further_quantities(runs))):
         charts += _statistic_charts(runs, group, quantities)
     return Curves(charts, _smoothing(runs))
 
@@ -182,5 +185,24 @@ def _chart(
 
 def _further_quantities(runs: Sequence[RunRecord]) -> list[_Quantity]:
     """The keys of stats.jsonl that no group names: what a user's callbacks measured, in some lines or in all."""
-    keys = dict.fromkeys(key for run in runs for line in run.stats for key in line)
-    return [_Quantity(key, "value", key) for key in keys if key not in _KNOWN_KEYS]
+    keys = [key for key in _keys(runs) if key not in _KNOWN_KEYS and not is_of_term(key)]
+    return [_Quantity(key, "value", key) for key in keys]
+
+
+def _quantities_of_terms(runs: Sequence[RunRecord]) -> list[_Quantity]:
+    """What regularizers measured: the value of each, then its gradient norm where it has one."""
+    found = []
+    for key in filter(is_of_term, _keys(runs)):
+        name, is_norm = term_of(key)
+        what = (
+            ("gradient norm", "mean ‖∂D/∂x‖₂, 1 / unit of data")
+            if is_norm
+            else ("value", "weight times value")
+        )
+        found.append(_Quantity(f"{name}: {what[0]}", what[1], key))
+    return found
+
+
+def _keys(runs: Sequence[RunRecord]) -> list[str]:
+    """All keys of stats.jsonl, in the order in which they come first."""
+    return list(dict.fromkeys(key for run in runs for line in run.stats for key in line))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fastdat.report.runs import RunRecord
 from fastdat.util.free_settings import FREE
 
-_OFF: tuple[object, ...] = (None, False, 0, "none")
+_OFF: tuple[object, ...] = (None, False, 0, "none", [])
+_COSINE = "cosine."
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,23 @@ def training_settings(run: RunRecord) -> dict[str, object]:
 
     A version that did not have a setting yet trained as the later ones do with the setting switched off.
     """
+    config = run.config
+    cosine = [key for key, value in config.items() if key.startswith(_COSINE) and not _is_off(key, value)]
+    moves = config.get("lr_decay") != "none" or bool(cosine and config.get("cosine.steps") is None)
     counted = {
-        *(("data",) if run.config.get("dataset") == "folder" else ()),  # the path alone says which images
-        *(("steps",) if run.config.get("lr_decay") != "none" else ()),  # the learning rates depend on it
+        *(("data",) if config.get("dataset") == "folder" else ()),  # the path alone says which images
+        *(("steps",) if moves else ()),  # learning rates, or other settings, depend on it
     }
     return {
         key: value
-        for key, value in run.config.items()
-        if value not in _OFF and (key in counted or key.partition(".")[0] not in FREE | {"seed"})
+        for key, value in config.items()
+        if not _is_off(key, value) and (key in counted or key.partition(".")[0] not in FREE | {"seed"})
     }
+
+
+def _is_off(key: str, value: object) -> bool:
+    """Whether a setting is switched off; a setting that moves along a cosine may move to 0."""
+    return value is None or value is False if key.startswith(_COSINE) else value in _OFF
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[str]:

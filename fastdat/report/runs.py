@@ -48,8 +48,21 @@ class RunRecord:
 
     @property
     def attacks(self) -> bool:
-        """Whether the discriminator learns on perturbed samples."""
+        """Whether the discriminator learns on samples that DAT has perturbed."""
         return self.config.get("dat.real") is True or self.config.get("dat.fake") is True
+
+    @property
+    def regularizers(self) -> Sequence[Mapping[str, Any]]:
+        """The settings of each term of D's loss; its name is one of them."""
+        listed = self.config.get("regularizers")
+        found = listed if isinstance(listed, list) else []
+        return [term for term in found if isinstance(term, dict) and isinstance(term.get("name"), str)]
+
+    @property
+    def other_attack(self) -> str | None:
+        """The name of the attack in DAT's place, if there is one."""
+        name = self.config.get("attack.name")
+        return name if isinstance(name, str) else None
 
     def values(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and finite values of one key of stats.jsonl."""

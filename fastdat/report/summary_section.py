@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ def summary(runs: Sequence[RunRecord]) -> Summary:
         "Model": model_name,
         "Data set": data_name,
         "Attack": attack,
+        **({"Regularizers": regularizers} if any(run.regularizers for run in runs) else {}),
         "Batch size, D steps per G step": lambda run: (
             f"{_setting(run, 'batch_size')}, {_setting(run, 'n_dis')}"
         ),
@@ -49,7 +50,10 @@ def summary(runs: Sequence[RunRecord]) -> Summary:
 
 
 def attack(run: RunRecord) -> str:
-    """The attack in one line: ``DAT on real and fake, eps 1.0, 1 step, first order``."""
+    """The attack in one line: ``DAT on real and fake, eps 1.0, 1 step, first order``; ``robgan (eps 0.0625, ...)``."""
+    if run.other_attack is not None:
+        own = {key.removeprefix("attack."): of for key, of in run.config.items() if key.startswith("attack.")}
+        return _named(own, off={"clean_weight": 0})
     if not any(key.startswith("dat.") for key in run.config):
         return "unknown"
     if not run.attacks:
@@ -66,6 +70,21 @@ def attack(run: RunRecord) -> str:
         *([f"clean weight {setting_text(clean)}"] if clean else []),
     ]
     return ", ".join(parts)
+
+
+def regularizers(run: RunRecord) -> str:
+    """The terms of D's loss in one line: ``r1 (gamma 1.0, every 16), lecam (weight 0.3)``."""
+    return ", ".join(_named(term, off={"every": 1}) for term in run.regularizers) or "none"
+
+
+def _named(settings: Mapping[str, Any], off: Mapping[str, Any]) -> str:
+    """A part by its name, with its settings in brackets; without those that are None, or ``off``."""
+    shown = [
+        f"{key} {setting_text(value)}"
+        for key, value in settings.items()
+        if key != "name" and value is not None and (key not in off or value != off[key])
+    ]
+    return f"{settings['name']} ({', '.join(shown)})" if shown else str(settings["name"])
 
 
 def duration(seconds: float) -> str:

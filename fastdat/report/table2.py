@@ -72,6 +72,11 @@ SETTINGS: Mapping[str, Any] = {
     "flip": False,
     "augment": "none",
     "precision": "fp32",
+    "cosine.steps": None,
+    "cosine.lr": None,
+    "cosine.beta2": None,
+    "cosine.regularizers": None,
+    "cosine.ema_halflife": False,
 }
 #: The further settings of its runs with DAT (Sec. IV-B; eps is that of the released code).
 ATTACK: Mapping[str, Any] = {
@@ -106,7 +111,7 @@ PARTS = tuple(_SCORES)
 def column(run: RunRecord) -> str | None:
     """The column of Table II that a run belongs to, such as ``"SNGAN-DAT"``; None if the table has no such column."""
     model = _MODELS.get(str(run.config.get("model")))
-    if model is None or run.config.get("dataset") not in _DATASETS:
+    if model is None or run.config.get("dataset") not in _DATASETS or run.other_attack or run.regularizers:
         return None
     return f"{model}-DAT" if run.attacks else model
 

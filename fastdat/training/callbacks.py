@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastdat.training import checkpoint
 from fastdat.training.steps import evaluating
-from fastdat.training.tags import RESERVED
+from fastdat.training.tags import reserved
 from fastdat.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _checked(returned: Any) -> dict[str, float]:
     for name in returned:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{_EXPECTED}; got the name {name!r}, which is no text")
-        if name in RESERVED:
+        if reserved(name):
             raise ConfigError(
                 f"a callback may not return {name!r}, a number that training records: rename it"
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 State = dict[str, Any]
 
-FORMAT = 3
+FORMAT = 4
 
 _Check = Callable[[Any], bool]
 
@@ -87,13 +87,19 @@ def _meters(value: Any) -> bool:
 
 
 def _meter(value: Any) -> bool:
+    return isinstance(value, list) and all(_sum(of) for of in value)
+
+
+def _sum(value: Any) -> bool:
     if not _named(value, "names", "sum", "count") or not _count(value["count"]):
         return False
     names, total = value["names"], value["sum"]
-    if not isinstance(names, list) or not all(type(name) is str for name in names):
-        return False
-    return total is None or (
-        isinstance(total, Tensor) and total.shape == (len(names),) and value["count"] > 0
+    return _texts(names) and isinstance(total, Tensor) and total.shape == (len(names),) and value["count"] > 0
+
+
+def _states(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        _named(state) and all(isinstance(item, Tensor) for item in state.values()) for state in value
     )
 
 
@@ -125,6 +131,7 @@ _ENTRIES: Mapping[str, tuple[str, _Check]] = {
     "seconds": ("a number of seconds", _number),
     "attempt": ("a number of rollbacks", _count),
     "meters": ("names, sum and count of two meters", _meters),
+    "regularizers": ("the tensors of each regularizer by name", _states),
     "best": ("step, kind, rank and score, or None", _best),
     "unscored": ("true or false", lambda value: type(value) is bool),
     "class_names": ("a list of texts", _texts),

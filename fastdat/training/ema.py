@@ -20,11 +20,12 @@ class EMA:
 
     Attributes:
         net: the average.
+        decay: of the next update; may be set.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.net = copy.deepcopy(net).requires_grad_(False)
-        self._decay = decay
+        self.decay = decay
         self._averages: list[Tensor] = list(self.net.parameters())
         self._weights: list[Tensor] = list(net.parameters())
         self._copies, self._buffers = list(self.net.buffers()), list(net.buffers())
@@ -32,6 +33,6 @@ class EMA:
     @torch.no_grad()
     def update(self) -> None:
         """Add the present weights to the average."""
-        torch._foreach_lerp_(self._averages, self._weights, 1 - self._decay)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
         if self._copies:
             torch._foreach_copy_(self._copies, self._buffers)

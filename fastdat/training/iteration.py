@@ -1,8 +1,9 @@
 """One training iteration: ``n_dis`` D steps, one G step, the running average, and what they measure.
 
 Everything random, and everything that comes from outside, is fetched by :meth:`Iteration.fill`; :meth:`Iteration.body`
-only computes on tensors. A subclass may so replace the body by a CUDA graph that is captured once and replayed, with
-``fill`` copying into the graph's input buffers.
+only computes on tensors, and draws what regularizers need from a generator that ``fill`` has seeded. A subclass may so
+replace the body by a CUDA graph that is captured once and replayed, with ``fill`` copying into the graph's input
+buffers.
 """
 
 from __future__ import annotations
@@ -11,28 +12,41 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastdat.nets.augmentation import DRAWS
 from fastdat.training.batches import Batches
+from fastdat.training.cosine import Cosine
 from fastdat.training.networks import Networks
-from fastdat.training.noise import AUGMENT_FAKE, AUGMENT_G, AUGMENT_REAL, D_STEP, G_STEP, Noise
+from fastdat.training.noise import (
+    AUGMENT_FAKE,
+    AUGMENT_G,
+    AUGMENT_REAL,
+    D_STEP,
+    G_STEP,
+    REGULARIZERS,
+    Noise,
+)
 from fastdat.training.schedule import LearningRate
 from fastdat.training.state import RunState
-from fastdat.training.steps import Draws, Labels, Steps, measurements
+from fastdat.training.steps import Draws, Labels, Reals, Steps, measurements
 from fastdat.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
 class DInputs:
-    """Inputs of one D step: reals (N, C, H, W), z (N, nz), and the labels and augmentations of reals and fakes."""
+    """Inputs of one D step: its number, reals (N, C, H, W), z (N, nz), the labels and augmentations of reals and fakes,
+    and what regularizers draw from, if there are any."""
 
+    step: int
     reals: Tensor
     z: Tensor
     labels_real: Labels
     labels_fake: Labels
     draws_real: Draws
     draws_fake: Draws
+    generator: torch.Generator | None
 
 
 @dataclass(frozen=True)
@@ -72,12 +86,16 @@ class Iteration:
         self.batches = batches
         self.steps = Steps(networks.G, networks.D, networks.opt_g, networks.opt_d, config)
         self._ema = networks.ema
-        self._rate = LearningRate([networks.opt_g, networks.opt_d], config.lr_decay, config.steps)
+        optimizers = [networks.opt_g, networks.opt_d]
+        self._rate = LearningRate(optimizers, config.lr_decay, config.steps)
+        strengths = self.steps.regularizers.strengths
+        self._cosine = Cosine(config.cosine, config.steps, optimizers, strengths, networks.ema)
         self._noise, self._state, self._config = noise, state, config
 
     def run(self, step: int) -> None:
         """The iteration that follows ``step`` G steps."""
         self._rate.set(step)
+        self._cosine.set(step)
         self.body(self.fill(step))
 
     def fill(self, step: int) -> Inputs:
@@ -92,13 +110,22 @@ class Iteration:
 
     def body(self, inputs: Inputs) -> None:
         """Update D ``n_dis`` times, then G once, then the average of G."""
+        reals: Reals | None = None
         for d in inputs.discriminator:
             loss, info = self.steps.discriminator(
-                d.reals, d.z, d.labels_real, d.labels_fake, d.draws_real, d.draws_fake
+                d.reals,
+                d.z,
+                d.labels_real,
+                d.labels_fake,
+                d.draws_real,
+                d.draws_fake,
+                step=d.step,
+                generator=d.generator,
             )
-            self._state.meter_d.add({"loss_d": loss, **measurements(info, self._config.dat)})
+            self._state.meter_d.add({"loss_d": loss, **measurements(info, self.steps.attack)})
+            reals = Reals(d.reals, d.labels_real, d.draws_real)
         g = inputs.generator
-        loss = self.steps.generator(g.z, g.labels, g.draws)
+        loss = self.steps.generator(g.z, g.labels, g.draws, reals)
         self._state.meter_g.add({"loss_g": loss})
         if self._ema is not None:
             self._ema.update()
@@ -109,7 +136,8 @@ class Iteration:
         labels_real = (batches.labels(d_step),) if self._noise.classes else ()
         z, labels_fake = self._noise_of(D_STEP, d_step)
         draws = self._draws(AUGMENT_REAL, d_step), self._draws(AUGMENT_FAKE, d_step)
-        return DInputs(reals, z, labels_real, labels_fake, *draws)
+        drawn_from = self._noise.generator(REGULARIZERS, d_step) if self._config.regularizers else None
+        return DInputs(d_step, reals, z, labels_real, labels_fake, *draws, drawn_from)
 
     def _noise_of(self, stream: int, step: int) -> tuple[Tensor, Labels]:
         count = self._config.batch_size

@@ -58,6 +58,7 @@ MODELS: dict[str, Model] = {
         lambda config, channels: nets.DCGANDiscriminator(config.resolution, config.ndf, channels),
         channels=(1, 3),
     ),
+    "r3gan": _residual(nets.R3GANGenerator, nets.R3GANDiscriminator),
     "csngan": Model(
         lambda config, _: nets.ConditionalSNGANGenerator(
             config.resolution, classes_of(config), config.ngf, config.nz
@@ -97,9 +98,10 @@ def model_of(config: TrainConfig) -> Model:
             f"use {' or '.join(conditional)}"
         )
     of_images = [name for name, off in (("augment", "none"), ("flip", False)) if getattr(config, name) != off]
+    of_images += [f"the regularizer {term.name}" for term in config.regularizers if "augment" in term]
     if model.points and of_images:
         raise ConfigError(
-            f"{' and '.join(of_images)} would change images, and {config.dataset} has points: leave the setting out"
+            f"{' and '.join(of_images)} would change images, and {config.dataset} has points: leave it out"
         )
     return model
 

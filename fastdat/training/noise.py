@@ -12,6 +12,8 @@ D_STEP, G_STEP, SAMPLES, EVALUATION, COMMAND = 0, 1, 2, 3, 4
 AUGMENT_REAL, AUGMENT_FAKE, AUGMENT_G = 5, 6, 7
 #: And for samples that a user's callbacks ask for.
 CALLBACKS = 8
+#: And for what regularizers draw in D steps.
+REGULARIZERS = 9
 
 
 class Noise:
@@ -58,11 +60,17 @@ class Noise:
         generator = self._seeded(stream, step, 2)
         return torch.rand(count, length, generator=generator, device=generator.device)
 
+    def generator(self, stream: int, step: int) -> torch.Generator:
+        """A new generator on ``device``, for who draws by himself."""
+        return torch.Generator(self.device).manual_seed(self._seed_of(stream, step, 3))
+
     def reseeded(self, seed: int) -> Noise:
         """Noise of the same shape from another seed, as on the first attempt."""
         return Noise(self.nz, seed=seed, device=self.device, classes=self.classes)
 
     def _seeded(self, stream: int, step: int, what: int) -> torch.Generator:
+        return self._generator.manual_seed(self._seed_of(stream, step, what))
+
+    def _seed_of(self, stream: int, step: int, what: int) -> int:
         key = [self._seed, stream, step, self._rank, what, self.attempt]
-        state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-        return self._generator.manual_seed(int(state[0]))
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

@@ -23,7 +23,7 @@ def check_resumable(
         begun: the settings in the checkpoint.
         now: the settings given now.
         done: G steps of the checkpoint.
-        extend: other ``steps`` may change the rates that ``lr_decay`` gives.
+        extend: other ``steps`` may change the rates that ``lr_decay`` gives, and what ``cosine`` moves.
 
     Returns:
         Remarks for the log on settings that differ.
@@ -44,6 +44,14 @@ def check_resumable(
             "more, or go back to an earlier checkpoint with --from"
         )
     remarks = other_settings(then, now)
+    if now.steps != then.steps and now.cosine.moves and now.cosine.steps is None:
+        if not extend:
+            raise ConfigError(
+                f"{path} moves settings along a cosine over {then.steps} steps; got steps={now.steps}, over which they "
+                "would move more slowly or faster from now on. Give --extend (extend=True in Python) to go on so, or "
+                f"steps={then.steps} to keep the schedule."
+            )
+        remarks.append(f"what the cosine moves now moves over {now.steps} steps, no longer {then.steps}")
     if now.lr_decay == "linear" and now.steps != then.steps:
         rates = [1 - done / config.steps for config in (then, now)]
         changed = f"the learning rates after step {done} are {rates[1]:.4g} of the initial ones"
@@ -149,7 +157,7 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _difference(key: str, before: Any, after: Any) -> str:
-    if isinstance(before, dict):
+    if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
         inner = [
             f"{key}.{name} {before[name]} then, {after[name]} now"
             for name in after

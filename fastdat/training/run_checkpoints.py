@@ -12,6 +12,7 @@ from fastdat.training.config_file import recorded_config
 from fastdat.training.finite import FiniteGuard
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
+from fastdat.training.regularization import Regularizers
 from fastdat.training.resume import check_resumable, check_same_classes, check_same_parts, other_settings
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.snapshots import Snapshots
@@ -23,11 +24,11 @@ from fastdat.util.run_layout import LATEST, STATS, read_records
 
 
 class RunCheckpoints:
-    """Saves and restores nets, optimizers, state and noise together.
+    """Saves and restores nets, optimizers, regularizers, state and noise together.
 
     Args:
         folder: the run folder.
-        networks, state, noise: what is saved and restored, in place.
+        networks, regularizers, state, noise: what is saved and restored, in place.
         batches: reals; their fingerprint and class names, if they have them, tell whether a run is resumed on the same
             images.
         config: of the run.
@@ -40,13 +41,14 @@ class RunCheckpoints:
         self,
         folder: RunFolder,
         networks: Networks,
+        regularizers: Regularizers,
         state: RunState,
         noise: Noise,
         batches: Batches,
         config: TrainConfig,
     ) -> None:
         self._folder, self._networks, self._state, self._noise = folder, networks, state, noise
-        self._config = config
+        self._regularizers, self._config = regularizers, config
         self._files = Snapshots(folder.path, config.checkpoints)
         self.saved_at: int | None = None
         self._from_loader = isinstance(batches, LoaderBatches)
@@ -180,6 +182,7 @@ class RunCheckpoints:
 
     def _restore(self, saved: checkpoint.State, path: Path) -> None:
         self._networks.restore(saved, path)
+        self._regularizers.restore(saved["regularizers"], path)
         self._state.restore(saved, self._noise.device)
         # Scores that are no longer asked for are not made.
         self._state.unscored = self._state.unscored and bool(self._config.eval.every)
@@ -194,5 +197,6 @@ class RunCheckpoints:
             "class_names": self._class_names,
             "optimizers": self._optimizers,
             **self._networks.to_checkpoint(),
+            "regularizers": self._regularizers.to_checkpoint(),
             **self._state.to_checkpoint(),
         }

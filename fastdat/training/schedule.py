@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
+
+from fastdat.training.cosine import set_number
 
 
 class LearningRate:
@@ -31,11 +32,7 @@ class LearningRate:
     def set(self, done: int) -> None:
         """Set the rate of every group for the iteration after ``done`` G steps."""
         for group, lr in self._groups():
-            now = lr * (1 - done / self._steps) if self._decay == "linear" else lr
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(now)  # in place: a captured graph may read this tensor
-            else:
-                group["lr"] = now
+            set_number(group, "lr", lr * (1 - done / self._steps) if self._decay == "linear" else lr)
 
     def _groups(self) -> Iterator[tuple[dict[str, Any], float]]:
         """Each group with its initial rate; looked up each time, since loading a state makes new groups."""

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastdat.config import DATConfig
+from fastdat.config import AttackConfig
 from fastdat.engine import passes
 from fastdat.engine.announce import announced
 from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
-from fastdat.losses import generator_loss
+from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.augmentation import Augmented
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
+from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.term_names import of_term
 
 Labels = tuple[Tensor, ...]
 """``(labels (N,) int64,)`` for conditional nets, else ``()``."""
 
 Draws = tuple[Tensor, ...]
 """``(random numbers (N, DRAWS),)`` of each sample's augmentation, as ``Augmented`` takes them; ``()`` without one."""
+
+
+class Reals(NamedTuple):
+    """Real images (N, C, H, W) with their labels and the random numbers of their augmentation."""
+
+    images: Tensor
+    labels: Labels = ()
+    draws: Draws = ()
 
 
 class Steps:
@@ -39,14 +49,16 @@ class Steps:
     Args:
         netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Conditional nets also take labels (N,).
         optG, optD: their optimizers.
-        config: loss, attack, augmentation, precision, compile, fold, microbatch.
+        config: loss, attack, regularizers, augmentation, precision, compile, fold, microbatch.
 
     Attributes:
+        attack: settings of the attack.
+        regularizers: the terms of D's loss, with their states.
         augments: whether both steps need random numbers for augmentations.
 
     Raises:
-        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch; or D cannot be
-            augmented.
+        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch; D cannot be
+            augmented; or a regularizer looks at a submodule that D does not have.
     """
 
     def __init__(
@@ -54,7 +66,11 @@ class Steps:
     ) -> None:
         self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
         self._config = config
-        self._device_type = next(netG.parameters()).device.type
+        device = next(netG.parameters()).device
+        self._device_type = device.type
+        self.attack = attack_of(config)
+        self.regularizers = Regularizers(config, device)
+        self._compares = is_pair(get_loss(config.loss))  # fakes with reals, in G's step too
         self._has_auxiliary = isinstance(netD, HasAuxiliaryLoss)
         if self._has_auxiliary and config.microbatch is not None:
             raise ConfigError(
@@ -68,6 +84,7 @@ class Steps:
                 self._D = Augmented(netD, config.augment)
             except ValueError as error:
                 raise ConfigError(f"augment={config.augment}: {error}") from error
+        self.regularizers.check_paths(self._D)
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
         self._generate: Callable[..., Tensor] = netG
         self._objective: Callable[..., Tensor] = self._generator_objective
@@ -85,8 +102,14 @@ class Steps:
         labels_fake: Labels = (),
         draws_real: Draws = (),
         draws_fake: Draws = (),
+        *,
+        step: int = 0,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, DATInfo]:
         """Update D once, on reals (N, C, H, W) and on fakes from z (N, nz).
+
+        ``step`` is the number of the D step, which decides whose turn it is among the regularizers, and ``generator``
+        is what they draw from.
 
         Returns:
             The loss of D and the measurements of the step, both detached.
@@ -99,7 +122,7 @@ class Steps:
                 self._D,
                 xr,
                 xf,
-                config=config.dat,
+                config=self.attack,
                 loss=config.loss,
                 args_real=(*draws_real, *labels_real),
                 args_fake=(*draws_fake, *labels_fake),
@@ -108,33 +131,50 @@ class Steps:
                 fold=config.fold,
                 microbatch=config.microbatch,
                 with_info=True,
+                regularizers=self.regularizers.terms,
+                step=step,
+                generator=generator,
             )
         self._optD.zero_grad(set_to_none=True)
         loss.backward()
         self._optD.step()
         return loss.detach(), info
 
-    def generator(self, z: Tensor, labels: Labels = (), draws: Draws = ()) -> Tensor:
-        """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached."""
+    def generator(
+        self, z: Tensor, labels: Labels = (), draws: Draws = (), reals: Reals | None = None
+    ) -> Tensor:
+        """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached.
+
+        A loss of pairs compares the fakes with as many ``reals``.
+        """
         with frozen(self._netD), self._announced("G's step", z):
             with self._autocast(), self._shared_normalisation():
-                loss = self._objective(z, labels, draws)
+                loss = self._objective(z, labels, draws, reals if self._compares else None)
             self._optG.zero_grad(set_to_none=True)
             loss.backward()
         self._optG.step()
         return loss.detach()
 
-    def _generator_objective(self, z: Tensor, labels: Labels, draws: Draws) -> Tensor:
+    def _generator_objective(self, z: Tensor, labels: Labels, draws: Draws, reals: Reals | None) -> Tensor:
         D: Any = self._netD
         fakes = self._netG(z, *labels)
-        loss = generator_loss(self._config.loss, self._D(fakes, *draws, *labels))
+        logits = self._logits(fakes, draws, labels)
+        others = None if reals is None else self._logits(reals.images, reals.draws, reals.labels)
+        loss = generator_loss(self._config.loss, logits, others)
         if self._has_auxiliary:
             loss = loss + D.auxiliary_weight_g * D.auxiliary_loss(fakes)
         return loss
 
+    def _logits(self, x: Tensor, draws: Draws, labels: Labels) -> Tensor:
+        """D's logits, the first of its outputs."""
+        outputs = self._D(x, *draws, *labels)
+        logits: Tensor = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+        # The difference of two logits of bf16 would have few digits.
+        return logits.float() if self._compares and logits.dtype == torch.bfloat16 else logits
+
     def _shared_normalisation(self) -> AbstractContextManager[None]:
-        """Within it, D's two calls (logits, auxiliary loss) share one spectral normalisation."""
-        shared = self._has_auxiliary and is_fused(self._netD)
+        """Within it, D's calls (logits of fakes, of reals, auxiliary loss) share one spectral normalisation."""
+        shared = (self._has_auxiliary or self._compares) and is_fused(self._netD)
         return normalised_once(self._netD) if shared else nullcontext()
 
     @contextmanager
@@ -185,8 +225,9 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def measurements(info: DATInfo, config: DATConfig) -> dict[str, Tensor]:
-    """The means of ``info`` that are recorded (0-dimensional): of logits, and of the attack on each attacked side."""
+def measurements(info: DATInfo, config: AttackConfig) -> dict[str, Tensor]:
+    """The means of ``info`` that are recorded (0-dimensional): of logits, of the attack on each attacked side, and of
+    the regularizers whose turn it was."""
     values = {"logits_real": info.logits_real.mean(), "logits_fake": info.logits_fake.mean()}
     if config.attacks:
         values["clean_logits_real"] = info.clean_logits_real.mean()
@@ -197,4 +238,4 @@ def measurements(info: DATInfo, config: DATConfig) -> dict[str, Tensor]:
             values[f"delta_rms_{side}"] = getattr(info, f"delta_rms_{side}")
             values[f"grad_norm_{side}"] = getattr(info, f"grad_norm_{side}")
             values[f"clipped_{side}"] = getattr(info, f"clipped_{side}")
-    return values
+    return values | {of_term(name): value for name, value in info.terms.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastdat.util.term_names import is_of_term, term_of
+
 TAGS = {
     "loss_d": "loss/D",
     "loss_g": "loss/G",
@@ -25,18 +27,29 @@ TAGS = {
 """Name in stats.jsonl -> name in a logger, for all numbers that training measures by itself."""
 
 RESERVED = frozenset({"step", "seconds", *TAGS})
-"""All names that training itself uses in a line of stats.jsonl."""
+"""The names that training uses in lines of stats.jsonl, apart from those of regularizers."""
+
+
+def reserved(name: str) -> bool:
+    """Whether training itself uses this name in lines of stats.jsonl."""
+    return name in RESERVED or is_of_term(name)
 
 
 def own(stats: Mapping[str, float]) -> dict[str, float]:
     """The numbers of a line of stats.jsonl that a user's callbacks measured."""
-    return {name: value for name, value in stats.items() if name not in RESERVED}
+    return {name: value for name, value in stats.items() if not reserved(name)}
 
 
 def tagged(stats: Mapping[str, float]) -> dict[str, float]:
     """The numbers of a line of stats.jsonl under the names that loggers give them."""
     known = {TAGS[name]: value for name, value in stats.items() if name in TAGS}
-    return known | {f"own/{name}": value for name, value in own(stats).items()}
+    terms = {
+        f"regularizers/{term}{'_grad_norm' * norm}": value
+        for name, value in stats.items()
+        if is_of_term(name)
+        for term, norm in [term_of(name)]
+    }
+    return known | terms | {f"own/{name}": value for name, value in own(stats).items()}
 
 
 def tagged_scores(record: Mapping[str, Any]) -> dict[str, float | None]:

@@ -11,9 +11,21 @@ from typing import Annotated, Any, Literal
 from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.nets.augmentation import parse_policy
+from fastdat.training.cosine import CosineConfig
+from fastdat.training.fitting import check_fitting
+from fastdat.training.regularization import read_attack, read_regularizers
 from fastdat.util import settings
 from fastdat.util.errors import ConfigError
-from fastdat.util.settings import NoneMeans, NonNegativeInt, PositiveFloat, PositiveInt, Range, SeedInt
+from fastdat.util.named_settings import NamedSettings
+from fastdat.util.settings import (
+    NoneMeans,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    ReadBy,
+    SeedInt,
+)
 
 #: Settings from which nets, optimizers and data are made: they mean nothing for nets that the user provides.
 MAKING = ("model", "dataset", "data", "resolution", "classes", "ngf", "ndf", "lr", "betas")
@@ -72,11 +84,19 @@ class TrainConfig:
         nz: length of z.
         loss: a name of :data:`fastdat.losses.LOSSES`.
         dat: the attack; :class:`fastdat.DATConfig`. ``real=False, fake=False`` is the plain GAN in the same engine.
+        attack: another attack in DAT's place, ``{name: asgan}`` or
+            ``{name: robgan, steps: 5}`` with the settings of :class:`fastdat.regularizers.ASGAN` and ``RobGAN``. Of
+            ``dat`` it takes the bounds; ``dat.real`` and ``dat.fake`` become false.
+        regularizers: terms of D's loss beside the attack, each a mapping of its name and its settings:
+            ``[{name: r1, gamma: 1, every: 16}, {name: lecam}]``; the names are those of
+            :data:`fastdat.regularizers.term_registry.TERMS`.
         steps: G steps in total.
         batch_size: reals and fakes per D step, and fakes per G step; at least 2, for batch statistics.
         n_dis: D steps per G step.
         lr, betas: of both Adams; your own optimizers have their own.
         lr_decay: ``"linear"``: the rate after G step t is ``lr * (1 - t / steps)``. ``"none"``: constant.
+        cosine: what moves during training, from rates to the weights of regularizers;
+            :class:`fastdat.training.cosine.CosineConfig`.
         ema: decay per G step of a running average of G, which is then sampled and scored in place of G; 0: no average.
         init_from: a checkpoint, or a run folder, whose weights of G and D the training starts from; its optimizers and
             its step are not taken over. None: new weights.
@@ -101,7 +121,8 @@ class TrainConfig:
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
 
     Raises:
-        ConfigError: at construction, for a value of the wrong type or outside its range.
+        ConfigError: at construction, for a value of the wrong type or outside its range, or settings that do not fit
+            each other.
     """
 
     model: str | None = None
@@ -112,14 +133,17 @@ class TrainConfig:
     ngf: PositiveInt | None = None
     ndf: PositiveInt | None = None
     nz: PositiveInt = 128
-    loss: Literal["hinge", "gan", "lsgan", "wgan"] = "hinge"
+    loss: Literal["hinge", "gan", "lsgan", "wgan", "lsgan-sigmoid", "wgan-sigmoid", "rpgan"] = "hinge"
     dat: DATConfig = field(default_factory=DATConfig)
+    attack: Annotated[NamedSettings | None, ReadBy(read_attack)] = None
+    regularizers: Annotated[tuple[NamedSettings, ...], ReadBy(read_regularizers)] = ()
     steps: PositiveInt = 100_000
     batch_size: Annotated[int, Range(at_least=2)] = 64
     n_dis: PositiveInt = 5
     lr: PositiveFloat = 2e-4
     betas: tuple[_Decay, _Decay] = (0.0, 0.9)
     lr_decay: Literal["linear", "none"] = "linear"
+    cosine: CosineConfig = field(default_factory=CosineConfig)
     ema: _Decay = 0.0
     init_from: str | None = None
     flip: bool = False
@@ -142,10 +166,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         settings.check_fields(self)
+        check_fitting(self)
+        if self.attack is not None:
+            off = dataclasses.replace(self.dat, real=False, fake=False)
+            object.__setattr__(self, "dat", off)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings: the content of config.yaml. ``from_dict`` is the inverse."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=dict))
         return plain
 
     def recorded(self) -> dict[str, Any]:

@@ -114,7 +114,13 @@ class Trainer:
         self._recorder = Recorder(self.folder, self._display, config.steps)
         try:
             self._checkpoints = RunCheckpoints(
-                self.folder, self._networks, self.state, self._noise, reals, config
+                self.folder,
+                self._networks,
+                self.iteration.steps.regularizers,
+                self.state,
+                self._noise,
+                reals,
+                config,
             )
             self._remarks = self._checkpoints.resume(resume_from, extend)
         except BaseException:

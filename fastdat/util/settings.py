@@ -21,13 +21,14 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from fastdat.util.errors import ConfigError
+from fastdat.util.named_settings import changed
 
 
 class FieldTypeError(ConfigError, TypeError):
@@ -102,6 +103,14 @@ class NoneMeans:
         return True
 
 
+@dataclass(frozen=True)
+class ReadBy:
+    """``read(name, value)`` converts and checks a field in place of its type; it raises ConfigError with words of its
+    own, which begin with ``name``. The field then holds ``NamedSettings``, one or a tuple of them, or None."""
+
+    read: Callable[[str, Any], Any]
+
+
 SeedInt = Annotated[int, Range(at_least=0, below=2**63)]
 """What torch.manual_seed takes."""
 PositiveInt = Annotated[int, Range(at_least=1)]
@@ -134,6 +143,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     Raises:
         FieldTypeError, ConfigError: as in :func:`check_fields`.
     """
+    reader = _reader(hint)
+    if reader is not None:
+        return reader.read(name, value)
     try:
         return _converted(value, hint)
     except (TypeError, ValueError, OverflowError) as error:
@@ -141,8 +153,14 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         raise kind(f"{name} must be {_words(hint)}; got {value!r}") from None
 
 
+def _reader(hint: Any) -> ReadBy | None:
+    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((extra for extra in extras if isinstance(extra, ReadBy)), None)
+
+
 def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
-    """A copy of a dataclass with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach an inner dataclass.
+    """A copy of a dataclass with ``changes``; ``"dat.eps"`` and ``{"dat": {"eps": ...}}`` reach an inner dataclass,
+    ``"attack.eps"`` and ``"regularizers.r1.gamma"`` what a :class:`ReadBy` has read.
 
     Raises:
         ConfigError: an unknown key, or a bad value.
@@ -159,6 +177,14 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
             inner.setdefault(key, {}).update(value)
         elif key in hints:
             own[key] = checked(prefix + key, value, hints[key])
+        elif dot and _reader(hints.get(section)) is not None:
+            values = changed(own.get(section, getattr(instance, section)), rest, value)
+            if values is None:
+                raise ConfigError(
+                    f"{prefix}{key} is in nothing that is set: give {prefix}{section} as a whole, with the names of "
+                    "its parts"
+                )
+            own[section] = checked(prefix + section, values, hints[section])
         else:
             raise ConfigError(_unknown(prefix, key, cls))
     for section, values in inner.items():

@@ -82,7 +82,10 @@ OF_SETTINGS: list[tuple[list[str], str]] = [
         [*CONFIGURATION, "--set", "dat.bounds=[1,-1]"],
         "dat.bounds must be [a, b], each a finite number, with a < b",
     ),
-    ([*CONFIGURATION, "--set", "loss=hing"], "loss must be one of hinge, gan, lsgan, wgan; got 'hing'"),
+    (
+        [*CONFIGURATION, "--set", "loss=hing"],
+        "loss must be one of hinge, gan, lsgan, wgan, lsgan-sigmoid, wgan-sigmoid, rpgan; got 'hing'",
+    ),
     ([*CONFIGURATION, "--set", "dat=1"], "dat must be"),
     ([*CONFIGURATION, "--set", "checkpoints.keep=-1"], "checkpoints.keep must be an integer >= 0; got -1"),
     ([*CONFIGURATION, "--seed", str(2**70)], f"seed must be an integer >= 0 and < {2**63}; got {2**70}"),

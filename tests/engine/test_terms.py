@@ -88,6 +88,8 @@ def compare(
     torch.testing.assert_close(info.terms, expected_info.terms, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(info.xr_adv, expected_info.xr_adv, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(info.xf_adv, expected_info.xf_adv, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(info.clean_logits_real, expected_info.clean_logits_real, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(info.clean_logits_fake, expected_info.clean_logits_fake, rtol=1e-9, atol=1e-12)
     for mine, theirs in zip(own, plain, strict=True):
         torch.testing.assert_close(mine.state(), theirs.state(), rtol=1e-9, atol=1e-12)
 

@@ -68,6 +68,16 @@ def test_columns(tmp_path: Path, name: str, expected: str | None) -> None:
     assert column(read_run(tmp_path, name=name)) == expected
 
 
+@pytest.mark.parametrize(
+    "changes", [{"attack": {"name": "asgan", "eps": 0.1}}, {"regularizers": [{"name": "r1", "gamma": 1.0}]}]
+)
+def test_the_table_has_no_column_of_other_attacks_and_regularizers(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    runs = [make_run(tmp_path / "with", config=changes), make_run(tmp_path / "without")]
+    assert [column(run) for run in read_runs(runs)] == [None, "SNGAN-DAT"]
+
+
 def test_settings_of_table_1_do_not_differ(tmp_path: Path) -> None:
     for name in ("sngan-cifar10", "ssgan-dat-tiny-imagenet", "infomaxgan-stl10"):
         path = make_run(tmp_path / name, name, config={"steps": 100_000}, steps=0, grids=0)
@@ -85,7 +95,7 @@ def test_every_setting_that_changes_a_run_is_compared() -> None:
     }
     compared = {*SETTINGS, *ATTACK, "resolution", "lr_decay"}
     # Which run of which column; the models of the table have no classes.
-    named = {"model", "dataset", "seed", "channels_last", "classes"}
+    named = {"model", "dataset", "seed", "channels_last", "classes", "attack", "regularizers"}
     free = {key for key in flat if key.partition(".")[0] in FREE}
     assert flat - compared == named | free
     assert compared <= flat

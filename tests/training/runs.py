@@ -147,7 +147,8 @@ def results(run: Path) -> dict[str, Any]:
     """Everything in a run folder that does not depend on the clock."""
     state = latest(run)
     samples = {path.name: path.read_bytes() for path in (run / "samples").iterdir()}
-    kept = {key: state[key] for key in ("step", "netG", "netD", "ema", "optG", "optD", "meters", "attempt")}
+    keys = ("step", "netG", "netD", "ema", "optG", "optD", "regularizers", "meters", "attempt")
+    kept = {key: state[key] for key in keys}
     return {"stats": without_times(read_stats(run)), "samples": samples, "state": kept}
 
 

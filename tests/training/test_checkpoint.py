@@ -164,12 +164,20 @@ WRONG = [
     ("rng", {"cpu": torch.zeros(1), "cuda": 3}, "'rng' is a dict, expected states"),
     ("seconds", "long", "'seconds' is 'long'"),
     ("attempt", 1.5, "'attempt' is 1.5"),
-    ("meters", {"d": {}}, "'meters' is a dict"),
+    ("meters", {"d": []}, "'meters' is a dict"),
     (
         "meters",
-        {k: {"names": ["a", "b"], "sum": torch.ones(3), "count": 2} for k in "dg"},
+        {k: [{"names": ["a", "b"], "sum": torch.ones(3), "count": 2}] for k in "dg"},
         "'meters' is a dict",
     ),
+    (
+        "meters",
+        {"d": [], "g": [{"names": ["a"], "sum": None, "count": 2}]},
+        "'meters' is a dict, expected names",
+    ),
+    ("meters", {"d": [], "g": [{"names": ["a"], "sum": torch.ones(1), "count": 0}]}, "'meters' is a dict"),
+    ("regularizers", {"real": torch.ones(1)}, "'regularizers' is a dict, expected the tensors of each"),
+    ("regularizers", [{"real": 1.0}], "'regularizers' is a list"),
     ("best", {"step": 2}, "'best' is a dict"),
     ("unscored", 0, "'unscored' is 0, expected true or false"),
     ("class_names", [1, 2], "'class_names' is a list, expected a list of texts"),
@@ -194,7 +202,7 @@ def test_a_missing_entry_is_named(key: str, tmp_path: Path) -> None:
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     path = sealed(tmp_path / "x.pt", small_state(format=1))
-    assert "its format is 1, this version of fastdat reads 3; go on" in refusal(path)
+    assert "its format is 1, this version of fastdat reads 4; go on" in refusal(path)
 
 
 def test_a_tensor_rate_stays_the_same_tensor() -> None:
@@ -222,7 +230,7 @@ def test_an_older_format_is_named(tmp_path: Path) -> None:
     torch.save({"format": 1} | small_state(), tmp_path / "x.pt")
     message = refusal(tmp_path / "x.pt")
     assert (
-        "was written by an earlier version of fastdat, without a checksum (format 1); this version reads 3"
+        "was written by an earlier version of fastdat, without a checksum (format 1); this version reads 4"
         in message
     )
 

@@ -35,7 +35,10 @@ from fastdat.training.train_config import parse_assignment
         ({"betas": 0.5}, r"betas must be \[a, b\], each a finite number .*; got 0.5"),
         ({"betas": [0.0]}, r"betas must be \[a, b\], each a finite number .*; got \[0.0\]"),
         ({"lr_decay": "cosine"}, "lr_decay must be one of linear, none; got 'cosine'"),
-        ({"loss": "hing"}, "loss must be one of hinge, gan, lsgan, wgan; got 'hing'"),
+        (
+            {"loss": "hing"},
+            "loss must be one of hinge, gan, lsgan, wgan, lsgan-sigmoid, .*, rpgan; got 'hing'",
+        ),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda"),
         ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
         ({"compile": 1}, "compile must be true or false; got 1"),
