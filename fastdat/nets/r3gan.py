@@ -32,7 +32,8 @@ SIZE = 4
 """Height and width of the smallest map."""
 
 STAGES = {32: (1, 1, 1, 1), 64: (1, 1, 1, 1, 2), 256: (1, 1, 1, 1, 2, 4, 8)}
-"""By resolution, what each stage divides width and cardinality by, from the smallest map to the largest."""
+"""By resolution, what each stage divides width and cardinality by, from the smallest map to the largest. Those of 32
+pixels are the paper's for CIFAR-10."""
 
 
 class R3GANGenerator(nn.Module):
@@ -44,9 +45,7 @@ class R3GANGenerator(nn.Module):
 
     Args:
         resolution: height and width of the images: 32, 64 or 256.
-        ngf: full width in channels; None means the paper's, 768. From the description of the nets that makes 20,732,160
-            parameters at 32 pixels, of which the paper gives no number for nets without classes, and 23,057,952 at 256
-            pixels, where the paper has 23.06 million.
+        ngf: full width in channels; None means the paper's, 768: 20,732,160 parameters at 32 pixels, 23,057,952 at 256.
         nz: length of z.
         blocks: residual blocks in each stage.
         cardinality: groups of a block's 3x3 convolution at the full width; half as many where the width is halved. None
@@ -96,8 +95,7 @@ class R3GANDiscriminator(nn.Module):
 
     Args:
         resolution: height and width of the images: 32, 64 or 256.
-        ndf: full width in channels; None means the paper's, 768. From the description of the nets that makes 20,683,776
-            parameters at 32 pixels, and 23,009,568 at 256, where the paper has 23.01 million.
+        ndf: full width in channels; None means the paper's, 768: 20,683,776 parameters at 32 pixels, 23,009,568 at 256.
         blocks, cardinality: as for :class:`R3GANGenerator`, with ``ndf``.
 
     Raises:
