@@ -81,6 +81,7 @@ def dat_step(
         return {side: evaluate(side, x[side], config.clean_weight > 0) for side in SIDES}
 
     clean: dict[Side, Evaluated] = {}
+    seen: dict[Side, Evaluated] = {}
     x_hat, gradients = x, BySide()
     if isinstance(config, SignAttack):
         x_hat, gradients, seen = _sign_attack(config, loss, evaluate, D, x)
@@ -92,7 +93,7 @@ def dat_step(
             clean = clean_pass()
     elif config.attacks:
         clean = clean_pass()
-        (x_hat, gradients), seen = _dat_attack(config, loss, evaluate, x, clean), {}
+        x_hat, gradients = _dat_attack(config, loss, evaluate, x, clean)
 
     # D's loss on x_hat; the released code calls D on the fakes first.
     fake_first = not once and config.attacks
@@ -386,7 +387,7 @@ def outputs_of(D: nn.Module, paths: set[str]) -> Iterator[dict[str, Tensor]]:
 
     def keep(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            found[path] = output
+            found[path] = output.clone()  # an activation after it may work in place
 
         return hook
 

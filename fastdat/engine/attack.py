@@ -271,17 +271,19 @@ def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair, keep: bool) -> t
         else:
             wanted = seeds
             coefficients = Pair(*[torch.full_like(seed, -scale) for seed in seeds])
-        if linearised.pull_both is not None and config.real and config.fake:
+        if (
+            linearised.pull_both is not None
+        ):  # both gradients at once, also where a term needs the one and the move not
             gradient = linearised.pull_both(torch.cat(list(wanted)))
             real, fake = gradient.chunk(2)
-            both = _move(config, gradient, torch.cat(list(coefficients)))
+            if config.real and config.fake:
+                both = _move(config, gradient, torch.cat(list(coefficients)))
         else:
             real, fake = linearised.pull(
                 (wanted.real if config.real else None, wanted.fake if config.fake else None)
             )
-    of_real, of_fake = (
-        None if g is None else _move(config, g, c) for g, c in zip((real, fake), coefficients, strict=True)
-    )
+    of_real = _move(config, real, coefficients.real) if config.real and real is not None else None
+    of_fake = _move(config, fake, coefficients.fake) if config.fake and fake is not None else None
     return Moves(of_real, of_fake, both), (real, fake)
 
 

@@ -172,6 +172,17 @@ def check_autocast(device: torch.device) -> None:
         )
 
 
+def check_precision(terms: Collection[Term], x: Tensor) -> None:
+    """Raises TypeError where a regularizer that compares D at close samples would compare roundings."""
+    half = torch.is_autocast_enabled(x.device.type) or x.dtype in (torch.bfloat16, torch.float16)
+    for term in terms:
+        if half and term.in_full_precision:
+            raise TypeError(
+                f"the regularizer {term.name} compares D at samples that are closer than bf16 can tell apart: leave "
+                "autocast, and give samples in fp32"
+            )
+
+
 def check_output(out: Any, batch: int) -> None:
     """Raises TypeError or ValueError where D's output has no logits of one value a sample."""
     logits = out[0] if isinstance(out, (tuple, list)) and out else out
@@ -211,6 +222,11 @@ def check_microbatch(
             "yourself and add it, or leave microbatch out"
         )
     for term in terms:
+        if term.couples and term.needs.extras:
+            raise ValueError(
+                f"microbatch with the regularizer {term.name}, which joins the samples of the whole batch, cannot take "
+                "D's further outputs: leave microbatch out"
+            )
         if term.couples and config.power_iterations == "per_forward":
             raise ValueError(
                 f"microbatch with the regularizer {term.name}, which joins the samples of the whole batch, needs one "
@@ -283,9 +299,9 @@ def check_functions(names: Collection[str], has_hooks: bool, traced_twice: bool)
         return
     what = f"calls the autograd.Function {', '.join(names)}" if names else "registers a hook on a tensor"
     raise NotImplementedError(
-        f"D (or aux_loss) {what}: torch.compile loses a part of its second "
-        "derivative, so the gradient would be wrong with second_order=True. Call dat_step(..., compile=False), or "
-        "write it with PyTorch's own operations"
+        f"D (or aux_loss) {what}: torch.compile loses a part of its second derivative, so the gradient would be wrong "
+        "with second_order=True, or with a penalty on D's input gradient. Call dat_step(..., compile=False), or write "
+        "it with PyTorch's own operations"
     )
 
 

@@ -24,7 +24,8 @@ class Capture:
     found: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.found.append(output)
+        # A copy: an activation after it may work in place.
+        self.found.append(output.clone() if isinstance(output, Tensor) else output)
 
     def take(self) -> Tensor:
         """The output of the last call, which is forgotten."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.config import DEFAULT_CONFIG, AttackConfig
+from fastdat.engine.checks import check_seed
 from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.engine.terms import names_of, static, tensors_of
+from fastdat.engine.terms import check_rows, checked, names_of, static, tensors_of
 from fastdat.engine.types import Batch, StepInputs, StepNeeds, StepSpec, Tensors, TermInputs
 from fastdat.losses import AnyLoss, get_loss
 from fastdat.regularizers.term import Term
@@ -59,10 +60,12 @@ def dat_grads(
         )
     config = config or DEFAULT_CONFIG
     terms, of_terms = _terms(regularizers, draws, Batch(xr, xf))
+    loss = get_loss(loss)
+    check_seed(config, loss)
     without_tensors, weighed = static(terms)
     spec = StepSpec(
         config,
-        get_loss(loss),
+        loss,
         without_tensors,
         names_of(terms),
         weighed,
@@ -80,7 +83,7 @@ def dat_grads(
 def _terms(
     regularizers: Sequence[Term], draws: Sequence[Tensors], batch: Batch
 ) -> tuple[tuple[Term, ...], TermInputs]:
-    terms = tuple(regularizers)
+    terms = checked(regularizers)
     for term in terms:
         if term.state() or term.needs.features:
             raise ValueError(
@@ -93,6 +96,8 @@ def _terms(
         raise ValueError(
             f"draws must have one dict for each of the {len(terms)} regularizers, got {len(draws)}"
         )
+    for term, given in zip(terms, draws, strict=True):
+        check_rows(term, given, batch.xr.shape[0])
     weights = [term.weight if isinstance(term.weight, Tensor) else None for term in terms]
     return terms, TermInputs(tuple(draws), tuple([{} for _ in terms]), tuple(weights))
 

@@ -80,7 +80,7 @@ def term_pass(D: nn.Module, spec: StepSpec, inputs: StepInputs) -> tuple[Asked, 
     unused = Call(inputs.batch.xr, (), {})
     alone = replace(spec, group=None)
     ways = Ways(D, alone, weights, {}, inputs.batch, (unused, unused), None, None, (None, None))
-    return asked(alone, StepPoints(ways), inputs.terms)
+    return asked(alone, StepPoints(ways, inputs.given.reductions), inputs.terms)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -170,7 +170,8 @@ def microbatched_step(
         inputs._replace(batch=part, given=of_part, terms=terms)
         for part, of_part, terms in zip(parts, given, of_terms, strict=True)
     ]
-    if any(term.couples for term in spec.terms):
+    for _ in range(max([term.rounds for term in spec.terms if term.couples], default=0)):
+        # Each round answers what depends on the answers before.
         answers = _answers(spec, [passes.term_pass(D, spec, each) for each in all_inputs])
         all_inputs = [each._replace(given=each.given._replace(reductions=answers)) for each in all_inputs]
     results = [passes.step(D, spec, each) for each in all_inputs]

@@ -137,14 +137,7 @@ class StepPoints:
 
     def gradient(self, side: Side) -> Tensor:
         self._check(side in self._needs.gradient, "the clean input gradient", f'gradient=("{side}",)')
-        i = SIDES.index(side)
-        known = self._gradients[i]
-        if known is None:
-            for j, gradient in enumerate(self._pulled(i)):
-                if gradient is not None:
-                    self._gradients[j] = gradient
-            known = self._gradients[i]
-        return _wide(known)
+        return self._gradient(SIDES.index(side))
 
     def loss_gradient(self) -> Pair:
         self._check(self._needs.loss_gradient, "the input gradient of D's loss", "loss_gradient=True")
@@ -153,7 +146,7 @@ class StepPoints:
             if self._ways.spec.independent:
                 found: Sequence[Tensor | None] = [
                     slope.reshape(-1, *(1,) * (g.ndim - 1)) * g
-                    for slope, g in zip(slopes, self._constant_gradients(), strict=True)
+                    for slope, g in zip(slopes, [self._gradient(i).detach() for i in (0, 1)], strict=True)
                 ]
             else:
                 with torch.no_grad():
@@ -168,24 +161,20 @@ class StepPoints:
         real, fake = self._clean_calls()
         return Pair(real.logits, fake.logits)
 
-    def _constant_gradients(self) -> list[Tensor]:
-        found = list(self._gradients)
-        for i in (0, 1):
-            if found[i] is None:
-                with torch.no_grad():
-                    found = [
-                        old if old is not None else new
-                        for old, new in zip(found, self._pulled(i), strict=True)
-                    ]
-        return [_wide(g).detach() for g in found]
-
-    def _pulled(self, i: int) -> Seeds:
-        """``d(sum_j D(x_j)) / dx`` of side ``i``; of both sides, where D was called on both at once."""
-        linearised = self._linearised()
-        one = torch.ones_like(linearised.logits[i])
-        if linearised.pull_both is not None:
-            return linearised.pull((one, one))
-        return linearised.pull((one, None) if i == 0 else (None, one))
+    def _gradient(self, i: int) -> Tensor:
+        """``d(sum_j D(x_j)) / dx`` of side ``i``, taken once; differentiable where a term differentiates it."""
+        if self._gradients[i] is None:
+            linearised, needed = self._linearised(), self._ways.spec.needs.gradient
+            one = torch.ones_like(linearised.logits[i])
+            at_once = linearised.pull_both is not None
+            seeds = (one if at_once or i == 0 else None, one if at_once or i == 1 else None)
+            differentiates = any(needed) if at_once else needed[i]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and differentiates):
+                found = linearised.pull(seeds)
+            self._gradients = [
+                new if old is None else old for old, new in zip(self._gradients, found, strict=True)
+            ]
+        return _wide(self._gradients[i])
 
     def _linearised(self) -> Linearised:
         if self._at_clean is None:
@@ -230,8 +219,9 @@ class StepPoints:
     ) -> tuple[Tensor, Tensor]:
         D, spec, weights, moving, *_ = self._ways
         found, pullback = vjp(D, spec, weights.next(True), moving, x, self._args(side))
-        gradient: Tensor = pullback(seeds(found.logits.detach()))[0]
-        return found.logits, _wide(gradient)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._needs.second_order):
+            gradient = _wide(pullback(seeds(found.logits.detach()))[0])
+        return found.logits, gradient if self._needs.second_order else gradient.detach()
 
     def _called(self, xr: Tensor, xf: Tensor) -> tuple[Call, Call]:
         D, spec, weights, moving, batch, *_ = self._ways

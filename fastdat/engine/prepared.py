@@ -143,6 +143,7 @@ class Prepared:
         sample_checks.check_batch(batch, world_size)
         sample_checks.check_args(batch, gradients)
         checks.check_autocast(batch.xr.device)
+        checks.check_precision(call.terms, batch.xr)
         checks.check_microbatch(call.microbatch, call.aux_loss is not None, call.config, call.terms)
         loss = get_loss(call.loss)
         checks.check_seed(call.config, loss)

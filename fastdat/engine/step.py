@@ -92,8 +92,8 @@ def dat_step(
 
     It works wherever a loss works: accumulation, clipping, any optimizer, ``no_grad``, autocast in bf16, D under
     DistributedDataParallel (the batch is then that of all ranks). D's mode and ``.grad`` stay as they were; u, v and
-    running statistics move as they do in a plain step of D. Random numbers are drawn only if D draws them, anew in
-    each pass. The first call for a D, config and shape inspects D and compiles; a parameter the loss does not reach
+    running statistics move as they do in a plain step of D. Random numbers are drawn only if D or a regularizer draws
+    them. The first call for a D, config and shape inspects D and compiles; a parameter the loss does not reach
     gets a gradient of zeros.
 
     Args:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
+from itertools import chain, count
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdat.engine.checks import named
 from fastdat.engine.points import StepPoints
 from fastdat.engine.types import Batch, StepSpec, Tensors, TermInputs
-from fastdat.regularizers.term import Pair, Term, norm
+from fastdat.regularizers.term import Pair, Term, check_strength, norm
 
 # --- outside of the graph ------------------------------------------------------------------------------------------
 
@@ -37,12 +38,15 @@ def due(regularizers: object, step: object) -> Turns:
         TypeError: no sequence of terms, or a term that cannot be hashed.
         ValueError: a term needs the number of the step, or one term comes twice.
     """
+    if step is not None:
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise TypeError(f"step must be the number of the step, an int >= 0, got {named(step)}")
+        if step < 0:
+            raise ValueError(f"step must be the number of the step, an int >= 0, got {step}")
     if regularizers == ():
         return Turns()
-    terms = _checked(regularizers)
+    terms = checked(regularizers)
     names = names_of(terms)
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
-        raise TypeError(f"step must be the number of the step, an int >= 0, got {named(step)}")
     lazy = [term for term in terms if term.every > 1]
     if not lazy:
         return Turns(terms, names)
@@ -56,7 +60,13 @@ def due(regularizers: object, step: object) -> Turns:
     return Turns(tuple([terms[i] for i in at]), tuple([names[i] for i in at]))
 
 
-def _checked(regularizers: object) -> tuple[Term, ...]:
+def checked(regularizers: object) -> tuple[Term, ...]:
+    """``regularizers`` as a tuple of terms.
+
+    Raises:
+        TypeError: no sequence of terms, or a term that cannot be hashed.
+        ValueError: a term with a wrong ``every`` or weight, with parameters, or twice.
+    """
     if isinstance(regularizers, Term):
         raise TypeError(
             f"regularizers must be a tuple of terms, got one: write regularizers=({type(regularizers).__name__}(...),)"
@@ -80,6 +90,13 @@ def _checked(regularizers: object) -> tuple[Term, ...]:
                 f"a regularizer must be hashable, since compiled steps are kept by it: make {type(term).__name__} a "
                 "frozen dataclass"
             ) from error
+        if isinstance(term.every, bool) or not isinstance(term.every, int) or term.every < 1:
+            raise ValueError(f"{type(term).__name__}.every must be an integer >= 1, got {term.every!r}")
+        check_strength(type(term).__name__, "weight", term.weight)
+        if isinstance(term, nn.Module) and next(term.parameters(), None) is not None:
+            raise ValueError(
+                f"the regularizer {term.name} has parameters, which would get no gradient: keep what it learns in D"
+            )
     stateful = [id(term) for term in regularizers if term.state()]
     if len(set(stateful)) < len(stateful):
         raise ValueError("regularizers has one term with a state twice: make a second one")
@@ -88,11 +105,10 @@ def _checked(regularizers: object) -> tuple[Term, ...]:
 
 def names_of(terms: Sequence[Term]) -> tuple[str, ...]:
     """A name for each term, as ``Turns`` has them."""
-    counts: dict[str, int] = {}
-    names = []
+    names: list[str] = []
     for term in terms:
-        counts[term.name] = counts.get(term.name, 0) + 1
-        names.append(term.name if counts[term.name] == 1 else f"{term.name}-{counts[term.name]}")
+        tries = chain([term.name], (f"{term.name}-{number}" for number in count(2)))
+        names.append(next(name for name in tries if name not in names))
     return tuple(names)
 
 
@@ -104,14 +120,21 @@ def static(terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[bool, ...]]:
     return tuple([_static(term) if w else term for term, w in zip(terms, weighed, strict=True)]), weighed
 
 
-@functools.lru_cache(maxsize=64)
+_STATIC: WeakKeyDictionary[Term, Term] = WeakKeyDictionary()
+"""By term with a tensor, the same term with a number in its place."""
+
+
 def _static(term: Term) -> Term:
-    without: Any = replace(term, **{type(term).strength: 0.0}) if is_dataclass(term) else term
-    made: Term = without
-    return made
+    found = _STATIC.get(term)
+    if found is None:
+        changes: dict[str, Any] = {type(term).strength: 0.0}
+        found = replace(term, **changes) if is_dataclass(term) else term
+        if found is not term:
+            _STATIC[term] = found
+    return found
 
 
-def tensors_of(terms: Sequence[Term], batch: Batch, generator: torch.Generator | None) -> TermInputs:
+def tensors_of(terms: Sequence[Term], batch: Batch, generator: object) -> TermInputs:
     """The tensors that the terms bring to a step; draws their random numbers.
 
     Raises:
@@ -131,12 +154,14 @@ def tensors_of(terms: Sequence[Term], batch: Batch, generator: torch.Generator |
             f"generator is on {generator.device} and the samples on {device}: make it with "
             f"torch.Generator('{device}')"
         )
-    weights = [term.weight if isinstance(term.weight, Tensor) else None for term in terms]
+    weights = [weight if isinstance(weight, Tensor) else None for weight in [term.weight for term in terms]]
     inputs = TermInputs(
         tuple([term.draws(x, generator) for term in terms]),
         tuple([term.state() for term in terms]),
         tuple([None if weight is None else weight.detach() for weight in weights]),
     )
+    for term, draws in zip(terms, inputs.draws, strict=True):
+        check_rows(term, draws, len(batch.xr))
     for term, state, weight in zip(terms, inputs.states, inputs.weights, strict=True):
         for tensor in (*state.values(), *(() if weight is None else (weight,))):
             if tensor.device != device:
@@ -145,6 +170,16 @@ def tensors_of(terms: Sequence[Term], batch: Batch, generator: torch.Generator |
                     "move them with .to(...)"
                 )
     return inputs
+
+
+def check_rows(term: Term, draws: Tensors, m: int) -> None:
+    """Raises ValueError where random numbers have not one row a sample: a batch in parts could not be given its own."""
+    for name, numbers in draws.items():
+        if numbers.shape[:1] != (m,):
+            raise ValueError(
+                f"the regularizer {term.name} draws {name!r} of shape {tuple(numbers.shape)}: it must have one row a "
+                f"sample, ({m}, ...)"
+            )
 
 
 # --- inside of the graph -------------------------------------------------------------------------------------------
@@ -161,9 +196,12 @@ def regularization(
         given = {**inputs.draws[i], **inputs.states[i]}
         points.begin(i, term)
         value = term.value(points, given)
-        weight = inputs.weights[i] if spec.weighed[i] else term.weight
-        assert weight is not None
-        weighted = weight * value
+        if value.ndim != 0:
+            raise ValueError(
+                f"the regularizer {term.name} must give a scalar tensor, got shape {tuple(value.shape)}: take its mean"
+            )
+        weight = inputs.weights[i]
+        weighted = term.weight * value if weight is None else weight.to(value.dtype) * value
         sums.append(term.every * weighted if term.every > 1 else weighted)
         states.append(term.advanced(points, given) if inputs.states[i] else {})
         if spec.with_info:

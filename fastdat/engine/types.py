@@ -91,6 +91,8 @@ class StepNeeds(NamedTuple):
     """Sides whose input gradient they differentiate."""
     loss_gradient: bool = False
     """They take the input gradient of D's loss as a constant."""
+    second_order: bool = False
+    """They differentiate an input gradient, here or at other samples."""
 
     @classmethod
     def of(cls, terms: Sequence[Term]) -> StepNeeds:
@@ -101,6 +103,7 @@ class StepNeeds(NamedTuple):
             kept=any(n.logits or n.features for n in needs) or bool(sides),
             gradient=Sides("real" in sides, "fake" in sides),
             loss_gradient=any(n.loss_gradient for n in needs),
+            second_order=any(n.second_order for n in needs) or bool(sides),
         )
 
 
@@ -151,7 +154,7 @@ class StepSpec:
     @property
     def differentiates_gradient(self) -> bool:
         """Whether the loss is differentiated through an input gradient: the step is of second order."""
-        return self.config.second_order or any(term.needs.second_order for term in self.terms)
+        return self.config.second_order or self.needs.second_order
 
 
 class FromWholeBatch(NamedTuple):

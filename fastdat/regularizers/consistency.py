@@ -33,6 +33,7 @@ class Consistency(Term):
     """What AR and RFM have in common; they differ in ``phi``."""
 
     couples = True
+    in_full_precision = True  # a step of eps is lost between two numbers of bf16
     eps: float
     batch: int | None
 

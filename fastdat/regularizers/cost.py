@@ -29,8 +29,11 @@ def cost(config: AttackConfig, terms: Sequence[Term] = ()) -> float:
 
     Memory: where ``s`` or ``b`` is 1 in a step that attacks, the clean pass stays alive to the end of the step beside
     the perturbed one, which doubles the activations. R1, R2, ZeroGP at clean samples, DigGAN, MaxGP, AR, RFM, ALP, CR,
-    BCR, LeCam, ApproxR1 and ApproxR2 do that. GP, LP and DRAGAN keep a pass of half a batch at points of their own, and
-    SAN keeps nothing.
+    BCR, LeCam, ApproxR1 and ApproxR2 do that. AR, RFM, ALP and BCR keep a pass of their own beside it; GP, LP, DRAGAN,
+    CR, ApproxR1 and ApproxR2 keep one of half a batch. SAN keeps nothing.
+
+    The loss is one of single samples. With one of pairs (``"rpgan"``), RobGAN needs the fakes' logits in each of its
+    steps: half an F more for each.
 
     Args:
         config: of the attack: ``DATConfig``, ``ASGAN`` or ``RobGAN``.

@@ -30,7 +30,7 @@ class DigGAN(Term):
     every: PositiveInt = 1
 
     name = "diggan"
-    needs = Needs(gradient=SIDES, second_order=True)
+    needs = Needs(gradient=SIDES)
 
     def __post_init__(self) -> None:
         check_term_fields(self)

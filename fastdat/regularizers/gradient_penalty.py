@@ -40,7 +40,7 @@ class AnyGradientPenalty(Term):
     @property
     def needs(self) -> Needs:
         if self.at in _CLEAN:
-            return Needs(gradient=_CLEAN[self.at], second_order=True)
+            return Needs(gradient=_CLEAN[self.at])
         # On half of a batch: forward 1, input gradient 1, its derivative 2.
         return Needs(second_order=True, own=2.0)
 

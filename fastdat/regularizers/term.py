@@ -45,7 +45,7 @@ class Needs:
     extras: bool = False
     """D's further outputs in the calls that the loss contains."""
     second_order: bool = False
-    """The term differentiates an input gradient, the clean one or that of a call of its own."""
+    """The term differentiates the input gradient of a call of its own."""
     own: float = 0.0
     """Cost of the term's own calls of D, forward and backward, in forward passes through D on real and fake (F)."""
 
@@ -120,7 +120,7 @@ class Points(Protocol):
         """Logits (n,) at other samples of one side, and ``d(sum_j s_j D(x_j)) / dx`` (n, ...), from one call of D.
 
         ``seeds`` makes the constants ``s`` (n,) of the logits. A D with batch norm needs them: its gradient is not each
-        sample's own.
+        sample's own. The gradient is a constant, unless the term's ``needs`` says ``second_order``.
         """
         ...
 
@@ -156,6 +156,11 @@ class Term(ABC):
     """The field that may be a 0-dimensional tensor, so that it may change from step to step without a new graph."""
     couples: ClassVar[bool] = False
     """Whether ``value`` takes ``total``, ``mean`` or ``greatest`` of its points, which join all parts and ranks."""
+    rounds: ClassVar[int] = 1
+    """How many of these answers depend on one another: where the second needs the first, 2. A batch in parts is gone
+    through as often before the step."""
+    in_full_precision: ClassVar[bool] = False
+    """Whether the term is noise where D runs in half precision: such a step is refused."""
     every: int
     """The term is part of one step in ``every``, ``every`` times as strong."""
 
@@ -188,7 +193,7 @@ class Term(ABC):
         """The term without its weight, 0-dimensional: the mean over the n samples of ``points``.
 
         What is not a mean over samples takes ``total``, ``mean``, ``greatest`` and ``as_total`` of ``points``, which
-        know all parts and ranks. None of these may depend on the result of another, and ``couples`` must be true.
+        know all parts and ranks; then ``couples`` must be true, and ``rounds`` says how far they depend on one another.
 
         Args:
             points: D at the points of the step.

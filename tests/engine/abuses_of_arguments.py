@@ -163,7 +163,11 @@ OF_ARGUMENTS: dict[str, Abuse] = {
     ),
     "config is the class": (lambda: given(config=DATConfig), TypeError, r"the? ?class itself|DATConfig\(\)"),
     "config is the loss": (lambda: given(config="gan"), TypeError, r"loss='gan'"),
-    "config is a number": (lambda: given(config=3.0), TypeError, r"must be a fastdat.DATConfig, got float"),
+    "config is a number": (
+        lambda: given(config=3.0),
+        TypeError,
+        r"must be a fastdat.DATConfig, or .*, got float",
+    ),
     "an unknown loss": (
         lambda: given(loss="Hinge-loss"),
         ValueError,

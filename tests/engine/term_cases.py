@@ -70,7 +70,7 @@ class Drawn(Term):
 
     def __init__(self, term: Term, draws: Tensors) -> None:
         self.term, self.drawn = term, draws
-        self.every, self.couples = term.every, term.couples  # type: ignore[misc]
+        self.every, self.couples, self.rounds = term.every, term.couples, term.rounds  # type: ignore[misc]
 
     @property
     def name(self) -> str:

@@ -24,14 +24,34 @@ class Own(Term):
 
     needs: Needs = Needs()  # noqa: RUF009
     function: Callable[[Points], Tensor] = lambda points: points.logits().real.mean()
-    weight: float = 1.0
-    every: int = 1
+    weight: Any = 1.0
+    every: Any = 1
     more: list[int] | None = field(default=None)
+    couples: bool = False  # type: ignore[misc]
 
     name = "own"
 
     def value(self, points: Points, given: Mapping[str, Tensor]) -> Tensor:
         return self.function(points)
+
+
+class Learning(nn.Module, Own):
+    """A term with a parameter."""
+
+    name = "learning"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.zeros(2))
+
+    __hash__ = nn.Module.__hash__
+
+
+class Drawing(Own):
+    """Random numbers that belong to no sample."""
+
+    def draws(self, x: Any, generator: Any) -> dict[str, Tensor]:
+        return {"u": torch.rand(3, generator=torch.Generator())}
 
 
 class Wrapped(nn.Module):
@@ -95,10 +115,39 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         r"an int >= 0, got",
     ),
-    "a negative step": (
-        {"regularizers": (R1(),), "step": -1},
+    "a negative step": ({"regularizers": (R1(),), "step": -1}, ValueError, r"an int >= 0, got -1"),
+    "a step that is text, alone": ({"step": "a"}, TypeError, r"an int >= 0, got str"),
+    "no turn": ({"regularizers": (Own(every=0),)}, ValueError, r"Own.every must be an integer >= 1, got 0"),
+    "half a turn": ({"regularizers": (Own(every=2.5),)}, ValueError, r"Own.every must be .*, got 2.5"),
+    "a negative weight": (
+        {"regularizers": (Own(weight=-3.0),)},
+        ValueError,
+        r"Own.weight must be a number >= 0",
+    ),
+    "a weight that is text": (
+        {"regularizers": (Own(weight="a"),)},
         TypeError,
-        r"step must be the number of the step",
+        r"Own.weight must be a number >= 0",
+    ),
+    "parameters": (
+        {"regularizers": (Learning(),)},
+        ValueError,
+        r"learning has parameters, which would get no gradient",
+    ),
+    "a value for each sample": (
+        {"regularizers": (Own(Needs(logits=True), lambda points: points.logits().real),)},
+        ValueError,
+        r"own must give a scalar tensor, got shape \(4,\): take its mean",
+    ),
+    "draws without rows": (
+        {"regularizers": (Drawing(),)},
+        ValueError,
+        r"draws 'u' of shape \(3,\): .*\(4, ...\)",
+    ),
+    "further outputs of all parts": (
+        {"regularizers": (Own(Needs(extras=True), couples=True),), "microbatch": 2},
+        ValueError,
+        r"joins the samples of the whole batch, cannot take\s+D's further outputs",
     ),
     "a seed as generator": (
         {"regularizers": (GP(),), "generator": 3},
@@ -211,3 +260,58 @@ def test_a_D_that_lets_no_gradient_through() -> None:
     for term in (R1(), GP(), AR()):
         with pytest.raises(ValueError, match="input"):
             fastdat.d_step(Detached(), xr, xf, regularizers=(term,), compile=False)
+
+
+def test_terms_that_compare_close_samples_are_refused_in_half_precision() -> None:
+    xr, xf, _ = batch("conv", m=4, dtype=torch.float32)
+    D = make("conv", torch.float32)
+    for term in (AR(), RFM("conv2")):
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            pytest.raises(TypeError, match="closer than bf16 can tell apart"),
+        ):
+            fastdat.dat_step(D, xr, xf, regularizers=(term,), compile=False)
+    with pytest.raises(TypeError, match="closer than bf16 can tell apart"):
+        fastdat.dat_step(D.bfloat16(), xr.bfloat16(), xf.bfloat16(), regularizers=(AR(),), compile=False)
+
+
+def test_dat_grads_refuses_the_same() -> None:
+    xr, xf, _ = batch("conv", m=4)
+    D = make("conv")
+    params = dict(D.named_parameters())
+    for arguments, error, message in (
+        ({"config": DATConfig.paper(), "loss": "rpgan"}, ValueError, "compares pairs and has no g1 and g2"),
+        ({"regularizers": R1()}, TypeError, r"write regularizers=\(R1"),
+        ({"regularizers": (R1,)}, TypeError, "the class R1 itself"),
+        ({"regularizers": (GP(),), "draws": ({"a": torch.rand(3)},)}, ValueError, r"'a' of shape \(3,\)"),
+    ):
+        with pytest.raises(error, match=message):
+            fastdat.functional.dat_grads(D, params, xr, xf, **arguments)
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_a_function_of_ones_own_has_no_second_derivative_in_a_compiled_step() -> None:
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+            (x,) = ctx.saved_tensors
+            return 3 * x**2 * grad
+
+    class Cubed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.D = make("conv")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Cube.apply(self.D(x))
+
+    xr, xf, _ = batch("conv", m=4)
+    own = Own(Needs(gradient=("real",)), lambda points: points.gradient("real").square().mean())
+    for term in (R1(), GP(), own):
+        with pytest.raises(NotImplementedError, match="penalty on D's input gradient"):
+            fastdat.dat_step(Cubed(), xr, xf, regularizers=(term,))

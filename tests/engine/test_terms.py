@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fastdat
 from fastdat import DATConfig
-from fastdat.regularizers import ASGAN, GP, R1, R2, LeCam, RobGAN
+from fastdat.regularizers import ASGAN, GP, R1, R2, RFM, LeCam, RobGAN
 from fastdat.regularizers.term import Pair, Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
@@ -263,6 +263,58 @@ def test_under_autocast_the_penalty_is_in_fp32() -> None:
         (ours, values), (plain, _) = found(reference=False), found(reference=True)
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert 1e-3 < relative_error(ours, exact) < 1.5 * relative_error(plain, exact) < 0.1
+
+
+def test_the_precision_of_a_tensor_changes_nothing() -> None:
+    D = make("conv", torch.float32)
+    xr, xf, _ = batch("conv", m=5, dtype=torch.float32)
+    for dtype in (torch.float64, torch.bfloat16):
+        loss, _, _, info = stepped(D, xr, xf, (R1(torch.tensor(2.0, dtype=dtype)),))
+        assert loss.dtype == info.terms["r1"].dtype == torch.float32
+
+
+def test_what_nothing_differentiates_is_pulled_once() -> None:
+    """Under no_grad, with a frozen D, on one side: no graph is asked twice, and the value stays."""
+    torch.manual_seed(0)
+    D = make("conv")
+    xr, xf, _ = batch("conv", m=5)
+    configs = [*ATTACKS.values(), DATConfig(fake=False), DATConfig(real=False)]
+    for config in configs:
+        for names in (("ar", "r1"), ("ar", "r1", "r2"), ("r2", "ar"), ("maxgp", "ar"), ("diggan",)):
+            terms = tuple(TERMS[name]() for name in names)
+            expected = stepped(D, xr, xf, terms, config=config)[0]
+            with torch.no_grad():
+                value = fastdat.dat_step(copy.deepcopy(D), xr, xf, config, regularizers=terms, compile=False)
+            torch.testing.assert_close(value, expected)
+            frozen = copy.deepcopy(D).requires_grad_(False)
+            torch.testing.assert_close(
+                fastdat.dat_step(frozen, xr, xf, config, regularizers=terms, compile=False), expected
+            )
+
+
+class InPlace(nn.Module):
+    """The activation after a convolution overwrites its output, or does not."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.act = nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2, inplace)
+        self.head = nn.Linear(4, 1)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.conv(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_features_are_those_before_an_activation_in_place(reference: bool) -> None:
+    torch.manual_seed(0)
+    xr, xf, _ = batch("conv", m=5)
+    one, other = (
+        stepped(InPlace(inplace), xr, xf, (RFM("conv", eps=0.3),), reference=reference)
+        for inplace in (False, True)
+    )
+    torch.testing.assert_close(one[:2], other[:2])
 
 
 def test_lecam_keeps_its_anchors_between_steps() -> None:

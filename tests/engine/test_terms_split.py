@@ -78,6 +78,37 @@ def test_each_regularizer_matters_in_these_tests() -> None:
         assert relative_error(gradients(without), with_it) > 1e-3, name
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_several_in_parts(attack: str) -> None:
+    D, x = D_and_batch("r1")
+    for names in (("ar", "maxgp"), ("maxgp", "lecam", "ar"), ("rfm", "r1", "diggan")):
+        found = []
+        for size in (None, 3):
+            own, terms = copy.deepcopy(D), tuple(drawn(name, x) for name in names)
+            loss = fastdat.dat_step(
+                own, *x, ATTACKS[attack], "gan", regularizers=terms, microbatch=size, compile=False
+            )
+            loss.backward()
+            found.append(gradients(own))
+        assert relative_error(*found) <= 1e-11, names
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_greatest_of_equals(size: int) -> None:
+    """A linear D has the same gradient everywhere: all samples are the greatest, in however many parts they come."""
+    torch.manual_seed(0)
+    D = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)).double()
+    xr, xf, _ = batch("conv", m=6)
+    found = []
+    for microbatch in (None, size):
+        own = copy.deepcopy(D)
+        fastdat.d_step(
+            own, xr, xf, "wgan", regularizers=(TERMS["maxgp"](),), microbatch=microbatch, compile=False
+        ).backward()
+        found.append(gradients(own))
+    assert relative_error(*found) <= 1e-12
+
+
 def test_micro_batches_with_sigma_of_each_call() -> None:
     D, x = D_and_batch("r1")
     config = DATConfig(power_iterations="per_forward")

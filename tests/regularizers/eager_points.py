@@ -166,17 +166,19 @@ def in_parts(
         for split in [{name: drawn.split(list(sizes)) for name, drawn in draws.items()}]
         for i, (r, f) in enumerate(zip(xr.split(list(sizes)), xf.split(list(sizes)), strict=True))
     ]
-    questions = []
-    for r, f, given in parts:
-        points = EagerPoints(D, r, f, count=len(xr))
-        evaluate(points, given)
-        questions.append(points.asked)
-    answers = [
-        torch.stack([here for _, here in asked]).sum(0)
-        if asked[0][0] == "sum"
-        else torch.stack([here for _, here in asked]).max()
-        for asked in zip(*questions, strict=True)
-    ]
+    answers: list[Tensor] | None = None
+    for _ in range(term.rounds):
+        questions = []
+        for r, f, given in parts:
+            points = EagerPoints(D, r, f, count=len(xr), answers=answers)
+            evaluate(points, given)
+            questions.append(points.asked)
+        answers = [
+            torch.stack([here for _, here in asked]).sum(0)
+            if asked[0][0] == "sum"
+            else torch.stack([here for _, here in asked]).max()
+            for asked in zip(*questions, strict=True)
+        ]
     values = [
         len(r) / len(xr) * evaluate(EagerPoints(D, r, f, count=len(xr), answers=answers), given)
         for r, f, given in parts

@@ -78,6 +78,13 @@ ROWS: dict[str, Row] = {
     "two-steps-second-order": (DATConfig(steps=2, second_order=True), (), 11),
     "reals-only": (DATConfig(fake=False), (), 4.5),
     "reals-only-r2": (DATConfig(fake=False), (R2(),), 6),
+    "reals-only-r1-r2": (DATConfig(fake=False), BOTH, 7),
+    "reals-only-second-order-r1-r2": (DATConfig(fake=False, second_order=True), BOTH, 7),
+    "reals-only-r1-r2-ar": (DATConfig(fake=False), (*BOTH, AR()), 12),
+    "fakes-only-ar": (DATConfig(real=False), (AR(),), 10),
+    "ar-r1-r2": (PLAIN, (AR(), *BOTH), 9),
+    "r1-r2-ar": (PLAIN, (*BOTH, AR()), 9),
+    "ar-r1": (PLAIN, (AR(), R1()), 8),
     "official": (DATConfig.official(), (), 6),
     "official-r1-r2": (DATConfig.official(), BOTH, 9),
 }
