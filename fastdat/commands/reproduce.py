@@ -48,3 +48,32 @@ def run_fig3(
             settings["iterations"] = fig3.FULL if full else iterations
         fig3.run(fig3.Fig3Config(**settings), outdir)
         typer.echo(f"{outdir / 'fig3.png'}, fig3.txt, fig3.json")
+
+
+@app.command("regularizers")
+def run_regularizers(
+    iterations: Annotated[int, typer.Option(help="Of each GAN.")] = 2_500,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Four arms, and two seeds unless --seeds is given.")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option(help="GANs of each arm and mixture; 4 unless given.")] = None,
+    loss: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; gan and wgan unless given.")
+    ] = None,
+    outdir: Annotated[Path, typer.Option(help="Folder for table and JSON.")] = Path("runs/regularizers"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
+) -> None:
+    """Gradient penalties, consistency terms and other attacks beside DAT on nine Gaussians, and a table of modes found.
+
+    It is no experiment of the paper, which compares these methods on images.
+    """
+    with user_errors():
+        from fastdat.experiments import regularizer_study
+
+        settings: dict[str, Any] = {"iterations": iterations, "quick": quick, "compile": compile}
+        settings |= {"device": device, "seeds": seeds if seeds is not None else 2 if quick else 4}
+        if loss:
+            settings["losses"] = tuple(loss)
+        regularizer_study.run(regularizer_study.RegularizersConfig(**settings), outdir)
+        typer.echo(f"{outdir / 'regularizers.md'}, regularizers.json")

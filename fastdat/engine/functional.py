@@ -11,8 +11,8 @@ from fastdat.config import DEFAULT_CONFIG, AttackConfig
 from fastdat.engine.checks import check_seed
 from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
-from fastdat.engine.terms import check_rows, checked, names_of, static, tensors_of
-from fastdat.engine.types import Batch, StepInputs, StepNeeds, StepSpec, Tensors, TermInputs
+from fastdat.engine.terms import checked, names_of, static, tensors_of, weights_of
+from fastdat.engine.types import Batch, StepInputs, StepNeeds, StepSpec, Tensors
 from fastdat.losses import AnyLoss, get_loss
 from fastdat.regularizers.term import Term
 
@@ -59,10 +59,12 @@ def dat_grads(
             "would do: use fastdat.reference.dat_step with torch.autograd.grad(..., create_graph=True)"
         )
     config = config or DEFAULT_CONFIG
-    terms, of_terms = _terms(regularizers, draws, Batch(xr, xf))
     loss = get_loss(loss)
     check_seed(config, loss)
-    without_tensors, weighed = static(terms)
+    terms = _checked(regularizers)
+    weights = weights_of(terms)
+    of_terms = tensors_of(terms, weights, Batch(xr, xf), None, draws or None)
+    without_tensors, weighed = static(terms, weights)
     spec = StepSpec(
         config,
         loss,
@@ -80,9 +82,7 @@ def dat_grads(
     return result.grads, result.loss
 
 
-def _terms(
-    regularizers: Sequence[Term], draws: Sequence[Tensors], batch: Batch
-) -> tuple[tuple[Term, ...], TermInputs]:
+def _checked(regularizers: Sequence[Term]) -> tuple[Term, ...]:
     terms = checked(regularizers)
     for term in terms:
         if term.state() or term.needs.features:
@@ -90,16 +90,7 @@ def _terms(
                 f"dat_grads keeps no state and sees no features, which the regularizer {term.name} needs: use "
                 "fastdat.dat_step"
             )
-    if not draws:
-        return terms, tensors_of(terms, batch, None)
-    if len(draws) != len(terms):
-        raise ValueError(
-            f"draws must have one dict for each of the {len(terms)} regularizers, got {len(draws)}"
-        )
-    for term, given in zip(terms, draws, strict=True):
-        check_rows(term, given, batch.xr.shape[0])
-    weights = [term.weight if isinstance(term.weight, Tensor) else None for term in terms]
-    return terms, TermInputs(tuple(draws), tuple([{} for _ in terms]), tuple(weights))
+    return terms
 
 
 def _is_differentiated(tensor: Tensor) -> bool:

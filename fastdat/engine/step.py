@@ -19,7 +19,7 @@ from fastdat.engine import checks, sample_checks
 from fastdat.engine.distributed import run_inside, unwrap
 from fastdat.engine.known_gradients import attach
 from fastdat.engine.prepared import Call, Prepared, calls_of, prepared_step
-from fastdat.engine.terms import due, static, tensors_of
+from fastdat.engine.terms import Turns, due, static, tensors_of
 from fastdat.engine.types import Args, AuxLoss, Batch, TermInputs
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import AnyLoss
@@ -128,13 +128,13 @@ def dat_step(
         RuntimeError: D could not be compiled as one graph.
     """
     checks.check_module(D, xr)
-    terms, names = due(regularizers, step)
-    without_tensors, weighed = static(terms)
+    turns = due(regularizers, step)
+    without_tensors, weighed = static(turns.terms, turns.weights)
     call = Call(
         DEFAULT_CONFIG if config is None else config,
         loss,
         without_tensors,
-        names,
+        turns.names,
         weighed,
         aux_loss,
         compile,
@@ -145,9 +145,9 @@ def dat_step(
     batch = Batch(xr, xf, args_real, args_fake)
     if torch.is_inference_mode_enabled():  # the attack needs autograd
         with torch.inference_mode(False), torch.no_grad():
-            value, measured = _stepped(D, call, batch, terms, generator, check_finite)
+            value, measured = _stepped(D, call, batch, turns, generator, check_finite)
     else:
-        value, measured = _stepped(D, call, batch, terms, generator, check_finite)
+        value, measured = _stepped(D, call, batch, turns, generator, check_finite)
     return (value, DATInfo.of(*measured)) if with_info else value
 
 
@@ -155,7 +155,7 @@ def _stepped(
     D: nn.Module,
     call: Call,
     batch: Batch,
-    terms: tuple[Term, ...],
+    turns: Turns,
     generator: torch.Generator | None,
     check_values: bool,
 ) -> tuple[Tensor, list[StepInfo]]:
@@ -170,7 +170,7 @@ def _stepped(
         if check_values:
             sample_checks.check_values(batch, call.config)
         measured: list[StepInfo] = []
-        of_terms = tensors_of(terms, batch, generator)
+        of_terms = tensors_of(turns.terms, turns.weights, batch, generator)
         evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, of_terms, measured)
         value = evaluate() if ddp is None else run_inside(ddp, evaluate, batch.xr)
     return value, measured

@@ -25,6 +25,8 @@ class Turns(NamedTuple):
     terms: tuple[Term, ...] = ()
     names: tuple[str, ...] = ()
     """Of each, the same in every step: its own, with -2, -3 ... where several regularizers have the same."""
+    weights: tuple[float | Tensor, ...] = ()
+    """Of each. One that is computed from a tensor is read once a step."""
 
 
 def due(regularizers: object, step: object) -> Turns:
@@ -49,7 +51,7 @@ def due(regularizers: object, step: object) -> Turns:
     names = names_of(terms)
     lazy = [term for term in terms if term.every > 1]
     if not lazy:
-        return Turns(terms, names)
+        return Turns(terms, names, weights_of(terms))
     if step is None:
         raise ValueError(
             f"{named(lazy[0])} takes part in one step of {lazy[0].every}: pass the number of the step, "
@@ -57,7 +59,8 @@ def due(regularizers: object, step: object) -> Turns:
         )
     assert isinstance(step, int)
     at = [i for i, term in enumerate(terms) if step % term.every == 0]
-    return Turns(tuple([terms[i] for i in at]), tuple([names[i] for i in at]))
+    turns = tuple([terms[i] for i in at])
+    return Turns(turns, tuple([names[i] for i in at]), weights_of(turns))
 
 
 def checked(regularizers: object) -> tuple[Term, ...]:
@@ -92,7 +95,6 @@ def checked(regularizers: object) -> tuple[Term, ...]:
             ) from error
         if isinstance(term.every, bool) or not isinstance(term.every, int) or term.every < 1:
             raise ValueError(f"{type(term).__name__}.every must be an integer >= 1, got {term.every!r}")
-        check_strength(type(term).__name__, "weight", term.weight)
         if isinstance(term, nn.Module) and next(term.parameters(), None) is not None:
             raise ValueError(
                 f"the regularizer {term.name} has parameters, which would get no gradient: keep what it learns in D"
@@ -112,11 +114,25 @@ def names_of(terms: Sequence[Term]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def static(terms: Sequence[Term]) -> tuple[tuple[Term, ...], tuple[bool, ...]]:
+def weights_of(terms: Sequence[Term]) -> tuple[float | Tensor, ...]:
+    """The weight of each.
+
+    Raises:
+        TypeError, ValueError: it is no number >= 0, nor a tensor with one.
+    """
+    weights = tuple([term.weight for term in terms])
+    for term, weight in zip(terms, weights, strict=True):
+        check_strength(type(term).__name__, "weight", weight)
+    return weights
+
+
+def static(
+    terms: Sequence[Term], weights: Sequence[float | Tensor]
+) -> tuple[tuple[Term, ...], tuple[bool, ...]]:
     """The terms without weights that are tensors, and which of them have one."""
     if not terms:
         return (), ()
-    weighed = tuple([isinstance(term.weight, Tensor) for term in terms])
+    weighed = tuple([isinstance(weight, Tensor) for weight in weights])
     return tuple([_static(term) if w else term for term, w in zip(terms, weighed, strict=True)]), weighed
 
 
@@ -134,8 +150,14 @@ def _static(term: Term) -> Term:
     return found
 
 
-def tensors_of(terms: Sequence[Term], batch: Batch, generator: object) -> TermInputs:
-    """The tensors that the terms bring to a step; draws their random numbers.
+def tensors_of(
+    terms: Sequence[Term],
+    weights: Sequence[float | Tensor],
+    batch: Batch,
+    generator: object,
+    draws: Sequence[Tensors] | None = None,
+) -> TermInputs:
+    """The tensors that the terms bring to a step; draws their random numbers, unless ``draws`` are given.
 
     Raises:
         TypeError: ``generator`` is no generator.
@@ -154,14 +176,17 @@ def tensors_of(terms: Sequence[Term], batch: Batch, generator: object) -> TermIn
             f"generator is on {generator.device} and the samples on {device}: make it with "
             f"torch.Generator('{device}')"
         )
-    weights = [weight if isinstance(weight, Tensor) else None for weight in [term.weight for term in terms]]
     inputs = TermInputs(
-        tuple([term.draws(x, generator) for term in terms]),
+        tuple([term.draws(x, generator) for term in terms] if draws is None else draws),
         tuple([term.state() for term in terms]),
-        tuple([None if weight is None else weight.detach() for weight in weights]),
+        tuple([weight.detach() if isinstance(weight, Tensor) else None for weight in weights]),
     )
-    for term, draws in zip(terms, inputs.draws, strict=True):
-        check_rows(term, draws, len(batch.xr))
+    if len(inputs.draws) != len(terms):
+        raise ValueError(
+            f"draws must have one dict for each of the {len(terms)} regularizers, got {len(inputs.draws)}"
+        )
+    for term, numbers in zip(terms, inputs.draws, strict=True):
+        _check_rows(term, numbers, batch.xr.shape[0])
     for term, state, weight in zip(terms, inputs.states, inputs.weights, strict=True):
         for tensor in (*state.values(), *(() if weight is None else (weight,))):
             if tensor.device != device:
@@ -172,7 +197,7 @@ def tensors_of(terms: Sequence[Term], batch: Batch, generator: object) -> TermIn
     return inputs
 
 
-def check_rows(term: Term, draws: Tensors, m: int) -> None:
+def _check_rows(term: Term, draws: Tensors, m: int) -> None:
     """Raises ValueError where random numbers have not one row a sample: a batch in parts could not be given its own."""
     for name, numbers in draws.items():
         if numbers.shape[:1] != (m,):

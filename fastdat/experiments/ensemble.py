@@ -6,16 +6,16 @@ ones.
 
 The random numbers of a member depend only on its seed, not on the other members. All mixtures and all attacks share
 them, so that a comparison of two attacks is paired. They are drawn on the CPU and then moved, so that every device
-gets the same numbers.
+gets the same numbers. Regularizers draw from a stream of their own: other numbers stay as they are without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
-from typing import Any, NamedTuple
+from itertools import count, islice
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,13 +25,16 @@ from torch.func import functional_call
 from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
 from fastdat.engine.functional import dat_grads
-from fastdat.losses import generator_loss
+from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.mlp import Init, MLPDiscriminator, MLPGenerator
+from fastdat.regularizers.sign_attacks import ASGAN, RobGAN
+from fastdat.regularizers.term import Pair, Term
 
 Tensors = dict[str, Tensor]
+Attack: TypeAlias = DATConfig | ASGAN | RobGAN
 
 #: Each seed has an independent stream of random numbers for each purpose.
-WEIGHTS, TRAINING, EVALUATION = 0, 1, 2
+WEIGHTS, TRAINING, EVALUATION, REGULARIZERS = 0, 1, 2, 3
 #: How many iterations' random numbers are drawn at once. Another value changes the results: it deals the same numbers
 #: out in another order.
 CHUNK = 100
@@ -49,6 +52,10 @@ class Recipe:
         loss: name of the loss, see :mod:`fastdat.losses`.
         batch_size: real points, and as many fakes, in one D step.
         lr, betas: of Adam.
+        regularizers: terms of D's loss, see :mod:`fastdat.regularizers`.
+
+    Raises:
+        ValueError: a regularizer keeps a state or looks at a layer of D, which stacked members cannot.
     """
 
     nz: int = 16
@@ -59,6 +66,16 @@ class Recipe:
     batch_size: int = 64
     lr: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
+    regularizers: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        for term in self.regularizers:
+            if term.state() or term.needs.features:
+                reason = "keeps a state" if term.state() else "looks at a layer of D"
+                raise ValueError(
+                    f"the regularizer {term.name} {reason}, so it cannot train many GANs at once: take another, or "
+                    "train them one by one with fastdat.dat_step"
+                )
 
 
 class Ensemble:
@@ -82,7 +99,7 @@ class Ensemble:
         self,
         mixtures: Sequence[Mixture],
         seeds: Sequence[int],
-        attack: DATConfig,
+        attack: Attack,
         recipe: Recipe | None = None,
         *,
         device: torch.device | str = "cpu",
@@ -98,10 +115,14 @@ class Ensemble:
         self.g_params = _stack([g for g, _ in pairs] * len(self.mixtures), device, dtype)
         self.d_params = _stack([d for _, d in pairs] * len(self.mixtures), device, dtype)
         self._g_adam, self._d_adam = (self._adam(params) for params in (self.g_params, self.d_params))
-        self._g_grads, self._d_grads = g_grads(self.recipe, compile), d_grads(self.recipe, attack, compile)
+        self._attack, self._compile = attack, compile
+        self._g_grads = g_grads(replace(self.recipe, regularizers=()), compile)
         self._like = next(iter(self.g_params.values())).detach()
         size, nz = self.recipe.batch_size, self.recipe.nz
         self._batches = batches(self.mixtures, self.seeds, size, nz, self._like)
+        self._draws = regularizer_draws(
+            self.recipe.regularizers, len(self.mixtures), self.seeds, size, self._like.device
+        )
 
     def __len__(self) -> int:
         return len(self.mixtures) * len(self.seeds)
@@ -110,8 +131,10 @@ class Ensemble:
     def train(self, iterations: int) -> None:
         """Train for ``iterations`` iterations: each is a D step, then a G step against the new D."""
         for xr, z_d, z_g in islice(self._batches, iterations):
-            _adam_step(self._d_adam, self.d_params, self._d_grads(self.d_params, self.g_params, xr, z_d))
-            _adam_step(self._g_adam, self.g_params, self._g_grads(self.g_params, self.d_params, z_g))
+            terms, draws = next(self._draws)
+            of_d = d_grads(replace(self.recipe, regularizers=terms), self._attack, self._compile)
+            _adam_step(self._d_adam, self.d_params, of_d(self.d_params, self.g_params, xr, z_d, draws))
+            _adam_step(self._g_adam, self.g_params, self._g_grads(self.g_params, self.d_params, z_g, xr))
 
     @torch.no_grad()
     def sample(self, count: int) -> Tensor:
@@ -129,23 +152,34 @@ class Ensemble:
 
 
 @cache
-def d_grads(recipe: Recipe, attack: DATConfig, compile: bool) -> Callable[..., Tensors]:
-    """The gradients of the D step: a function (d, g, xr, z) -> gradients of d, all stacked over members."""
-    G, D = build_nets(0, recipe)  # only their structure is used
+def d_grads(recipe: Recipe, attack: Attack, compile: bool) -> Callable[..., Tensors]:
+    """The gradients of the D step: a function (d, g, xr, z, draws) -> gradients of d, all stacked over members.
 
-    def grads(d: Tensors, g: Tensors, xr: Tensor, z: Tensor) -> Tensors:
-        return dat_grads(D, d, xr, functional_call(G, g, (z,)), config=attack, loss=recipe.loss)[0]
+    All regularizers of the recipe take part; ``draws`` are the random numbers of each.
+    """
+    G, D = build_nets(0, recipe)  # only their structure is used
+    terms = recipe.regularizers
+
+    def grads(d: Tensors, g: Tensors, xr: Tensor, z: Tensor, draws: tuple[Tensors, ...]) -> Tensors:
+        xf = functional_call(G, g, (z,))
+        settings: dict[str, Any] = {"config": attack, "loss": recipe.loss, "regularizers": terms}
+        return dat_grads(D, d, xr, xf, **settings, draws=draws)[0]
 
     return _mapped(grads, compile)
 
 
 @cache
 def g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
-    """The gradients of the G step: a function (g, d, z) -> gradients of g, all stacked over members."""
-    G, D = build_nets(0, recipe)
+    """The gradients of the G step: a function (g, d, z, xr) -> gradients of g, all stacked over members.
 
-    def loss(g: Tensors, d: Tensors, z: Tensor) -> Tensor:
-        return generator_loss(recipe.loss, functional_call(D, d, (functional_call(G, g, (z,)),)))
+    Only a loss of pairs looks at the real points.
+    """
+    G, D = build_nets(0, recipe)
+    compares = is_pair(get_loss(recipe.loss))
+
+    def loss(g: Tensors, d: Tensors, z: Tensor, xr: Tensor) -> Tensor:
+        fake = functional_call(D, d, (functional_call(G, g, (z,)),))
+        return generator_loss(recipe.loss, fake, functional_call(D, d, (xr,)) if compares else None)
 
     return _mapped(torch.func.grad(loss), compile)
 
@@ -219,6 +253,29 @@ def batches(
         ]
         for i in range(CHUNK):
             yield Batch(*(part[i].contiguous() for part in parts))
+
+
+def regularizer_draws(
+    terms: Sequence[Term], mixtures: int, seeds: Sequence[int], size: int, device: torch.device
+) -> Iterator[tuple[tuple[Term, ...], tuple[Tensors, ...]]]:
+    """For each iteration the regularizers whose turn it is, and the random numbers of each, (members, m, ...).
+
+    A seed's numbers are those that ``fastdat.dat_step`` draws from its stream, with ``size`` points on the CPU.
+    """
+    generators = [random_stream(seed, REGULARIZERS) for seed in seeds]
+    x = Pair(torch.empty(size, 2), torch.empty(size, 2))  # terms look at its shape
+    for iteration in count():
+        due = tuple(term for term in terms if iteration % term.every == 0)
+        drawn = []
+        for term in due:
+            of_seeds = [term.draws(x, generator) for generator in generators]
+            drawn.append(
+                {
+                    name: torch.stack([draws[name] for draws in of_seeds] * mixtures).to(device)
+                    for name in of_seeds[0]
+                }
+            )
+        yield due, tuple(drawn)
 
 
 def latents(mixtures: Sequence[Mixture], seeds: Sequence[int], count: int, nz: int, like: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from rich.table import Table
 from torch import Tensor
 
 from fastdat.data.mixture import MEANS, STD, Mixture
-from fastdat.experiments.mixture_study import MEASURED, SHOWN, Arm, Measurement, StudyResult
+from fastdat.experiments.mixture_study import SHOWN, StudyResult
+from fastdat.experiments.study_record import as_dict, mean_and_std
 from fastdat.metrics.modes import FOUND, NEAR
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import commit_info, machine_info
 
 _LEGEND = (
     f"Mean ± standard deviation over seeds. modes: of {len(MEANS)}, with over {FOUND:g} of their due share. "
@@ -93,70 +92,9 @@ def lines(result: StudyResult) -> Iterator[str]:
     yield f"{result.seconds:.0f} s in all, {'compiled' if result.compiled else 'not compiled'}"
 
 
-def mean_and_std(values: Tensor) -> tuple[float, float]:
-    """Mean and sample standard deviation of ``values``, one per seed; the deviation of a single seed is 0."""
-    values = values.double()
-    return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
-
-
 def _mean_and_std_text(values: Tensor, form: str) -> str:
     mean, std = mean_and_std(values)
     return f"{mean:{form}} ± {std:{form}}"
-
-
-# --- the numbers -----------------------------------------------------------------------------------------------------
-
-
-def as_dict(result: StudyResult, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, measurements and machine, in types that JSON knows."""
-    study = result.study
-    return {
-        "experiment": study.name,
-        "config": {**config, "recipe": asdict(study.recipe)},
-        "seeds": list(range(study.seeds)),
-        "compiled": result.compiled,
-        "mixtures": {
-            m.name: {"means": MEANS, "std": STD, "probabilities": m.probabilities} for m in study.mixtures
-        },
-        "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
-        "arms": {arm.name: _arm_as_dict(arm) for arm in result.arms},
-        "seconds": round(result.seconds, 3),
-        "trained_on": _device_name(result.device),
-        "machine": machine_info(),
-        "commit": commit_info(),
-    }
-
-
-def _arm_as_dict(arm: Arm) -> dict[str, Any]:
-    return {
-        "attack": asdict(arm.attack),
-        "first_iteration_seconds": round(arm.first_seconds, 3),
-        "milliseconds_per_iteration": round(arm.milliseconds, 4),
-        "measurements": [_measurement_as_dict(m) for m in arm.measurements],
-    }
-
-
-def _measurement_as_dict(measurement: Measurement) -> dict[str, Any]:
-    return {"iteration": measurement.iteration} | {
-        mixture: {
-            "modes": _statistics(found.modes),
-            "high_quality": _statistics(found.high_quality),
-            "kl": _statistics(found.kl),
-            "histogram": found.histogram.tolist(),
-        }
-        for mixture, found in measurement.coverage.items()
-    }
-
-
-def _statistics(values: Tensor) -> dict[str, Any]:
-    mean, std = mean_and_std(values)
-    return {"mean": mean, "std": std, "values": values.tolist()}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, one thread of {os.cpu_count()} cores"
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------

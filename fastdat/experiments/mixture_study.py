@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
-from fastdat.experiments.ensemble import Ensemble, Recipe
+from fastdat.experiments.ensemble import Attack, Ensemble, Recipe
 from fastdat.metrics.modes import Coverage, coverage
+from fastdat.regularizers.term import Term
 from fastdat.training.display import Display, display_for
 from fastdat.util.errors import NonFiniteError
 
@@ -36,16 +36,18 @@ class Study:
         measurements: iterations after which coverage is measured, in ascending order; the last is ``iterations``.
         checkpoints: the measurements whose points are kept.
         recipe: nets and training of each GAN.
+        regularizers: name of an arm -> terms of D's loss, for the arms that have some.
     """
 
     name: str
-    arms: Mapping[str, DATConfig]
+    arms: Mapping[str, Attack]
     mixtures: tuple[Mixture, ...]
     seeds: int
     iterations: int
     measurements: tuple[int, ...]
     checkpoints: tuple[int, ...]
     recipe: Recipe
+    regularizers: Mapping[str, tuple[Term, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,15 @@ class Arm:
     """A trained arm.
 
     Args:
-        name, attack: from the study.
+        name, attack, regularizers: from the study.
         measurements: in ascending order.
         first_seconds: time of the first iteration, which includes compilation.
         seconds: time of all other iterations, without measurements.
     """
 
     name: str
-    attack: DATConfig
+    attack: Attack
+    regularizers: tuple[Term, ...]
     measurements: tuple[Measurement, ...]
     first_seconds: float
     seconds: float
@@ -140,9 +143,11 @@ def run_study(study: Study, device: torch.device, compile: bool) -> StudyResult:
 
 def _train_arm(study: Study, name: str, device: torch.device, compiled: bool, progress: _Progress) -> Arm:
     progress.begin(name, compiled)
-    attack = study.arms[name]
-    seeds = range(study.seeds)
-    ensemble = Ensemble(study.mixtures, seeds, attack, study.recipe, device=device, compile=compiled)
+    attack, terms = study.arms[name], study.regularizers.get(name, ())
+    recipe, seeds = replace(study.recipe, regularizers=terms), range(study.seeds)
+    if compiled:
+        torch.compiler.reset()  # torch keeps eight graphs of a function, and all arms' are graphs of vmap's one
+    ensemble = Ensemble(study.mixtures, seeds, attack, recipe, device=device, compile=compiled)
     first_seconds = _timed(partial(ensemble.train, 1), device)
     done, seconds, measured = 1, 0.0, []
     for iteration in study.measurements:
@@ -158,7 +163,7 @@ def _train_arm(study: Study, name: str, device: torch.device, compiled: bool, pr
         shown = points[:, 0, :SHOWN].cpu() if iteration in study.checkpoints else None
         measured.append(Measurement(iteration, found, shown))
         progress.advance(measured[-1])
-    return Arm(name, attack, tuple(measured), first_seconds, seconds)
+    return Arm(name, attack, terms, tuple(measured), first_seconds, seconds)
 
 
 @contextmanager

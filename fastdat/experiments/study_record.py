@@ -1,0 +1,78 @@
+"""What a study found on Gaussian mixtures, in types that JSON knows, with its settings and the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdat.data.mixture import MEANS, STD
+from fastdat.experiments.mixture_study import MEASURED, Arm, Measurement, StudyResult
+from fastdat.metrics.modes import FOUND, NEAR
+from fastdat.regularizers.term_registry import plain
+from fastdat.util.provenance import commit_info, machine_info
+
+
+def as_dict(result: StudyResult, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, measurements and machine. ``config`` holds the experiment's settings."""
+    study = result.study
+    recipe = asdict(replace(study.recipe, regularizers=()))
+    del recipe["regularizers"]  # those of an arm stand there
+    return {
+        "experiment": study.name,
+        "config": {**config, "recipe": recipe},
+        "seeds": list(range(study.seeds)),
+        "compiled": result.compiled,
+        "mixtures": {
+            m.name: {"means": MEANS, "std": STD, "probabilities": m.probabilities} for m in study.mixtures
+        },
+        "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
+        "arms": {arm.name: _arm_as_dict(arm) for arm in result.arms},
+        "seconds": round(result.seconds, 3),
+        "trained_on": _device_name(result.device),
+        "machine": machine_info(),
+        "commit": commit_info(),
+    }
+
+
+def mean_and_std(values: Tensor) -> tuple[float, float]:
+    """Mean and sample standard deviation of ``values``, one per seed; the deviation of a single seed is 0."""
+    values = values.double()
+    return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
+
+
+def _arm_as_dict(arm: Arm) -> dict[str, Any]:
+    return {
+        "attack": {"kind": type(arm.attack).__name__, **asdict(arm.attack)},
+        "regularizers": [plain(term) for term in arm.regularizers],
+        "first_iteration_seconds": round(arm.first_seconds, 3),
+        "milliseconds_per_iteration": round(arm.milliseconds, 4),
+        "measurements": [_measurement_as_dict(m) for m in arm.measurements],
+    }
+
+
+def _measurement_as_dict(measurement: Measurement) -> dict[str, Any]:
+    return {"iteration": measurement.iteration} | {
+        mixture: {
+            "modes": _statistics(found.modes),
+            "high_quality": _statistics(found.high_quality),
+            "kl": _statistics(found.kl),
+            "histogram": found.histogram.tolist(),
+        }
+        for mixture, found in measurement.coverage.items()
+    }
+
+
+def _statistics(values: Tensor) -> dict[str, Any]:
+    mean, std = mean_and_std(values)
+    return {"mean": mean, "std": std, "values": values.tolist()}
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, one thread of {os.cpu_count()} cores"
