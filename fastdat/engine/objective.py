@@ -106,7 +106,7 @@ def objective(
 
     if aux_loss is not None:
         of_aux, moving = call_aux(D, aux_loss, weights.last(), moving, batch)
-        for capture in spec.captures:
+        for capture in spec.captures:  # nobody takes it: the graph need not give it out
             capture.found.clear()
         total = total + of_aux
 

@@ -24,6 +24,7 @@ ATTACKS = {
     "second-order": DATConfig(eps=30.0, second_order=True),
     "datt-two-steps": DATConfig(eps=20.0, clean_weight=0.7, steps=2),
     "per-forward": DATConfig(eps=30.0, power_iterations="per_forward"),
+    "eq10": DATConfig(eps=30.0, seed="eq10", reduction="sample"),
     "fakes-second-order": DATConfig(eps=30.0, real=False, second_order=True),
     "asgan": ASGAN(eps=0.2),
     "robgan": RobGAN(eps=0.3, step=0.2, steps=2),
@@ -33,6 +34,7 @@ CASES = [
     *(("conv", attack) for attack in ATTACKS if "per-forward" not in attack),
     *((kind, attack) for kind in ("batchnorm", "conditional") for attack in SOME),
     *(("spectral", attack) for attack in (*SOME, "none-per-forward", "per-forward")),
+    ("batchnorm", "eq10"),  # the attack's gradient is not that of the sum of the logits
     ("spectral-hook", "per-forward"),
     ("two-heads", "asgan"),
 ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torch._dynamo
+from torch import Tensor
 
 import fastdat
 from fastdat import DATConfig
 from fastdat.engine import compile as engines
 from fastdat.regularizers import AR, GP, R1, R2, RFM, LeCam, RobGAN
-from fastdat.regularizers.term import Term
+from fastdat.regularizers.term import Needs, Points, Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
 from tests.engine.term_cases import Direction
@@ -52,6 +55,36 @@ def test_traced_with_a_further_output() -> None:
         loss="rpgan",
         compile=True,
     )
+
+
+@dataclass(frozen=True)
+class SmallFeatures(Term):
+    """A user's term that looks at features of the clean samples only."""
+
+    weight: float = 3.0
+    every: int = 1
+
+    name = "small_features"
+    needs = Needs(features="conv2")
+
+    def value(self, points: Points, given: Mapping[str, Tensor]) -> Tensor:
+        return sum(side.square().mean() for side in points.features("conv2"))  # type: ignore[return-value]
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_traced_with_a_further_loss() -> None:
+    """It calls D last, and nobody takes the features of that call: none may be left over."""
+    torch.manual_seed(0)
+    D = make("conv")
+    xr, xf, _ = batch("conv", m=5)
+    found = [
+        stepped(
+            D, xr, xf, (SmallFeatures(),), compile=compile, aux_loss=lambda D, xr, xf: D(xr).square().mean()
+        )
+        for compile in (False, True)
+    ]
+    assert relative_error(found[1][1], found[0][1]) <= 1e-12
+    assert found[0][3].terms["small_features"] > 0
 
 
 @pytest.mark.usefixtures("only_traced")
