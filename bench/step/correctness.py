@@ -21,10 +21,11 @@ def check(step: Step, batch: Batch) -> tuple[float, float]:
     The error is against `fastdat.reference.dat_step` in float64 (in float32 without TF32 for a bf16 workload). The
     limit is twice the error of that reference in the precision that is measured.
     """
-    config, workload = step.variant.config, step.workload
+    variant, workload = step.variant, step.workload
+    config, terms = variant.config, variant.regularizers
 
     def reference_loss(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
-        loss = reference.dat_step(D, xr, xf, config=config, loss="hinge")
+        loss = reference.dat_step(D, xr, xf, config=config, loss=variant.loss_name, regularizers=terms)
         assert isinstance(loss, Tensor)
         return loss
 
@@ -35,9 +36,12 @@ def check(step: Step, batch: Batch) -> tuple[float, float]:
 
 
 def gradients(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workload) -> list[Tensor]:
-    """The gradients of one step of D, in float64. D's state is restored afterwards."""
+    """The gradients of one step of D, in float64. D's state is restored afterwards, and torch's random state too: the
+    next call draws the same numbers.
+    """
     state = copy.deepcopy(D.state_dict())
-    gradient_step(loss_of, D, batch, workload)
+    with torch.random.fork_rng(devices=[batch[0].device] if batch[0].is_cuda else []):
+        gradient_step(loss_of, D, batch, workload)
     found = [torch.zeros_like(p) if p.grad is None else p.grad.detach().double() for p in D.parameters()]
     D.load_state_dict(state)
     D.zero_grad(set_to_none=True)

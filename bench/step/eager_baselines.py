@@ -46,3 +46,33 @@ def attack(D: nn.Module, x: Tensor, target: Tensor, eps: float) -> Tensor:
     (gradient,) = torch.autograd.grad(distance, x)
     delta = torch.clamp(-eps * gradient, -1, 1)
     return (x + delta).detach()
+
+
+def wgan_gp_loss(D: nn.Module, xr: Tensor, xf: Tensor, weight: float = 10.0) -> Tensor:
+    """The step of WGAN-GP as public code does it: three calls of D, the last at points between real and fake."""
+    real_logits = D(xr)
+    fake_logits = D(xf)
+    alpha = torch.rand(len(xr), 1, 1, 1, device=xr.device).expand_as(xr)
+    between = (alpha * xr + (1 - alpha) * xf).detach().requires_grad_()
+    logits = D(between)
+    (gradient,) = torch.autograd.grad(logits, between, torch.ones_like(logits), create_graph=True)
+    penalty = ((gradient.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+    loss: Tensor = fake_logits.mean() - real_logits.mean() + weight * penalty
+    return loss
+
+
+def r3gan_loss(D: nn.Module, xr: Tensor, xf: Tensor, gamma: float = 0.05) -> Tensor:
+    """The step of R3GAN as its code does it: a loss of pairs, R1 and R2, each with an input gradient of its own."""
+    xr, xf = xr.detach().requires_grad_(), xf.detach().requires_grad_()
+    real_logits = D(xr)
+    fake_logits = D(xf)
+    r1 = squared_gradient(xr, real_logits)
+    r2 = squared_gradient(xf, fake_logits)
+    adversarial = F.softplus(-(real_logits - fake_logits)).flatten()
+    return (adversarial + gamma / 2 * (r1 + r2)).mean()
+
+
+def squared_gradient(x: Tensor, logits: Tensor) -> Tensor:
+    """``|dD/dx|^2`` (N,) of each sample."""
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3))

@@ -128,6 +128,6 @@ def floor(variant: Variant, D: nn.Module, batch: Batch, workload: Workload) -> i
     """
     forward = of_forward(D, batch)
     if variant.image_gradient:
-        return variant.passes * forward
+        return round(variant.passes * forward)
     image_layers = 3 * forward - of_loss(sngan_loss, D, batch, workload)
-    return variant.passes * forward - image_layers
+    return round(variant.passes * forward) - image_layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from bench.failures import one_line
 from bench.step import correctness, flops, workloads
 from bench.step.workloads import Variant, Workload
+from bench.timing.cpu_memory import peak_bytes_on_cpu
 from bench.timing.device_time import (
     CaptureError,
     captured,
@@ -43,8 +44,8 @@ class Result:
     """Duration of the first call with empty caches; None for a variant that is not compiled, and for one whose kernels
     were compiled in another mode before."""
     peak_bytes: int | None = None
-    """Device memory that the step needs beyond parameters and batches; None on a CPU, and for a variant that replays a
-    CUDA graph, which keeps its memory."""
+    """Memory that the step needs beyond parameters and batches; None for a variant that replays a CUDA graph, which
+    keeps its memory."""
     timing: Timing | None = None
     """Steps as a program calls them: the slower of host and device decides. None where the gradients are wrong."""
     device_timing: Timing | None = None
@@ -131,6 +132,7 @@ def measure(
     cifar10: Path | None,
     seconds: float = float("inf"),
     note: Callable[[Measurement], None] = lambda measurement: None,
+    variants: Sequence[Variant] | None = None,
 ) -> Measurement:
     """Check every variant, then time in turns those with the right gradients, and a matrix product.
 
@@ -143,8 +145,9 @@ def measure(
         seconds: after this time no further variant is checked, and those that were are timed. After one and a half
             times as long, host and device are not timed separately.
         note: called with the measurement as soon as the steps have been timed as a program calls them.
+        variants: what is measured; those of `workloads.variants_of` unless they are given.
     """
-    steps = {step.variant.name: step for step in workloads.steps(workload, cifar10)}
+    steps = {step.variant.name: step for step in workloads.steps(workload, cifar10, variants)}
     start = time.monotonic()
     results, left_out, failed = _examine_all(steps, seconds)
     product = MatrixProduct(workload.device, workload.amp or torch.float32)
@@ -234,13 +237,15 @@ def _examine(step: workloads.Step) -> Result:
         floor_flops=flops.floor(variant, step.D, batch, step.workload),
         forward_flops=flops.of_forward(step.D, batch),
         compile_seconds=first if variant.compiled and not variant.replays_itself else None,
-        peak_bytes=_peak_bytes(step) if step.workload.cuda and not variant.replays_itself else None,
+        peak_bytes=None if variant.replays_itself else _peak_bytes(step),
     )
 
 
 def _peak_bytes(step: workloads.Step) -> int:
     step()
     step.D.zero_grad(set_to_none=True)
+    if not step.workload.cuda:
+        return peak_bytes_on_cpu(step)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

@@ -38,6 +38,11 @@ GOALS = (
     Goal("fastdat DAT second order", "fastdat SNGAN", cpu=None, gpu=2.40),
     Goal("fastdat DAT", "fastdat DAT, not folded", cpu=None, gpu=None),
     Goal("fastdat DAT second order", "fastdat DAT second order, not folded", cpu=None, gpu=None),
+    Goal("fastdat GP", "eager WGAN-GP", cpu=0.65, gpu=None),
+    Goal("fastdat RpGAN + R1 + R2", "eager RpGAN + R1 + R2", cpu=0.60, gpu=None),
+    Goal("fastdat DAT second order + R1 + R2", "fastdat DAT second order", cpu=1.03, gpu=None),
+    Goal("fastdat DAT + R1 + R2", "fastdat DAT", cpu=None, gpu=None),
+    Goal("fastdat RpGAN + R1 + R2", "fastdat RpGAN", cpu=None, gpu=None),
 )
 
 

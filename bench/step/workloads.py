@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.step.plain_discriminator import PlainDiscriminator
 from fastdat import DATConfig
 from fastdat.data import load_cifar10
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
+from fastdat.regularizers import Term
 
 LossOf = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -97,7 +98,7 @@ class Variant:
     """The same loss uncompiled, for counting FLOPs."""
     config: DATConfig
     """Settings with which `fastdat.reference` computes the same gradient."""
-    passes: int
+    passes: float
     """The least work that computes it, in forward passes of D: the floor of bench/README.md."""
     image_gradient: bool = False
     """Whether the last backward pass has to reach the images."""
@@ -106,6 +107,10 @@ class Variant:
     """Mode of torch.compile."""
     fold: bool = False
     """Whether it is compiled with convolutions and pools reordered."""
+    loss_name: str = "hinge"
+    """D's loss, with which `fastdat.reference` computes the same gradient."""
+    regularizers: tuple[Term, ...] = ()
+    """Terms of D's loss, likewise."""
 
     @property
     def replays_itself(self) -> bool:
@@ -177,11 +182,14 @@ def gradient_step(loss_of: LossOf, D: nn.Module, batch: Batch, workload: Workloa
     loss.backward()
 
 
-def steps(workload: Workload, cifar10: Path | None) -> list[Step]:
-    """A step for every variant, on equal discriminators and the same batches in the same order."""
+def steps(workload: Workload, cifar10: Path | None, variants: Sequence[Variant] | None = None) -> list[Step]:
+    """A step for every variant, on equal discriminators and the same batches in the same order.
+
+    ``variants`` are those of `variants_of` unless they are given.
+    """
     D, batches = workload.discriminator(), workload.batches(cifar10)
-    variants = variants_of(workload)
-    return [Step(variant, workload, copy.deepcopy(D), itertools.cycle(batches)) for variant in variants]
+    chosen = variants_of(workload) if variants is None else variants
+    return [Step(variant, workload, copy.deepcopy(D), itertools.cycle(batches)) for variant in chosen]
 
 
 def real_images(n: int, resolution: int, cifar10: Path | None) -> Tensor:
