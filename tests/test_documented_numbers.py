@@ -124,6 +124,50 @@ def test_numbers_of_the_gpu() -> None:
     assert numbers(claims()[3]) == expected
 
 
+REGULARIZED = {
+    "eager WGAN-GP": "WGAN-GP, eager PyTorch",
+    "fastdat GP": "**wgan + GP**",
+    "eager RpGAN + R1 + R2": "RpGAN + R1 + R2, eager PyTorch",
+    "fastdat RpGAN + R1 + R2": "**rpgan + R1 + R2**",
+    "fastdat RpGAN + R1": "rpgan + R1",
+    "fastdat RpGAN": "rpgan",
+    "fastdat DAT": "DAT",
+    "fastdat DAT + R1 + R2": "**DAT + R1 + R2**",
+    "fastdat DAT second order": "DAT, second order",
+    "fastdat DAT second order + R1 + R2": "**DAT, second order + R1 + R2**",
+    "fastdat hinge + AR": "hinge + AR",
+}
+
+
+def test_numbers_of_regularizers() -> None:
+    found = {
+        b["extra_info"]["variant"]: b["extra_info"]
+        for b in results("amd-epyc-2-cores-2026-11-26-5.json")["benchmarks"]
+    }
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for name, title in REGULARIZED.items():
+        s = found[name]
+        times = f"{s['median_ms']:.0f} ({s['q20_ms']:.0f} to {s['q80_ms']:.0f})"
+        memory = f"{s['peak_memory_bytes'] / 2**20:.0f}"
+        assert f"| {title} | {times} | {s['flops_in_forwards']:.2f} | {memory} |" in page
+
+    def ratio(one: str, other: str) -> str:
+        return f"{found[one]['median_ms'] / found[other]['median_ms']:.2f}"
+
+    text = " ".join(page.split())
+    gp, both = (
+        ratio("fastdat GP", "eager WGAN-GP"),
+        ratio("fastdat RpGAN + R1 + R2", "eager RpGAN + R1 + R2"),
+    )
+    assert f"GP takes {gp} of the time of the eager loop, R1 with R2 {both}." in text
+    free = ratio("fastdat DAT second order + R1 + R2", "fastdat DAT second order")
+    assert f"up to noise: {free}, at equal FLOPs and memory." in text
+    of_both = [found[name] for name in ("fastdat DAT second order", "fastdat DAT second order + R1 + R2")]
+    for what in ("flops", "peak_memory_bytes"):
+        one, other = (s[what] for s in of_both)
+        assert abs(other / one - 1) < 0.01
+
+
 def test_numbers_of_verification() -> None:
     found = {b["name"]: b for b in results("amd-epyc-2-cores-2026-11-26-4.json")["benchmarks"]}
 
@@ -198,7 +242,8 @@ def test_tables_of_steps() -> None:
     }
     for path, rows in expected.items():
         lines = (REPOSITORY / path).read_text().splitlines()
-        assert [line for line in lines if re.match(r"\| .* \| \d+ \(\d", line)] == rows
+        # A row of times and FLOPs; rows with a third number are those of regularizers.
+        assert [line for line in lines if re.fullmatch(r"\| .* \| \d+ \(\d[^|]*\| [\d.]+ \|", line)] == rows
 
 
 def test_claim_about_folding() -> None:
