@@ -168,6 +168,23 @@ def test_numbers_of_regularizers() -> None:
         assert abs(other / one - 1) < 0.01
 
 
+def test_modes_with_regularizers() -> None:
+    losses = results("regularizers/quick.json")["losses"]
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for arm, title in {
+        "none": "no attack",
+        "DAT": "DAT",
+        "0-GP both 0.1": "0-GP on both sides, weight 0.1",
+        "DAT + 0-GP both 0.1": "DAT and 0-GP on both sides, weight 0.1",
+    }.items():
+        found = [losses[loss]["arms"][arm]["measurements"][-1] for loss in ("wgan", "gan")]
+        cells = [
+            " / ".join(f"{m[mixture]['modes']['mean']:.1f}" for mixture in ("balanced", "imbalanced"))
+            for m in found
+        ]
+        assert f"| {title} | {cells[0]} | {cells[1]} |" in page
+
+
 def test_numbers_of_verification() -> None:
     found = {b["name"]: b for b in results("amd-epyc-2-cores-2026-11-26-4.json")["benchmarks"]}
 
