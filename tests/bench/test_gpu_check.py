@@ -271,6 +271,7 @@ def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         *(
             "tests/kernels",
             "tests/engine/test_gpu.py",
+            "tests/engine/test_terms_gpu.py",
             "tests/data/test_sampler.py",
             "tests/training/test_devices.py",
         ),

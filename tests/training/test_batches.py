@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def test_a_loader_with_processes_ends_with_the_run(few_images: ImageSet, tmp_pat
     Trainer(
         netG, netD, *opts, loader, outdir=tmp_path, display=silent(), **OWN_NETS | {"steps": 2, "n_dis": 1}
     ).train()
+    ends = time.monotonic() + 20
+    while (
+        not set(threading.enumerate()) <= before and time.monotonic() < ends
+    ):  # those of its queues end by themselves
+        time.sleep(0.05)
     assert set(threading.enumerate()) <= before
 
 
