@@ -14,7 +14,7 @@ set -u
 python=$1
 shift
 pytest=("$python" -m pytest --timeout=600) # a hung test ends with its traceback; the slowest takes a fraction of this
-BESIDE=(tests/data tests/metrics tests/report tests/training tests/bench tests/nets tests/experiments tests/commands)
+BESIDE=(tests/data tests/metrics tests/report tests/training tests/bench tests/nets tests/experiments tests/commands tests/regularizers)
 NOTHING_SELECTED=5
 
 # Half of the cores for each process: threads that wait for a core spin.
