@@ -83,6 +83,11 @@ def term_pass(D: nn.Module, spec: StepSpec, inputs: StepInputs) -> tuple[Asked, 
     return asked(alone, StepPoints(ways, inputs.given.reductions), inputs.terms)
 
 
+def _rows(m: int, size: int) -> list[slice]:
+    """Which of ``m`` samples a side are in each part."""
+    return [slice(start, start + size) for start in range(0, m, size)]
+
+
 def split(batch: Batch, size: int) -> list[Batch]:
     """Parts of ``size`` samples a side, the last one smaller where it must be."""
     m = batch.xr.shape[0]
@@ -90,9 +95,9 @@ def split(batch: Batch, size: int) -> list[Batch]:
     def part(values: Sequence[Any], rows: slice) -> tuple[Any, ...]:
         return tuple(v[rows] if isinstance(v, Tensor) and v.ndim and v.shape[0] == m else v for v in values)
 
-    slices = [slice(start, start + size) for start in range(0, m, size)]
     return [
-        Batch(batch.xr[s], batch.xf[s], part(batch.args_real, s), part(batch.args_fake, s)) for s in slices
+        Batch(batch.xr[s], batch.xf[s], part(batch.args_real, s), part(batch.args_fake, s))
+        for s in _rows(m, size)
     ]
 
 
@@ -185,12 +190,11 @@ def microbatched_step(
 
 def _split_terms(inputs: TermInputs, m: int, size: int) -> list[TermInputs]:
     """The rows of the draws that belong to each part; states and weights are of the whole batch."""
-    slices = [slice(start, start + size) for start in range(0, m, size)]
     return [
         inputs._replace(
             draws=tuple([{name: rows[s] for name, rows in draws.items()} for draws in inputs.draws])
         )
-        for s in slices
+        for s in _rows(m, size)
     ]
 
 
@@ -198,8 +202,8 @@ def _answers(spec: StepSpec, of_parts: Sequence[tuple[Asked, ...]]) -> tuple[tup
     """What each term is told about the whole batch, from what it asks in each part."""
     return tuple(
         [
-            tuple([_combined(spec, one) for one in zip(*asked, strict=True)])
-            for asked in zip(*of_parts, strict=True)
+            tuple([_combined(spec, one) for one in zip(*of_term, strict=True)])
+            for of_term in zip(*of_parts, strict=True)
         ]
     )
 

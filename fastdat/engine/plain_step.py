@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -93,18 +93,14 @@ def d_step(
         args_real, args_fake, regularizers, step, generator, aux_loss, compile, fold, microbatch, with_info,
             check_finite: as in ``dat_step``.
     """
-    if with_info:
-        return dat_step(
-            D, xr, xf, _config(bounds, power_iterations), loss,
-            args_real=args_real, args_fake=args_fake, regularizers=regularizers, step=step, generator=generator,
-            aux_loss=aux_loss, compile=compile, fold=fold, microbatch=microbatch, with_info=True,
-            check_finite=check_finite,
-        )  # fmt: skip
-    return dat_step(
+    step_of: Any = dat_step  # whose overloads want to know with_info beforehand
+    result: Tensor | tuple[Tensor, DATInfo] = step_of(
         D, xr, xf, _config(bounds, power_iterations), loss,
         args_real=args_real, args_fake=args_fake, regularizers=regularizers, step=step, generator=generator,
-        aux_loss=aux_loss, compile=compile, fold=fold, microbatch=microbatch, check_finite=check_finite,
+        aux_loss=aux_loss, compile=compile, fold=fold, microbatch=microbatch, with_info=with_info,
+        check_finite=check_finite,
     )  # fmt: skip
+    return result
 
 
 def _config(bounds: Bounds, power_iterations: PowerIterations) -> DATConfig:

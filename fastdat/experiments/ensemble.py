@@ -25,6 +25,7 @@ from torch.func import functional_call
 from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
 from fastdat.engine.functional import dat_grads
+from fastdat.engine.terms import due
 from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.mlp import Init, MLPDiscriminator, MLPGenerator
 from fastdat.regularizers.sign_attacks import ASGAN, RobGAN
@@ -265,9 +266,9 @@ def regularizer_draws(
     generators = [random_stream(seed, REGULARIZERS) for seed in seeds]
     x = Pair(torch.empty(size, 2), torch.empty(size, 2))  # terms look at its shape
     for iteration in count():
-        due = tuple(term for term in terms if iteration % term.every == 0)
+        turn = due(terms, iteration).terms
         drawn = []
-        for term in due:
+        for term in turn:
             of_seeds = [term.draws(x, generator) for generator in generators]
             drawn.append(
                 {
@@ -275,7 +276,7 @@ def regularizer_draws(
                     for name in of_seeds[0]
                 }
             )
-        yield due, tuple(drawn)
+        yield turn, tuple(drawn)
 
 
 def latents(mixtures: Sequence[Mixture], seeds: Sequence[int], count: int, nz: int, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ from fastdat.regularizers.term_fields import Strength, check_term_fields
 from fastdat.util.settings import PositiveFloat, PositiveInt
 
 
+@dataclass(frozen=True)
 class FiniteDifference(Term):
     """What both have in common: ``weight mean (D(x) - D(x + sigma n))^2`` on one side; nothing is clipped."""
 
-    sigma: float
-    side: Side
+    weight: Strength = 100.0
+    sigma: PositiveFloat = 0.01
+    every: PositiveInt = 1
+
+    side: ClassVar[Side]
     """The side whose samples they are."""
 
     def __post_init__(self) -> None:
@@ -44,7 +49,6 @@ class FiniteDifference(Term):
         return (points.logits()[number] - points.call_side(self.side, moved)).square().mean()
 
 
-@dataclass(frozen=True)
 class ApproxR1(FiniteDifference):
     """``weight mean (D(x) - D(x + sigma n))^2`` on the reals; n is standard normal.
 
@@ -57,15 +61,10 @@ class ApproxR1(FiniteDifference):
         TypeError, ValueError: at construction, for a bad value.
     """
 
-    weight: Strength = 100.0
-    sigma: PositiveFloat = 0.01
-    every: PositiveInt = 1
-
     name = "ar1"
     side = "real"
 
 
-@dataclass(frozen=True)
 class ApproxR2(FiniteDifference):
     """``weight mean (D(x) - D(x + sigma n))^2`` on the fakes; n is standard normal.
 
@@ -77,10 +76,6 @@ class ApproxR2(FiniteDifference):
     Raises:
         TypeError, ValueError: at construction, for a bad value.
     """
-
-    weight: Strength = 100.0
-    sigma: PositiveFloat = 0.01
-    every: PositiveInt = 1
 
     name = "ar2"
     side = "fake"

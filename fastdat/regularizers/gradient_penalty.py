@@ -116,7 +116,15 @@ class GradientPenalty(AnyGradientPenalty):
 
 
 @dataclass(frozen=True)
-class GP(AnyGradientPenalty):
+class _Targeted(AnyGradientPenalty):
+    """GP, LP and DRAGAN: a norm is aimed at."""
+
+    weight: Strength = 10.0
+    every: PositiveInt = 1
+    target: NonNegativeFloat = 1.0
+
+
+class GP(_Targeted):
     """``weight mean (|g| - target)^2`` between real and fake (Gulrajani et al. 2017; reference [13] of the paper).
 
     Args:
@@ -128,17 +136,12 @@ class GP(AnyGradientPenalty):
         TypeError, ValueError: at construction, for a bad value.
     """
 
-    weight: Strength = 10.0
-    every: PositiveInt = 1
-    target: NonNegativeFloat = 1.0
-
     name = "gp"
     at = "between"
     norm = "two-sided"
 
 
-@dataclass(frozen=True)
-class LP(AnyGradientPenalty):
+class LP(_Targeted):
     """``weight mean relu(|g| - target)^2`` between real and fake (Petzka et al. 2018, WGAN-LP; reference [34]).
 
     Args:
@@ -150,17 +153,12 @@ class LP(AnyGradientPenalty):
         TypeError, ValueError: at construction, for a bad value.
     """
 
-    weight: Strength = 10.0
-    every: PositiveInt = 1
-    target: NonNegativeFloat = 1.0
-
     name = "lp"
     at = "between"
     norm = "one-sided"
 
 
-@dataclass(frozen=True)
-class DRAGAN(AnyGradientPenalty):
+class DRAGAN(_Targeted):
     """``weight mean (|g| - target)^2`` around the reals (Kodali et al. 2017, DRAGAN; reference [32]).
 
     The points are ``xr + a std(xr) / 2 u``: ``u`` is uniform in [0, 1) per element, ``a`` per sample. The standard
@@ -174,10 +172,6 @@ class DRAGAN(AnyGradientPenalty):
     Raises:
         TypeError, ValueError: at construction, for a bad value.
     """
-
-    weight: Strength = 10.0
-    every: PositiveInt = 1
-    target: NonNegativeFloat = 1.0
 
     name = "dragan"
     at = "around"
@@ -205,19 +199,21 @@ class ZeroGP(AnyGradientPenalty):
     norm = "zero"
 
 
+@dataclass(frozen=True)
 class _HalfGamma(AnyGradientPenalty):
     """R1 and R2: the factor is ``gamma / 2``."""
 
+    gamma: Strength = 10.0
+    every: PositiveInt = 1
+
     strength: ClassVar[str] = "gamma"
-    norm: Norm = "zero"
-    gamma: Strength
+    norm = "zero"
 
     @property
     def weight(self) -> float | Tensor:
         return self.gamma / 2
 
 
-@dataclass(frozen=True)
 class R1(_HalfGamma):
     """``gamma/2 mean |g|^2`` on the reals (Mescheder et al. 2018; reference [36]).
 
@@ -231,14 +227,10 @@ class R1(_HalfGamma):
         TypeError, ValueError: at construction, for a bad value.
     """
 
-    gamma: Strength = 10.0
-    every: PositiveInt = 1
-
     name = "r1"
     at = "real"
 
 
-@dataclass(frozen=True)
 class R2(_HalfGamma):
     """``gamma/2 mean |g|^2`` on the fakes (Mescheder et al. 2018; reference [36]).
 
@@ -249,9 +241,6 @@ class R2(_HalfGamma):
     Raises:
         TypeError, ValueError: at construction, for a bad value.
     """
-
-    gamma: Strength = 10.0
-    every: PositiveInt = 1
 
     name = "r2"
     at = "fake"
