@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fastdat.commands.common import new_group, user_errors
+from fastdat.experiments.catalogue import CATALOGUE, Entry
 
 app = new_group("Repeat the paper's experiments.")
 
@@ -32,14 +34,14 @@ def run_fig3(
     """Fig. 3: nine Gaussians without attack, with DAT and with second-order DAT, and a table of modes found."""
     with user_errors():
         if landing:
-            from fastdat.experiments.fig3_landing import write_landing
+            from fastdat.experiments.points.fig3_landing import write_landing
 
             if full or iterations is not None:
                 raise typer.BadParameter("leave --iterations and --full out", param_hint="--landing")
             typer.echo(write_landing(outdir))
             return
 
-        from fastdat.experiments import fig3
+        from fastdat.experiments.points import fig3
 
         if full and iterations is not None:
             raise typer.BadParameter("is 10,000 iterations: leave --iterations out", param_hint="--full")
@@ -69,7 +71,7 @@ def run_regularizers(
     It is no experiment of the paper, which compares these methods on images.
     """
     with user_errors():
-        from fastdat.experiments import regularizer_study
+        from fastdat.experiments.points import regularizer_study
 
         settings: dict[str, Any] = {"iterations": iterations, "quick": quick, "compile": compile}
         settings |= {"device": device, "seeds": seeds if seeds is not None else 2 if quick else 4}
@@ -77,3 +79,47 @@ def run_regularizers(
             settings["losses"] = tuple(loss)
         regularizer_study.run(regularizer_study.RegularizersConfig(**settings), outdir)
         typer.echo(f"{outdir / 'regularizers.md'}, regularizers.json")
+
+
+def _command(name: str, entry: Entry) -> Callable[..., None]:
+    """The command of an experiment of the catalogue; all of them have the same options."""
+
+    def run(
+        quick: Annotated[
+            bool,
+            typer.Option(
+                "--quick/--full", help="At most 15 minutes on two cores, or the paper's full length."
+            ),
+        ] = True,
+        seeds: Annotated[int | None, typer.Option(help="Independent runs of each arm.")] = None,
+        data: Annotated[
+            str | None, typer.Option(help=f"Folder of {entry.data or 'images; not needed'}.")
+        ] = None,
+        only: Annotated[
+            list[str] | None,
+            typer.Option(help="Only arms whose names contain this; may be given several times."),
+        ] = None,
+        outdir: Annotated[
+            Path | None, typer.Option(help=f"Folder for all files; runs/{name} unless given.")
+        ] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+        compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
+    ) -> None:
+        with user_errors():
+            from fastdat.experiments import catalogue, outcome_files
+
+            if entry.data is not None and data is None:
+                raise typer.BadParameter(f"where is {entry.data}? Give its folder", param_hint="--data")
+            settings: dict[str, Any] = {"device": device, "only": tuple(only or ())}
+            options = catalogue.Options(quick=quick, seeds=seeds, data=data, compile=compile, **settings)
+            folder = outdir or Path("runs") / name
+            outcome = catalogue.load(name).run(options, folder)
+            files = outcome_files.write(outcome, folder)
+            typer.echo(outcome_files.markdown(outcome_files.as_record(outcome)))
+            typer.echo(f"{folder}: {', '.join(path.name for path in files)}")
+
+    return run
+
+
+for _name, _entry in CATALOGUE.items():
+    app.command(_name, help=_entry.summary)(_command(_name, _entry))

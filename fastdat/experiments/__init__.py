@@ -1,15 +1,8 @@
-"""Experiments of the paper and one beside it, each from its data to its figure or table: ``fastdat reproduce NAME``.
+"""Experiments of the paper and some beside it, each from its data to its figure or table: ``fastdat reproduce NAME``.
 
-Shared by experiments:
-
-- :mod:`~fastdat.experiments.ensemble` trains many small GANs at once.
-- :mod:`~fastdat.experiments.mixture_study` trains and measures the arms of a comparison on Gaussian mixtures.
-- :mod:`~fastdat.experiments.study_record` turns what it found into types that JSON knows.
-
-Of each experiment:
-
-- ``fig3.py`` and ``regularizer_study.py`` say what is compared and run it.
-- ``fig3_outputs.py`` and ``regularizer_outputs.py`` turn the result into files: JSON, a table, a picture of Fig. 3.
-
-``fig3_landing.py`` draws a smaller version of Fig. 3 from its files, for the top of the README.
+- :mod:`~fastdat.experiments.catalogue` lists them by name, with their options.
+- :mod:`~fastdat.experiments.outcome` says what an experiment returns, and
+  :mod:`~fastdat.experiments.outcome_files` writes it: JSON, Markdown, CSV, figures.
+- :mod:`~fastdat.experiments.points` holds those on Gaussian mixtures in the plane, which train in minutes on a CPU.
+- :mod:`~fastdat.experiments.images` holds those on images.
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastdat.experiments.fig3 import Fig3Config, run
+from fastdat.experiments.points.fig3 import Fig3Config, run
 
 SMALL: dict[str, Any] = {"iterations": 6, "seeds": 2, "compile": False, "device": "cpu"}
 

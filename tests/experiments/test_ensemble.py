@@ -10,9 +10,9 @@ import torch
 import fastdat.reference
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
-from fastdat.experiments import ensemble as ensemble_module
-from fastdat.experiments.ensemble import Ensemble, Recipe, batches, build_nets
-from fastdat.experiments.fig3 import ARMS
+from fastdat.experiments.points import ensemble as ensemble_module
+from fastdat.experiments.points.ensemble import Ensemble, Recipe, batches, build_nets
+from fastdat.experiments.points.fig3 import ARMS
 from fastdat.losses import generator_loss
 
 MIXTURES = (BALANCED, IMBALANCED)

@@ -12,7 +12,7 @@ from torch import nn
 import fastdat.reference
 from fastdat.config import NO_ATTACK, DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
-from fastdat.experiments.ensemble import (
+from fastdat.experiments.points.ensemble import (
     REGULARIZERS,
     Attack,
     Ensemble,

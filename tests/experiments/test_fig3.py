@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastdat.experiments.fig3 import ARMS, Fig3Config, run
+from fastdat.experiments.points.fig3 import ARMS, Fig3Config, run
 from fastdat.util.errors import ConfigError, RunFolderError
 
 

@@ -11,8 +11,8 @@ import torch
 from matplotlib import image
 from rich.console import Console
 
-from fastdat.experiments import fig3_outputs
-from fastdat.experiments.fig3 import ARMS, Fig3Config, run
+from fastdat.experiments.points import fig3_outputs
+from fastdat.experiments.points.fig3 import ARMS, Fig3Config, run
 from fastdat.util.files import write_atomically
 
 

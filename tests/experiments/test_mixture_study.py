@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastdat.experiments.ensemble import Ensemble
-from fastdat.experiments.fig3 import Fig3Config
-from fastdat.experiments.mixture_study import SHOWN, run_study
+from fastdat.experiments.points.ensemble import Ensemble
+from fastdat.experiments.points.fig3 import Fig3Config
+from fastdat.experiments.points.mixture_study import SHOWN, run_study
 from fastdat.util.errors import NonFiniteError
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ import torch
 from typer.testing import CliRunner
 
 from fastdat.cli import app
-from fastdat.experiments import mixture_study, regularizer_outputs, regularizer_study
-from fastdat.experiments.ensemble import Recipe
-from fastdat.experiments.mixture_study import run_study
-from fastdat.experiments.regularizer_study import ARMS, QUICK, RegularizersConfig, run
+from fastdat.experiments.points import mixture_study, regularizer_outputs, regularizer_study
+from fastdat.experiments.points.ensemble import Recipe
+from fastdat.experiments.points.mixture_study import run_study
+from fastdat.experiments.points.regularizer_study import ARMS, QUICK, RegularizersConfig, run
 from fastdat.util.errors import ConfigError, NonFiniteError, RunFolderError
 
 TINY: dict[str, Any] = {"iterations": 3, "seeds": 2, "compile": False, "device": "cpu"}

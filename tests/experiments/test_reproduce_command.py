@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastdat.cli import app
-from fastdat.experiments import fig3
+from fastdat.experiments.points import fig3
 
 
 @pytest.fixture

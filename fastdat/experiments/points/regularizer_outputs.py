@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.data.mixture import MEANS
-from fastdat.experiments.mixture_study import Arm, StudyResult
-from fastdat.experiments.study_record import as_dict, mean_and_std
+from fastdat.experiments.points.mixture_study import Arm, StudyResult
+from fastdat.experiments.points.study_record import as_dict, mean_and_std
 from fastdat.metrics.modes import FOUND, NEAR, Coverage
 from fastdat.regularizers.cost import cost
 from fastdat.util.files import write_atomically

@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor
 
 from fastdat.data.mixture import MEANS, STD, Mixture
-from fastdat.experiments.mixture_study import SHOWN, StudyResult
-from fastdat.experiments.study_record import as_dict, mean_and_std
+from fastdat.experiments.points.mixture_study import SHOWN, StudyResult
+from fastdat.experiments.points.study_record import as_dict, mean_and_std
 from fastdat.metrics.modes import FOUND, NEAR
 from fastdat.util.files import write_atomically
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastdat.data.mixture import Mixture
-from fastdat.experiments.ensemble import Attack, Ensemble, Recipe
+from fastdat.experiments.points.ensemble import Attack, Ensemble, Recipe
 from fastdat.metrics.modes import Coverage, coverage
 from fastdat.regularizers.term import Term
 from fastdat.training.display import Display, display_for

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastdat.data.mixture import MEANS, Mixture
-from fastdat.experiments.fig3 import ARMS, MIXTURES, Fig3Config
-from fastdat.experiments.fig3_outputs import (
+from fastdat.experiments.points.fig3 import ARMS, MIXTURES, Fig3Config
+from fastdat.experiments.points.fig3_outputs import (
     COLOURS,
     INK,
     PICTURE_DPI,

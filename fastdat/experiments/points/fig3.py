@@ -22,8 +22,8 @@ from typing import Literal
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
-from fastdat.experiments.ensemble import Recipe
-from fastdat.experiments.mixture_study import Study, StudyResult, run_study
+from fastdat.experiments.points.ensemble import Recipe
+from fastdat.experiments.points.mixture_study import Study, StudyResult, run_study
 from fastdat.nets.mlp import Init
 from fastdat.training.build import choose_device
 from fastdat.util.errors import RunFolderError
@@ -107,7 +107,7 @@ def run(config: Fig3Config, outdir: str | Path) -> StudyResult:
         NonFiniteError: an arm diverged.
         ModuleNotFoundError: matplotlib or rich is missing; both come with ``fastdat[train]``.
     """
-    from fastdat.experiments import (
+    from fastdat.experiments.points import (
         fig3_outputs,
     )  # imports matplotlib and rich: fails before the work, not after
 

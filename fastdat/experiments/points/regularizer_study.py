@@ -1,8 +1,9 @@
 """Regularizers and other attacks beside DAT on nine Gaussians, for losses of one's choice.
 
-The nets and their training are those of Fig. 3 (:mod:`fastdat.experiments.fig3`). The paper compares these methods on
-images (Table III); it has no such table for points. Weights are those of the methods' papers or code, but lengths are
-chosen for these points: eps of ASGAN and AR, and xi and lengths of ALP. Points have no range, so nothing is clipped.
+The nets and their training are those of Fig. 3 (:mod:`fastdat.experiments.points.fig3`). The paper compares these
+methods on images (Table III); it has no such table for points. Weights are those of the methods' papers or code, but
+lengths are chosen for these points: eps of ASGAN and AR, and xi and lengths of ALP. Points have no range, so nothing is
+clipped.
 
 RFM and LeCam are left out: RFM looks at a layer of D and LeCam keeps a state, which stacked GANs cannot.
 """
@@ -15,8 +16,8 @@ from typing import Literal
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
-from fastdat.experiments.ensemble import Attack, Recipe
-from fastdat.experiments.mixture_study import Study, StudyResult, run_study
+from fastdat.experiments.points.ensemble import Attack, Recipe
+from fastdat.experiments.points.mixture_study import Study, StudyResult, run_study
 from fastdat.losses import LOSSES
 from fastdat.regularizers.consistency import AR
 from fastdat.regularizers.diggan import DigGAN
@@ -119,7 +120,7 @@ def run(config: RegularizersConfig, outdir: str | Path) -> tuple[StudyResult, ..
         NonFiniteError: an arm diverged.
         ModuleNotFoundError: rich is missing; it comes with ``fastdat[train]``.
     """
-    from fastdat.experiments import regularizer_outputs
+    from fastdat.experiments.points import regularizer_outputs
 
     outdir, device = Path(outdir), choose_device(config.device)
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastdat.data.mixture import MEANS, STD
-from fastdat.experiments.mixture_study import MEASURED, Arm, Measurement, StudyResult
+from fastdat.experiments.points.mixture_study import MEASURED, Arm, Measurement, StudyResult
 from fastdat.metrics.modes import FOUND, NEAR
 from fastdat.regularizers.term_registry import plain
 from fastdat.util.provenance import commit_info, machine_info
