@@ -17,9 +17,12 @@ app = new_group("Repeat the paper's experiments.")
 @app.command("fig3")
 def run_fig3(
     iterations: Annotated[int | None, typer.Option(help="Of each GAN; 3000 unless given.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="The figure's 10,000 iterations.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="The figure's 10,000 iterations, or what --iterations says."),
+    ] = False,
     seeds: Annotated[int, typer.Option(help="GANs of each arm and mixture.")] = 6,
-    outdir: Annotated[Path, typer.Option(help="Folder for picture, table and JSON.")] = Path("runs/fig3"),
+    outdir: Annotated[Path, typer.Option(help="Folder for all files.")] = Path("runs/fig3"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
     init: Annotated[str, typer.Option(help="Initial weights: kaiming or torch.")] = "kaiming",
@@ -49,7 +52,7 @@ def run_fig3(
         if full or iterations is not None:
             settings["iterations"] = fig3.FULL if full else iterations
         fig3.run(fig3.Fig3Config(**settings), outdir)
-        typer.echo(f"{outdir / 'fig3.png'}, fig3.txt, fig3.json")
+        typer.echo(f"{outdir}: fig3.md, fig3.json, fig3.csv, fig3.png, fig3.svg")
 
 
 @app.command("regularizers")
@@ -92,16 +95,12 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
             ),
         ] = True,
         seeds: Annotated[int | None, typer.Option(help="Independent runs of each arm.")] = None,
-        data: Annotated[
-            str | None, typer.Option(help=f"Folder of {entry.data or 'images; not needed'}.")
-        ] = None,
+        data: str | None = None,
         only: Annotated[
             list[str] | None,
             typer.Option(help="Only arms whose names contain this; may be given several times."),
         ] = None,
-        outdir: Annotated[
-            Path | None, typer.Option(help=f"Folder for all files; runs/{name} unless given.")
-        ] = None,
+        outdir: Path | None = None,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
         compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the steps.")] = True,
     ) -> None:
@@ -118,6 +117,11 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
             typer.echo(outcome_files.markdown(outcome_files.as_record(outcome)))
             typer.echo(f"{folder}: {', '.join(path.name for path in files)}")
 
+    # typer evaluates the annotations above as text, outside this function, where ``entry`` and ``name`` are unknown.
+    folder_help = f"Folder of {entry.data or 'images; not needed'}."
+    run.__annotations__["data"] = Annotated[str | None, typer.Option(help=folder_help)]
+    outdir_help = f"Folder for all files; runs/{name} unless given."
+    run.__annotations__["outdir"] = Annotated[Path | None, typer.Option(help=outdir_help)]
     return run
 
 

@@ -22,8 +22,13 @@ Record = dict[str, Any]
 """The content of NAME.json, of which the other texts are made."""
 
 
-def write(outcome: Outcome, folder: Path) -> list[Path]:
+def write(outcome: Outcome, folder: Path, *, further: Mapping[str, Any] | None = None) -> list[Path]:
     """Write all files of ``outcome`` into ``folder``, which is made if it is missing.
+
+    Args:
+        outcome: what was found.
+        folder: of the files.
+        further: entries that the JSON holds beside those of :func:`as_record`, in types that JSON knows.
 
     Returns:
         The files.
@@ -33,7 +38,9 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
     """
     record = as_record(outcome)
     files = {
-        f"{outcome.name}.json": (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(),
+        f"{outcome.name}.json": (
+            json.dumps({**record, **(further or {})}, indent=1, allow_nan=False) + "\n"
+        ).encode(),
         f"{outcome.name}.md": markdown(record).encode(),
         f"{outcome.name}.csv": comma_separated(record).encode(),
     }

@@ -51,12 +51,24 @@ def test_same_config_gives_same_numbers_and_a_shorter_run_their_beginning(
 def test_second_run_into_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = Fig3Config(iterations=1, seeds=1, compile=False, device="cpu", init="torch")
     run(config, tmp_path)
+    before, files = capsys.readouterr().out, {p.name: p.read_bytes() for p in tmp_path.glob("fig3.*")}
+    assert "fig3: 3 arms x 2 mixtures x 1 seed, 1 iterations each, on cpu" in before
+    assert "0/1  starting  no attack" in before
+    assert "1/1  ETA 0:00:00" in before
     run(config, tmp_path)
-    shown = capsys.readouterr().out
-    assert "fig3: 3 arms x 2 mixtures x 1 seed, 1 iterations each, on cpu" in shown
-    assert "0/1  starting  no attack" in shown
-    assert "1/1  ETA 0:00:00" in shown
-    assert "± 0.0" in shown  # the standard deviation of a single seed
+    again = capsys.readouterr().out
+    assert "1/1  read  no attack" in again
+    assert "starting" not in again
+    assert len(files) == 5
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("fig3.*")} == files
+
+
+def test_folder_of_other_settings(tmp_path: Path) -> None:
+    config = Fig3Config(iterations=1, seeds=1, compile=False, device="cpu")
+    run(config, tmp_path)
+    message = r"holds 'no attack' with other settings: iterations = 1 there, iterations = 2 now.*--outdir"
+    with pytest.raises(RunFolderError, match=message):
+        run(replace(config, iterations=2), tmp_path)
 
 
 def test_outdir_is_a_file(small_config: Fig3Config, tmp_path: Path) -> None:

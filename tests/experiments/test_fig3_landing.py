@@ -12,9 +12,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fastdat.experiments.figure_style import COLOURS, FAINT
 from fastdat.experiments.points.fig3 import ARMS
 from fastdat.experiments.points.fig3_landing import draw_landing, final_panels, write_landing
-from fastdat.experiments.points.fig3_outputs import COLOURS, FAINT
 from fastdat.util.errors import DataError
 from tests.environment import REPOSITORY
 

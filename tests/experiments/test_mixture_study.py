@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fastdat.experiments.points.ensemble import Ensemble
+from fastdat.config import DATConfig
+from fastdat.data.mixture import BALANCED, IMBALANCED
+from fastdat.experiments.points.ensemble import Ensemble, Recipe
 from fastdat.experiments.points.fig3 import Fig3Config
-from fastdat.experiments.points.mixture_study import SHOWN, run_study
-from fastdat.util.errors import NonFiniteError
+from fastdat.experiments.points.mixture_study import run_study
+from fastdat.experiments.points.study import SHOWN, Study, StudyResult
+from fastdat.regularizers import GP
+from fastdat.util.errors import NonFiniteError, RunFolderError
 
 CPU = torch.device("cpu")
 
@@ -42,3 +49,120 @@ def test_study_runs_where_nothing_compiles(
     result = run_study(Fig3Config(iterations=1, seeds=1).study, CPU, compile=True)
     assert not result.compiled
     assert "torch.compile does not work here (no C++ compiler)" in capsys.readouterr().out
+
+
+# --- a study that is stopped and goes on -----------------------------------------------------------------------------
+
+_ATTACK = DATConfig(bounds=None)
+STUDY = Study(
+    name="a study",
+    arms={"none": replace(_ATTACK, real=False, fake=False), "DAT, GP": _ATTACK},
+    mixtures=(BALANCED, IMBALANCED),
+    seeds=2,
+    iterations=7,
+    measurements=(2, 3, 5, 7),
+    checkpoints=(3, 7),
+    recipe=Recipe(hidden=6, layers=2, batch_size=10),
+    regularizers={"DAT, GP": (GP(10.0, every=2),)},  # draws random numbers, in every other iteration
+)
+
+
+@pytest.fixture(scope="module")
+def whole() -> StudyResult:
+    """The study in one go."""
+    return run_study(STUDY, CPU, compile=False)
+
+
+class KilledError(Exception):
+    """What stops a run in these tests."""
+
+
+def assert_equal_measurements(found: StudyResult, expected: StudyResult) -> None:
+    for arm, of in zip(found.arms, expected.arms, strict=True):
+        assert [m.iteration for m in arm.measurements] == [m.iteration for m in of.measurements]
+        for ours, theirs in zip(arm.measurements, of.measurements, strict=True):
+            assert (ours.points is None) == (theirs.points is None)
+            assert ours.points is None or torch.equal(ours.points, theirs.points)
+            for mixture, coverage in ours.coverage.items():
+                for name, value in vars(coverage).items():
+                    assert torch.equal(value, getattr(theirs.coverage[mixture], name))
+
+
+@pytest.mark.parametrize("killed_at", range(9))
+def test_a_killed_study_goes_on_with_equal_numbers(
+    killed_at: int, whole: StudyResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed while it draws the points of measurement ``killed_at`` of the eight, and then not any more."""
+    samples, sample = count(), Ensemble.sample
+
+    def dies(self: Ensemble, points: int) -> torch.Tensor:
+        if next(samples) == killed_at:
+            raise KilledError
+        return sample(self, points)
+
+    monkeypatch.setattr(Ensemble, "sample", dies)
+    if killed_at < 8:
+        with pytest.raises(KilledError):
+            run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    result = run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    assert next(samples) == 8 + (
+        killed_at < 8
+    )  # nothing is measured twice but the measurement that was cut short
+    assert_equal_measurements(result, whole)
+    assert [arm.times.timed for arm in result.arms] == [
+        6 - (killed_at % 4 > 0 and killed_at // 4 == k) for k in range(2)
+    ]  # a process times its first iteration apart
+    assert result.seconds == sum(arm.times.everything for arm in result.arms) > 0
+
+
+def test_a_finished_study_is_only_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first = run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    monkeypatch.delattr(Ensemble, "train")
+    capsys.readouterr()
+    again = run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    assert_equal_measurements(again, first)
+    assert [arm.times for arm in again.arms] == [arm.times for arm in first.arms]
+    assert "7/7  read  DAT, GP" in capsys.readouterr().out
+
+
+def test_another_arm_in_the_same_folder(whole: StudyResult, tmp_path: Path) -> None:
+    """The arms of a study do not depend on each other, so a part of them may be trained first."""
+    part = replace(STUDY, arms={"DAT, GP": _ATTACK})
+    run_study(part, CPU, compile=False, folder=tmp_path)
+    result = run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    assert_equal_measurements(result, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 3}, "'none' with other settings: seeds = 2 there, seeds = 3 now"),
+        ({"iterations": 8, "measurements": (2, 8)}, "iterations = 7 there, iterations = 8 now"),
+        ({"mixtures": (BALANCED,)}, "mixtures .*0.26"),
+        ({"recipe": replace(STUDY.recipe, lr=0.5)}, "recipe .*0.001.* there, recipe .*0.5.* now"),
+        ({"regularizers": {}}, "'DAT, GP' with other settings: recipe .*gp.* there"),
+        ({"arms": {**STUDY.arms, "DAT, GP": replace(_ATTACK, eps=2.0)}}, 'attack .*"eps": 1.0.*"eps": 2.0'),
+    ],
+)
+def test_folder_with_other_settings(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    with pytest.raises(RunFolderError, match=message + r".*Give another folder \(--outdir\), or delete"):
+        run_study(replace(STUDY, **changes), CPU, compile=False, folder=tmp_path)
+
+
+def test_damaged_state(tmp_path: Path) -> None:
+    run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    files = sorted((tmp_path / "states").iterdir())
+    assert [file.name for file in files] == ["a-study--dat-gp.pt", "a-study--none.pt"]
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    with pytest.raises(RunFolderError, match=r"a-study--dat-gp\.pt is damaged .*: delete it"):
+        run_study(STUDY, CPU, compile=False, folder=tmp_path)
+
+
+def test_only_a_new_ensemble_is_restored() -> None:
+    ensemble = Ensemble((BALANCED,), (0,), _ATTACK, STUDY.recipe)
+    ensemble.train(2)
+    with pytest.raises(ValueError, match="restore a new ensemble; this one has trained for 2"):
+        ensemble.restore(ensemble.state())

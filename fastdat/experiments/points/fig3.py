@@ -23,10 +23,10 @@ from typing import Literal
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
 from fastdat.experiments.points.ensemble import Recipe
-from fastdat.experiments.points.mixture_study import Study, StudyResult, run_study
+from fastdat.experiments.points.mixture_study import run_study
+from fastdat.experiments.points.study import Study, StudyResult
 from fastdat.nets.mlp import Init
 from fastdat.training.build import choose_device
-from fastdat.util.errors import RunFolderError
 from fastdat.util.settings import PositiveInt, check_fields
 
 #: Iterations of the paper's figure.
@@ -99,24 +99,22 @@ class Fig3Config:
 
 
 def run(config: Fig3Config, outdir: str | Path) -> StudyResult:
-    """Train all arms, write ``fig3.png``, ``fig3.json`` and ``fig3.txt`` into ``outdir``, and print the table.
+    """Train all arms, or go on where an earlier run in ``outdir`` stopped; write the files, and print the page.
+
+    The files are ``fig3.md``, ``fig3.json``, ``fig3.csv``, ``fig3.png`` and ``fig3.svg``; ``states/`` holds what a
+    stopped run needs to go on.
 
     Raises:
         ConfigError: the config asks for a GPU and there is none.
-        RunFolderError: ``outdir`` cannot be created or written.
+        RunFolderError: ``outdir`` cannot be created or written, or holds a run with other settings.
         NonFiniteError: an arm diverged.
         ModuleNotFoundError: matplotlib or rich is missing; both come with ``fastdat[train]``.
     """
     from fastdat.experiments.points import (
         fig3_outputs,
-    )  # imports matplotlib and rich: fails before the work, not after
+    )  # imports matplotlib: fails before the work, not after
 
     outdir, device = Path(outdir), choose_device(config.device)
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot use {outdir} as output folder: {error.strerror or error}") from error
-    result = run_study(config.study, device, config.compile)
-    fig3_outputs.write(result, asdict(config), outdir)
-    fig3_outputs.show(result)
+    result = run_study(config.study, device, config.compile, outdir)
+    print(fig3_outputs.write(result, asdict(config), outdir))
     return result

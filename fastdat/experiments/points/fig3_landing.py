@@ -17,16 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastdat.data.mixture import MEANS, Mixture
+from fastdat.experiments.figure_style import COLOURS, INK, style_panel
+from fastdat.experiments.outcome_files import PICTURE_DPI
 from fastdat.experiments.points.fig3 import ARMS, MIXTURES, Fig3Config
-from fastdat.experiments.points.fig3_outputs import (
-    COLOURS,
-    INK,
-    PICTURE_DPI,
-    draw_band,
-    panel_grid,
-    style_modes_axes,
-    style_panel,
-)
+from fastdat.experiments.points.fig3_outputs import draw_modes, panel_grid, style_modes_axes
 from fastdat.metrics.modes import NEAR
 from fastdat.util.errors import DataError, RunFolderError
 from fastdat.util.files import write_atomically
@@ -97,7 +91,7 @@ def draw_landing(record: Mapping[str, Any], picture: Image) -> Figure:
     measurements = {arm: record["arms"][arm]["measurements"] for arm in ARMS}
     panels = {key: picture.crop(box) for key, box in final_panels(iterations, picture.size).items()}
     figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI))
-    for arm, colour, top in zip(ARMS, COLOURS, _ROW_TOPS, strict=True):
+    for arm, colour, top in zip(ARMS, COLOURS[: len(ARMS)], _ROW_TOPS, strict=True):
         name = arm.replace(", ", ",\n")
         style: dict[str, Any] = {"weight": "bold", "rotation": 90, "multialignment": "center"}
         _write(figure, _NAME_X, top + _PANEL / 2, name, size=_LARGE, colour=colour, **style)
@@ -169,9 +163,9 @@ def _draw_curves(
     title = f"{mixture.name}: modes found of {len(MEANS)}"
     _write(figure, _CURVES_LEFT, top - 14, title, size=_MEDIUM, ha="left")
     axes = _axes(figure, _CURVES_LEFT, top, _CURVES_WIDTH, _CURVES_HEIGHT)
-    for (arm, modes), colour in zip(found.items(), COLOURS, strict=True):
+    for (arm, modes), colour in zip(found.items(), COLOURS[: len(found)], strict=True):
         statistics = [(m["mean"], m["std"]) for _, m in modes]
-        draw_band(axes, [iteration for iteration, _ in modes], statistics, colour, arm)
+        draw_modes(axes, [iteration for iteration, _ in modes], statistics, colour, arm)
     style_modes_axes(axes, iterations)
     style: dict[str, Any] = {"handlelength": 1.2, "columnspacing": 1.2, "borderaxespad": 0.3}
     if mixture is MIXTURES[0]:

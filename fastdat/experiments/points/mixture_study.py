@@ -3,132 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from fastdat.data.mixture import Mixture
-from fastdat.experiments.points.ensemble import Attack, Ensemble, Recipe
-from fastdat.metrics.modes import Coverage, coverage
-from fastdat.regularizers.term import Term
-from fastdat.training.display import Display, display_for
+from fastdat.experiments.points.ensemble import Ensemble
+from fastdat.experiments.points.study import MEASURED, SHOWN, Arm, Measurement, Study, StudyResult, Times
+from fastdat.experiments.points.study_progress import StudyProgress
+from fastdat.experiments.points.study_state import ArmFile, ArmState
+from fastdat.metrics.modes import coverage
+from fastdat.training.display import Display
 from fastdat.util.errors import NonFiniteError
 
-#: How many points are generated for each measurement, and how many of them are kept for a picture.
-MEASURED, SHOWN = 10_000, 2_000
 
-
-@dataclass(frozen=True)
-class Study:
-    """What is compared.
-
-    Args:
-        name: the experiment, for messages.
-        arms: name -> D's attack.
-        mixtures: the real data.
-        seeds: GANs of each arm and mixture; their seeds are 0, 1, ...
-        iterations: training iterations of each GAN.
-        measurements: iterations after which coverage is measured, in ascending order; the last is ``iterations``.
-        checkpoints: the measurements whose points are kept.
-        recipe: nets and training of each GAN.
-        regularizers: name of an arm -> terms of D's loss, for the arms that have some.
-    """
-
-    name: str
-    arms: Mapping[str, Attack]
-    mixtures: tuple[Mixture, ...]
-    seeds: int
-    iterations: int
-    measurements: tuple[int, ...]
-    checkpoints: tuple[int, ...]
-    recipe: Recipe
-    regularizers: Mapping[str, tuple[Term, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The state of an arm after ``iteration`` iterations.
-
-    Args:
-        iteration: G steps so far.
-        coverage: mixture name -> coverage of every seed (seeds, ...).
-        points: generated points of the first seed (mixtures, n, 2); None between checkpoints.
-    """
-
-    iteration: int
-    coverage: Mapping[str, Coverage]
-    points: Tensor | None
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A trained arm.
-
-    Args:
-        name, attack, regularizers: from the study.
-        measurements: in ascending order.
-        first_seconds: time of the first iteration, which includes compilation.
-        seconds: time of all other iterations, without measurements.
-    """
-
-    name: str
-    attack: Attack
-    regularizers: tuple[Term, ...]
-    measurements: tuple[Measurement, ...]
-    first_seconds: float
-    seconds: float
-
-    @property
-    def members(self) -> int:
-        """How many GANs were trained together."""
-        return sum(len(c.modes) for c in self.measurements[0].coverage.values())
-
-    @property
-    def milliseconds(self) -> float:
-        """Time of one iteration of all members, without the first iteration; 0 if there is no other."""
-        others = self.measurements[-1].iteration - 1
-        return 1e3 * self.seconds / others if others else 0.0
-
-    def at(self, iteration: int) -> Measurement:
-        """The measurement after ``iteration`` iterations."""
-        return next(m for m in self.measurements if m.iteration == iteration)
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """A study and what it found.
-
-    Args:
-        study: what was compared.
-        compiled: whether the training steps were compiled.
-        device: where the GANs were trained.
-        arms: in the order of the study.
-        seconds: time of the whole study.
-    """
-
-    study: Study
-    compiled: bool
-    device: torch.device
-    arms: tuple[Arm, ...]
-    seconds: float
-
-
-def run_study(study: Study, device: torch.device, compile: bool) -> StudyResult:
+def run_study(study: Study, device: torch.device, compile: bool, folder: Path | None = None) -> StudyResult:
     """Train and measure all arms, and show the progress.
 
     On one machine and with one version of torch, the same study gives the same numbers, and a shorter study gives the
     beginning of a longer one.
 
+    Args:
+        study: what is compared.
+        device: where the GANs are trained.
+        compile: compile the training steps, where that is possible.
+        folder: keeps the state of the study after each measurement. A study that was stopped goes on from there, with
+            the numbers that it would have had, and a finished one is only read. None: nothing is kept.
+
     Raises:
         NonFiniteError: the generators of an arm diverged.
+        RunFolderError: ``folder`` holds a study with other settings, or cannot be used.
     """
-    start = time.perf_counter()
-    progress = _Progress(study)
+    progress = StudyProgress(study)
     with progress.display as display, _one_thread():
         display.note(
             f"{study.name}: {len(study.arms)} arms x {len(study.mixtures)} mixtures x "
@@ -137,33 +45,67 @@ def run_study(study: Study, device: torch.device, compile: bool) -> StudyResult:
             f"modes found: {' / '.join(mixture.name for mixture in study.mixtures)}"
         )
         compiled = compile and _can_compile(device, display)
-        arms = tuple(_train_arm(study, name, device, compiled, progress) for name in study.arms)
-    return StudyResult(study, compiled, device, arms, time.perf_counter() - start)
+        files = {name: ArmFile(folder, study, name, compiled, device) for name in study.arms if folder}
+        states = {name: file.read() for name, file in files.items()}  # refuses a wrong folder before the work
+        arms = tuple(
+            _train_arm(study, name, device, compiled, progress, files.get(name), states.get(name, ArmState()))
+            for name in study.arms
+        )
+    return StudyResult(study, compiled, device, arms, sum(arm.times.everything for arm in arms))
 
 
-def _train_arm(study: Study, name: str, device: torch.device, compiled: bool, progress: _Progress) -> Arm:
-    progress.begin(name, compiled)
-    attack, terms = study.arms[name], study.regularizers.get(name, ())
-    recipe, seeds = replace(study.recipe, regularizers=terms), range(study.seeds)
-    if compiled:
-        torch.compiler.reset()  # torch keeps eight graphs of a function, and all arms' are graphs of vmap's one
-    ensemble = Ensemble(study.mixtures, seeds, attack, recipe, device=device, compile=compiled)
-    first_seconds = _timed(partial(ensemble.train, 1), device)
-    done, seconds, measured = 1, 0.0, []
-    for iteration in study.measurements:
-        seconds += _timed(partial(ensemble.train, iteration - done), device)
-        done = iteration
-        points = ensemble.sample(MEASURED)
-        if not torch.isfinite(points).all():
-            raise NonFiniteError(f"{name}: G gives NaN or infinity after {iteration} iterations")
-        found = {
-            mixture.name: coverage(x, mixture)
-            for mixture, x in zip(study.mixtures, points.cpu(), strict=True)
-        }
-        shown = points[:, 0, :SHOWN].cpu() if iteration in study.checkpoints else None
-        measured.append(Measurement(iteration, found, shown))
-        progress.advance(measured[-1])
-    return Arm(name, attack, terms, tuple(measured), first_seconds, seconds)
+def _train_arm(
+    study: Study,
+    name: str,
+    device: torch.device,
+    compiled: bool,
+    progress: StudyProgress,
+    file: ArmFile | None,
+    state: ArmState,
+) -> Arm:
+    attack, recipe = study.arms[name], study.recipe_of(name)
+    rest = study.measurements[len(state.measurements) :]
+    done = study.measurements[len(state.measurements) - 1] if state.measurements else 0
+    progress.begin(name, compiled, done)
+    if rest:
+        start = time.perf_counter()
+        if compiled:
+            torch.compiler.reset()  # torch keeps eight graphs of a function, and all arms' are graphs of vmap's one
+        ensemble = Ensemble(
+            study.mixtures, range(study.seeds), attack, recipe, device=device, compile=compiled
+        )
+        if state.ensemble is not None:
+            ensemble.restore(state.ensemble)
+        for iteration in rest:
+            times = _train(ensemble, iteration - done, iteration == rest[0], device)
+            measured = (*state.measurements, _measure(study, name, ensemble, iteration))
+            done, end = iteration, time.perf_counter()
+            times += Times(everything=end - start)
+            start = end
+            unfinished = file is not None and iteration != study.iterations
+            state = ArmState(measured, state.times + times, ensemble.state() if unfinished else None)
+            if file is not None:
+                file.write(state)
+            progress.advance(measured[-1])
+    return Arm(name, attack, recipe, state.measurements, state.times)
+
+
+def _train(ensemble: Ensemble, iterations: int, compiles: bool, device: torch.device) -> Times:
+    """Train; the first iteration of a process is timed apart, since it ``compiles``."""
+    first = _timed(partial(ensemble.train, 1), device) if compiles else 0.0
+    rest = iterations - compiles
+    return Times(first, _timed(partial(ensemble.train, rest), device), rest)
+
+
+def _measure(study: Study, name: str, ensemble: Ensemble, iteration: int) -> Measurement:
+    points = ensemble.sample(MEASURED)
+    if not torch.isfinite(points).all():
+        raise NonFiniteError(f"{name}: G gives NaN or infinity after {iteration} iterations")
+    found = {
+        mixture.name: coverage(x, mixture) for mixture, x in zip(study.mixtures, points.cpu(), strict=True)
+    }
+    shown = points[:, 0, :SHOWN].cpu().clone() if iteration in study.checkpoints else None
+    return Measurement(iteration, found, shown)
 
 
 @contextmanager
@@ -199,32 +141,3 @@ def _can_compile(device: torch.device, display: Display) -> bool:
         display.note(f"torch.compile does not work here ({reason[0]}): running without, about half as fast")
         return False
     return True
-
-
-class _Progress:
-    """Shows how many iterations of all arms are done, and the latest number of modes found."""
-
-    def __init__(self, study: Study) -> None:
-        self._iterations = study.iterations
-        self._total = len(study.arms) * study.iterations
-        self.display = display_for(self._total)
-        self._before = -study.iterations  # iterations of the earlier arms
-        self._arm = ""
-        self._start = time.perf_counter()
-
-    def begin(self, arm: str, compiled: bool) -> None:
-        """Show that ``arm`` starts."""
-        self._arm = arm
-        self._before += self._iterations
-        self._show(0, f"{'compiling' if compiled else 'starting'}  {arm}")
-
-    def advance(self, measurement: Measurement) -> None:
-        """Show the latest ``measurement`` of the current arm."""
-        done = self._before + measurement.iteration
-        left = (time.perf_counter() - self._start) * (self._total - done) / done
-        modes = " / ".join(f"{c.modes.double().mean():.1f}" for c in measurement.coverage.values())
-        self.display.advance(done)
-        self._show(measurement.iteration, f"ETA {timedelta(seconds=round(left))}  {modes}  {self._arm}")
-
-    def _show(self, iteration: int, text: str) -> None:
-        self.display.stats(f"{iteration}/{self._iterations}  {text}")

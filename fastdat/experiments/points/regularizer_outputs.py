@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.data.mixture import MEANS
-from fastdat.experiments.points.mixture_study import Arm, StudyResult
+from fastdat.experiments.points.study import Arm, StudyResult
 from fastdat.experiments.points.study_record import as_dict, mean_and_std
 from fastdat.metrics.modes import FOUND, NEAR, Coverage
 from fastdat.regularizers.cost import cost
@@ -66,7 +66,7 @@ def _table(result: StudyResult) -> Iterator[str]:
     yield _row(["arm", *columns, "cost, F", "ms"])
     yield _row(["---"] * (len(columns) + 3))
     for arm in result.arms:
-        found = arm.at(result.study.iterations).coverage
+        found = arm.last.coverage
         cells = [cell for name in names for cell in _cells(found[name])]
         yield _row([arm.name, *cells, f"{_cost(arm):g}", f"{arm.milliseconds:.1f}"])
 
@@ -77,7 +77,7 @@ def _cells(found: Coverage) -> tuple[str, str, str]:
 
 
 def _cost(arm: Arm) -> float:
-    return cost(arm.attack, arm.regularizers)
+    return cost(arm.attack, arm.recipe.regularizers)
 
 
 def _row(cells: Sequence[str]) -> str:

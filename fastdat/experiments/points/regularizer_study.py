@@ -17,7 +17,8 @@ from typing import Literal
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
 from fastdat.experiments.points.ensemble import Attack, Recipe
-from fastdat.experiments.points.mixture_study import Study, StudyResult, run_study
+from fastdat.experiments.points.mixture_study import run_study
+from fastdat.experiments.points.study import Study, StudyResult
 from fastdat.losses import LOSSES
 from fastdat.regularizers.consistency import AR
 from fastdat.regularizers.diggan import DigGAN

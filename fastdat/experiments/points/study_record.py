@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastdat.data.mixture import MEANS, STD
-from fastdat.experiments.points.mixture_study import MEASURED, Arm, Measurement, StudyResult
+from fastdat.experiments.points.study import MEASURED, Arm, Measurement, StudyResult
+from fastdat.experiments.points.study_state import attack_record, recipe_record
 from fastdat.metrics.modes import FOUND, NEAR
-from fastdat.regularizers.term_registry import plain
 from fastdat.util.provenance import commit_info, machine_info
 
 
 def as_dict(result: StudyResult, config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, measurements and machine. ``config`` holds the experiment's settings."""
-    study = result.study
-    recipe = asdict(replace(study.recipe, regularizers=()))
-    del recipe["regularizers"]  # those of an arm stand there
+    settings = settings_as_dict(result)
     return {
-        "experiment": study.name,
-        "config": {**config, "recipe": recipe},
-        "seeds": list(range(study.seeds)),
-        "compiled": result.compiled,
-        "mixtures": {
-            m.name: {"means": MEANS, "std": STD, "probabilities": m.probabilities} for m in study.mixtures
-        },
-        "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
-        "arms": {arm.name: _arm_as_dict(arm) for arm in result.arms},
+        "experiment": result.study.name,
+        "config": {**config, "recipe": settings.pop("recipe")},
+        **settings,
+        "arms": arms_as_dict(result),
         "seconds": round(result.seconds, 3),
-        "trained_on": _device_name(result.device),
         "machine": machine_info(),
         "commit": commit_info(),
     }
@@ -45,11 +36,39 @@ def mean_and_std(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
 
 
-def _arm_as_dict(arm: Arm) -> dict[str, Any]:
+def settings_as_dict(result: StudyResult) -> dict[str, Any]:
+    """What all arms have in common."""
+    study = result.study
+    recipe = recipe_record(study.recipe)
+    del recipe["regularizers"]  # those of an arm stand there
     return {
-        "attack": {"kind": type(arm.attack).__name__, **asdict(arm.attack)},
-        "regularizers": [plain(term) for term in arm.regularizers],
-        "first_iteration_seconds": round(arm.first_seconds, 3),
+        "iterations": study.iterations,
+        "seeds": list(range(study.seeds)),
+        "recipe": recipe,
+        "compiled": result.compiled,
+        "trained_on": _device_name(result.device),
+        "mixtures": {
+            m.name: {"means": MEANS, "std": STD, "probabilities": m.probabilities} for m in study.mixtures
+        },
+        "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
+    }
+
+
+def arms_as_dict(result: StudyResult) -> dict[str, Any]:
+    """The measurements of each arm by its name, with its attack, its terms and what else is its own."""
+    common = recipe_record(result.study.recipe)
+    return {arm.name: _arm_as_dict(arm, common) for arm in result.arms}
+
+
+def _arm_as_dict(arm: Arm, common: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = recipe_record(arm.recipe)
+    terms = recipe.pop("regularizers")
+    own = {name: value for name, value in recipe.items() if value != common[name]}
+    return {
+        "attack": attack_record(arm.attack),
+        "regularizers": terms,
+        **({"recipe": own} if own else {}),
+        "first_iteration_seconds": round(arm.times.first, 3),
         "milliseconds_per_iteration": round(arm.milliseconds, 4),
         "measurements": [_measurement_as_dict(m) for m in arm.measurements],
     }

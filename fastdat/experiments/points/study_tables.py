@@ -1,0 +1,114 @@
+"""What a study on Gaussian mixtures found, as tables and sentences of an outcome.
+
+A cell is of all seeds of one arm and one mixture, at the end of the training or at another measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from fastdat.data.mixture import MEANS, STD, Mixture
+from fastdat.experiments.catalogue import Options
+from fastdat.experiments.outcome import Column, Row, Runs
+from fastdat.experiments.points.study import MEASURED, Arm, Measurement, Study
+from fastdat.metrics.modes import FOUND, NEAR, Coverage
+from fastdat.util.errors import ConfigError
+
+Named = TypeVar("Named")
+
+#: What is measured, and its decimal places: modes found of nine, share of good points, KL divergence in nats.
+MEASURES = {"modes": 1, "quality": 2, "KL": 2}
+#: Said beside every table of points: what replaces the paper's scores, and why no difference is shown.
+NOT_COMPARABLE = (
+    "The paper's numbers are scores of images. They stand beside ours so that the orders can be compared; their "
+    "differences say nothing."
+)
+
+
+def values_of(found: Coverage) -> dict[str, Tensor]:
+    """Each of ``MEASURES``, one value per seed."""
+    return {"modes": found.modes, "quality": found.high_quality, "KL": found.kl}
+
+
+def columns(mixtures: Sequence[Mixture]) -> tuple[Column, ...]:
+    """The three measures of each mixture: ``"modes, balanced"`` and so on."""
+    return tuple(Column(f"{what}, {m.name}", digits) for m in mixtures for what, digits in MEASURES.items())
+
+
+def cells(coverage: Mapping[str, Coverage]) -> dict[str, Runs]:
+    """The values of all columns, a run for each seed, from the coverage of each mixture by its name."""
+    return {
+        f"{what}, {mixture}": Runs(tuple(values.double().tolist()))
+        for mixture, found in coverage.items()
+        for what, values in values_of(found).items()
+    }
+
+
+def last_rows(arms: Iterable[Arm], paper: Mapping[str, Mapping[str, float]] | None = None) -> tuple[Row, ...]:
+    """A row for each arm, at the end of the training.
+
+    Args:
+        arms: the rows.
+        paper: the paper's numbers by the names of arms and columns.
+    """
+    return tuple(Row(arm.name, cells(arm.last.coverage), (paper or {}).get(arm.name, {})) for arm in arms)
+
+
+def mean(measurement: Measurement, what: str) -> float:
+    """Mean of one of ``MEASURES`` over all seeds and mixtures."""
+    values = [values_of(found)[what].double().mean() for found in measurement.coverage.values()]
+    return float(sum(values) / len(values))
+
+
+def means_words(measurement: Measurement, what: str) -> str:
+    """The means over seeds of one of ``MEASURES``, mixture by mixture: ``"8.2 / 8.8"``."""
+    found = (values_of(coverage)[what].double().mean() for coverage in measurement.coverage.values())
+    return " / ".join(f"{float(value):.{MEASURES[what]}f}" for value in found)
+
+
+def arm_words(arm: Arm) -> str:
+    """``"DAT 8.2 / 8.8 modes, quality 0.75 / 0.86, KL 0.17 / 0.07"``, at the end of the training."""
+    modes, quality, kl = (means_words(arm.last, what) for what in MEASURES)
+    return f"{arm.name} {modes} modes, quality {quality}, KL {kl}"
+
+
+def protocol(study: Study, compiled: bool) -> tuple[str, ...]:
+    """What was trained and measured: a paragraph for each."""
+    recipe = study.recipe
+    seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
+    names = " and ".join(mixture.name for mixture in study.mixtures)
+    return (
+        f"Data: nine Gaussians with standard deviation {STD:g} on the grid {{-1, 0, 1}} x {{-1, 0, 1}}, {names} (Sec. "
+        f"IV-A). Nets: MLPs with {recipe.layers} hidden layers of {recipe.hidden}, z of size {recipe.nz}, initial "
+        f"weights `{recipe.init}`. Training: Adam, learning rate {recipe.lr:g}, betas {recipe.betas}, batches of "
+        f"{recipe.batch_size}, one D step per G step, {study.iterations:,} iterations, {seeds} for each mixture. The "
+        f"GANs of an arm are trained at once, {'compiled' if compiled else 'not compiled'}, and all arms see the same "
+        "points, z and initial weights.",
+        f"Cells: mean ± standard deviation (runs), from {MEASURED:,} generated points a run. Modes: found of "
+        f"{len(MEANS)}, with over {FOUND:g} of their due share. Quality: share of the points within {NEAR:g} standard "
+        "deviations of a mode; 0.99 for real points. KL: of the modes' shares against the true ones, in nats; 0 is "
+        f"perfect. Where two numbers stand in a sentence, the first is {names.replace(' and ', ', the second ')}.",
+    )
+
+
+def chosen(arms: Mapping[str, Named], only: Sequence[str]) -> dict[str, Named]:
+    """The arms whose names contain one of the texts in ``only``; all arms if it is empty.
+
+    Raises:
+        ConfigError: no arm is left.
+    """
+    left = {name: arm for name, arm in arms.items() if not only or any(part in name for part in only)}
+    if not left:
+        raise ConfigError(f"--only {', '.join(only)} leaves no arm: choose parts of {'; '.join(arms)}")
+    return left
+
+
+def command(name: str, options: Options) -> str:
+    """What repeats an experiment of the catalogue."""
+    parts = [f"fastdat reproduce {name}", *(f"--only {part!r}" for part in options.only)]
+    if options.seeds is not None:
+        parts.append(f"--seeds {options.seeds}")
+    return " ".join(parts)
