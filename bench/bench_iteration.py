@@ -21,7 +21,7 @@ from bench.timing.interleaved import ReplayClock, Timing, as_called, interleave
 from fastdat import DATConfig
 from fastdat.data import ImageSet
 from fastdat.nets import SNGANDiscriminator, SNGANGenerator
-from fastdat.training.steps import frozen
+from fastdat.util.net_modes import frozen
 
 CLOCK = ReplayClock()
 CUDA = torch.cuda.is_available()

@@ -15,6 +15,7 @@ from fastdat.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdat.config import DATConfig as DATConfig
+    from fastdat.engine.generator_step import generator_step as generator_step
     from fastdat.engine.plain_step import d_step as d_step
     from fastdat.engine.spectral.fused import fuse_spectral_norm as fuse_spectral_norm
     from fastdat.engine.spectral.fused import normalised_once as normalised_once
@@ -36,6 +37,7 @@ _HOME = {
     "d_step": "fastdat.engine.plain_step",
     "dat_step": "fastdat.engine.step",
     "fuse_spectral_norm": "fastdat.engine.spectral.fused",
+    "generator_step": "fastdat.engine.generator_step",
     "load": "fastdat.training.saved_nets",
     "normalised_once": "fastdat.engine.spectral.fused",
     "spectral_norm": "fastdat.engine.spectral.fused",
@@ -50,6 +52,7 @@ _MODULES = {
     "passes": "fastdat.engine.passes",
     "reference": "fastdat.reference",
     "regularizers": "fastdat.regularizers",
+    "robustness": "fastdat.robustness",
     "training": "fastdat.training",
     "zero_flow": "fastdat.engine.passes.zero_flow",
 }
@@ -63,6 +66,7 @@ __all__ = [
     "d_step",
     "dat_step",
     "fuse_spectral_norm",
+    "generator_step",
     "load",
     "normalised_once",
     "spectral_norm",

@@ -17,6 +17,8 @@ from fastdat.util.settings import (
 Seed = Literal["logits", "eq10", "alg1"]
 Reduction = Literal["batch", "sample"]
 PowerIterations = Literal["once", "per_forward"]
+Wiring = Literal["pass", "second_order", "cut"]
+"""How the gradient of G's loss passes the attack on G's samples, see :func:`fastdat.generator_step`."""
 
 
 class AttackConfig(Protocol):

@@ -184,7 +184,11 @@ def generator_loss(loss: str | AnyLoss, logits_fake: Tensor, logits_real: Tensor
     Raises:
         ValueError: a pair loss without as many real logits.
     """
-    loss = get_loss(loss)
+    return generator_mean(get_loss(loss), logits_fake, logits_real)
+
+
+def generator_mean(loss: AnyLoss, logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
+    """:func:`generator_loss` of a loss that :func:`get_loss` has checked: it can be traced in a compiled step."""
     if is_pair(loss):
         fake, real = _paired(loss, logits_fake, logits_real)
         of_pairs = getattr(loss, "generator_pair", None)

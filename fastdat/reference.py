@@ -8,19 +8,25 @@ compare it with this.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralNormHook
 
-from fastdat.config import DATConfig
+from fastdat.config import DATConfig, Wiring
 from fastdat.info import DATInfo
-from fastdat.losses import AnyLoss, discriminator_loss, get_loss, is_pair
+from fastdat.losses import AnyLoss, discriminator_loss, generator_loss, get_loss, is_pair
 from fastdat.regularizers import plain_terms
+from fastdat.regularizers.plain_state import (
+    evaluation_mode,
+    every_layer_advances,
+    frozen,
+    outputs_of,
+    power_iteration,
+    running_statistics,
+)
 from fastdat.regularizers.plain_terms import Evaluated, Setting
 from fastdat.regularizers.sign_attacks import ASGAN, RobGAN, SignAttack
 from fastdat.regularizers.term import SIDES, Pair, Side, Term
@@ -54,27 +60,11 @@ def dat_step(
     loss = get_loss(loss)
     once = config.power_iterations == "once"
     x: dict[Side, Tensor] = {"real": xr, "fake": xf}
-    args = {"real": args_real, "fake": args_fake}
+    args: dict[Side, tuple[Any, ...]] = {"real": args_real, "fake": args_fake}
     turns = _turns(regularizers, step)
     draws = [term.draws(Pair(xr.detach(), xf.detach()), generator) for _, term in turns]
     paths = {term.needs.features for _, term in turns if term.needs.features}
-    advanced = False
-
-    def evaluate(side: Side, x: Tensor, moves_statistics: bool = False) -> Evaluated:
-        # Spectral norm advances in D's first call, and stays where it is after that if "once".
-        nonlocal advanced
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        on = not once or not advanced
-        advanced = True
-        with (
-            running_statistics(D, move=moves_statistics),
-            power_iteration(D, on),
-            every_layer_advances(D),
-            outputs_of(D, paths) as features,
-        ):
-            out = D(x, *args[side])
-        logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
-        return Evaluated(x, logits.flatten(), extras, dict(features))
+    evaluate = _evaluator(D, args, once, paths)
 
     # 1. Clean logits. The pass moves running statistics only if the loss contains it. 2. to 5. The attack.
     def clean_pass() -> dict[Side, Evaluated]:
@@ -150,9 +140,79 @@ def dat_step(
     )
 
 
+def generator_step(
+    D: nn.Module,
+    xf: Tensor,
+    xr: Tensor,
+    config: DATConfig | None = None,
+    loss: str | AnyLoss = "hinge",
+    *,
+    wiring: Wiring = "pass",
+    args_real: tuple[Any, ...] = (),
+    args_fake: tuple[Any, ...] = (),
+    aux_loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """G's loss on fakes that are perturbed as in the D step (Table IV, position (iii)); arguments as in
+    ``fastdat.generator_step``.
+
+    Returns:
+        loss, a scalar with an ordinary autograd graph from ``xf``; D's parameters are constants in it.
+    """
+    config = replace(config or DATConfig(), real=False, fake=True, second_order=wiring == "second_order")
+    loss, w = get_loss(loss), config.clean_weight
+    in_loss = is_pair(loss) or w > 0  # the clean pass is, and then it moves running statistics
+    evaluate = _evaluator(D, {"real": args_real, "fake": args_fake}, config.power_iterations == "once")
+    x: dict[Side, Tensor] = {"real": xr.detach(), "fake": xf}
+    with frozen(D):
+        clean = {side: evaluate(side, x[side], in_loss) for side in SIDES}
+        x_hat, _ = _dat_attack(config, loss, evaluate, x, clean)
+        at = x_hat["fake"].detach() if wiring == "cut" else x_hat["fake"]
+        perturbed = evaluate("fake", at, moves_statistics=True)
+        reals = clean["real"].logits.detach()  # which a pair loss compares with
+        total = generator_loss(loss, perturbed.logits, reals)
+        if w > 0:
+            total = (total + w * generator_loss(loss, clean["fake"].logits, reals)) / (1 + w)
+        if aux_loss is not None:
+            with power_iteration(D, on=False):
+                total = total + aux_loss(D, x["real"], xf)
+    return total
+
+
+# --- D's calls ------------------------------------------------------------------------------------------------------
+
+
+class Evaluate(Protocol):
+    """D's next call in a step: on ``x``, which requires a gradient in the result."""
+
+    def __call__(self, side: Side, x: Tensor, moves_statistics: bool = False) -> Evaluated: ...
+
+
+def _evaluator(
+    D: nn.Module, args: dict[Side, tuple[Any, ...]], once: bool, paths: Collection[str] = ()
+) -> Evaluate:
+    advanced = False
+
+    def evaluate(side: Side, x: Tensor, moves_statistics: bool = False) -> Evaluated:
+        # Spectral norm advances in D's first call, and stays where it is after that if "once".
+        nonlocal advanced
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        on = not once or not advanced
+        advanced = True
+        with (
+            running_statistics(D, move=moves_statistics),
+            power_iteration(D, on),
+            every_layer_advances(D),
+            outputs_of(D, paths) as features,
+        ):
+            out = D(x, *args[side])
+        logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
+        return Evaluated(x, logits.flatten(), extras, dict(features))
+
+    return evaluate
+
+
 # --- the attacks ----------------------------------------------------------------------------------------------------
 
-Evaluate = Callable[[Side, Tensor], Evaluated]
 BySide = dict[Side, Tensor]
 
 
@@ -291,109 +351,3 @@ def _own_gradient(
     pair = (logits, other) if side == "real" else (other, logits)
     (own,) = torch.autograd.grad(-len(x) * discriminator_loss(loss, *pair), x)
     return own
-
-
-# --- D's state ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def power_iteration(D: nn.Module, on: bool) -> Iterator[None]:
-    """Whether torch's spectral norms in D advance u when D is called."""
-    if on:
-        yield
-        return
-    norms = [m for m in D.modules() if isinstance(m, _SpectralNorm)]
-    hooks = [
-        h for m in D.modules() for h in m._forward_pre_hooks.values() if isinstance(h, _SpectralNormHook)
-    ]
-    modes, iterations = [n.training for n in norms], [h.n_power_iterations for h in hooks]
-    try:
-        for norm in norms:
-            norm.training = False
-        for hook in hooks:
-            hook.n_power_iterations = 0
-        yield
-    finally:
-        for norm, mode in zip(norms, modes, strict=True):
-            norm.training = mode
-        for hook, n in zip(hooks, iterations, strict=True):
-            hook.n_power_iterations = n
-
-
-@contextmanager
-def every_layer_advances(D: nn.Module) -> Iterator[None]:
-    """A call of D within it advances u of the layers it leaves out, too: heads that only ``aux_loss`` calls."""
-    norms = [
-        (module, name, norm)
-        for module in D.modules()
-        if isinstance(kinds := getattr(module, "parametrizations", None), nn.ModuleDict)
-        for name, kind in kinds.items()
-        for norm in kind.children()
-        if isinstance(norm, _SpectralNorm) and norm.training and hasattr(norm, "_u")
-    ]
-    before = [norm._u.clone() for _, _, norm in norms]
-    yield
-    for (module, name, norm), u in zip(norms, before, strict=True):
-        if torch.equal(norm._u, u):
-            with torch.no_grad():
-                getattr(module, name)  # computing the weight is what advances u
-
-
-@contextmanager
-def running_statistics(D: nn.Module, move: bool) -> Iterator[None]:
-    """Whether D's batch norms update their running statistics; the batch's own are used either way."""
-    layers = [
-        m for m in D.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
-    ]
-    if move or not layers:
-        yield
-        return
-    before = [
-        (m.momentum, m.num_batches_tracked.clone()) for m in layers if m.num_batches_tracked is not None
-    ]
-    try:
-        for layer in layers:
-            layer.momentum = 0.0  # new = (1 - 0) * old + 0 * batch
-        yield
-    finally:
-        for layer, (momentum, count) in zip(layers, before, strict=True):
-            layer.momentum = momentum
-            if layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.copy_(count)
-
-
-@contextmanager
-def evaluation_mode(D: nn.Module, on: bool) -> Iterator[None]:
-    """D in evaluation mode, except that its spectral norms advance as they would in training."""
-    hooked = [
-        m
-        for m in D.modules()
-        if any(isinstance(hook, _SpectralNormHook) for hook in m._forward_pre_hooks.values())
-    ]
-    training = [m for m in D.modules() if m.training and not isinstance(m, _SpectralNorm) and m not in hooked]
-    try:
-        for module in training:
-            module.training = not on
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def outputs_of(D: nn.Module, paths: set[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of D's submodules at ``paths`` in a call of D within it."""
-    found: dict[str, Tensor] = {}
-
-    def keep(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            found[path] = output.clone()  # an activation after it may work in place
-
-        return hook
-
-    handles = [D.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -6,42 +6,18 @@ import copy
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 from unittest import mock
 
 import torch
 from torch import fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.step.eager_baselines import sngan_loss
 from bench.step.workloads import Batch, LossOf, Step, Variant, Workload, gradient_step
 from fastdat.engine import compile as engines
 from fastdat.engine import passes
-
-
-class CountFlops(TorchDispatchMode):
-    """Adds up the FLOPs of matrix products and convolutions, by torch's own formulas.
-
-    `torch.utils.flop_counter.FlopCounterMode` does not work here: it attributes FLOPs to modules with hooks that break
-    `torch.autograd.grad` inside the step.
-    """
-
-    total: int
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
-        return out
+from fastdat.experiments.step_counters import CountFlops
 
 
 def of_forward(D: nn.Module, batch: Batch) -> int:

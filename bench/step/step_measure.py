@@ -14,7 +14,6 @@ import torch
 from bench.failures import one_line
 from bench.step import correctness, flops, workloads
 from bench.step.workloads import Variant, Workload
-from bench.timing.cpu_memory import peak_bytes_on_cpu
 from bench.timing.device_time import (
     CaptureError,
     captured,
@@ -24,6 +23,7 @@ from bench.timing.device_time import (
     of_host,
 )
 from bench.timing.interleaved import MatrixProduct, Step, Timing, as_called, interleave
+from fastdat.experiments.step_counters import peak_bytes_on_cpu
 
 LARGEST_GRAPH = 4 << 30
 """Largest device memory of a step, in bytes, for which a CUDA graph is made: larger graphs would fill the device, and

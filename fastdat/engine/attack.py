@@ -93,18 +93,18 @@ class AttackResult(NamedTuple):
 
 def clean_sides(spec: StepSpec) -> Sides:
     """Sides whose input gradient at the clean samples the attack or a term takes."""
-    config, needs = spec.config, spec.needs
+    attacked, needs = spec.attacked, spec.needs
     return Sides(
-        config.real or needs.gradient.real or needs.loss_gradient,
-        config.fake or needs.gradient.fake or needs.loss_gradient,
+        attacked.real or needs.gradient.real or needs.loss_gradient,
+        attacked.fake or needs.gradient.fake or needs.loss_gradient,
     )
 
 
 def is_one_sided(spec: StepSpec) -> bool:
     """Whether the input gradient at the clean samples is differentiated on one side only."""
-    twice = spec.config.second_order
+    twice, attacked = spec.second_order, spec.attacked
     needs = spec.needs.gradient
-    return (needs.real or (twice and spec.config.real)) != (needs.fake or (twice and spec.config.fake))
+    return (needs.real or (twice and attacked.real)) != (needs.fake or (twice and attacked.fake))
 
 
 def run_attack(
@@ -130,7 +130,7 @@ def run_attack(
     at = batch if keep else batch.detached()
     first = weights.next(keep)
     of_clean = (first, first if once else weights.next(keep))
-    attacked, sides = Sides(config.real, config.fake), clean_sides(spec)
+    attacked, sides = spec.attacked, clean_sides(spec)
     at_clean: Linearised | None = None
     # The clean pass is linearised where it is the first step's, too, or where terms ask for it.
     if once or spec.needs.kept or spec.needs.loss_gradient:
@@ -151,9 +151,9 @@ def run_attack(
             linearised = at_clean
         else:
             # The released code attacks the fakes first; only the order in which u advances depends on it.
-            of_fake = weights.next(config.second_order) if config.fake else of_clean[1]
-            of_real = weights.next(config.second_order) if config.real else of_clean[0]
-            at = batch if config.second_order else batch.detached()
+            of_fake = weights.next(spec.second_order) if attacked.fake else of_clean[1]
+            of_real = weights.next(spec.second_order) if attacked.real else of_clean[0]
+            at = batch if spec.second_order else batch.detached()
             linearised = discriminator.linearise((of_real, of_fake), at, attacked, clean, moves_samples)
         given = given_signs[k] if given_signs else None
         sign, seeds, targets = _signs_and_seeds(spec, clean, linearised.logits, targets, given)
@@ -258,12 +258,12 @@ def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair, keep: bool) -> t
         seeds: ``dA/dD_i`` (n,) a side.
         keep: the gradients will be differentiated.
     """
-    config = _dat(spec)
-    scale = strength(config, spec.batch)
+    attacked, twice = spec.attacked, spec.second_order
+    scale = strength(_dat(spec), spec.batch)
     both: Move | None = None
     real: Tensor | None
     fake: Tensor | None
-    with torch.set_grad_enabled(config.second_order or keep):
+    with torch.set_grad_enabled(twice or keep):
         if spec.independent:
             # Seeds of one keep the input backward free of the batch statistics; they enter as c_i afterwards.
             wanted = Pair(torch.ones_like(seeds.real), torch.ones_like(seeds.fake))
@@ -276,21 +276,19 @@ def _moves(spec: StepSpec, linearised: Linearised, seeds: Pair, keep: bool) -> t
         ):  # both gradients at once, also where a term needs the one and the move not
             gradient = linearised.pull_both(torch.cat(list(wanted)))
             real, fake = gradient.chunk(2)
-            if config.real and config.fake:
-                both = _move(config, gradient, torch.cat(list(coefficients)))
+            if all(attacked):
+                both = _move(gradient, torch.cat(list(coefficients)), twice)
         else:
             real, fake = linearised.pull(
-                (wanted.real if config.real else None, wanted.fake if config.fake else None)
+                (wanted.real if attacked.real else None, wanted.fake if attacked.fake else None)
             )
-    of_real = _move(config, real, coefficients.real) if config.real and real is not None else None
-    of_fake = _move(config, fake, coefficients.fake) if config.fake and fake is not None else None
+    of_real = _move(real, coefficients.real, twice) if attacked.real and real is not None else None
+    of_fake = _move(fake, coefficients.fake, twice) if attacked.fake and fake is not None else None
     return Moves(of_real, of_fake, both), (real, fake)
 
 
-def _move(config: DATConfig, gradient: Tensor, coefficient: Tensor) -> Move:
-    if config.second_order:
-        return Move(gradient, coefficient)
-    return Move(gradient.detach(), coefficient.detach())
+def _move(gradient: Tensor, coefficient: Tensor, differentiable: bool) -> Move:
+    return Move(gradient, coefficient) if differentiable else Move(gradient.detach(), coefficient.detach())
 
 
 Stats = tuple[Tensor | None, Tensor | None]

@@ -89,9 +89,9 @@ def check_options(config: object, compile: object, fold: object, with_info: obje
         )
 
 
-def check_seed(config: AttackConfig, loss: AnyLoss) -> None:
-    """Raises ValueError where the attack differentiates g1 and g2 of a loss that has none."""
-    if isinstance(config, DATConfig) and config.attacks and config.seed != "logits" and is_pair(loss):
+def check_seed(config: AttackConfig, loss: AnyLoss, attacks: bool) -> None:
+    """Raises ValueError where the attack, if there is one, differentiates g1 and g2 of a loss that has none."""
+    if isinstance(config, DATConfig) and attacks and config.seed != "logits" and is_pair(loss):
         raise ValueError(
             f"the loss {getattr(loss, 'name', type(loss).__name__)} compares pairs and has no g1 and g2, which "
             f'seed="{config.seed}" attacks: use DATConfig(seed="logits")'

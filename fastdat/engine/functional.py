@@ -1,14 +1,15 @@
-"""The DAT step as a pure function of parameters, for ``torch.vmap`` over many discriminators at once."""
+"""The steps of D and of G as pure functions of parameters, for ``torch.vmap`` over many discriminators at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from fastdat.config import DEFAULT_CONFIG, AttackConfig
+from fastdat.config import DEFAULT_CONFIG, AttackConfig, DATConfig, Wiring
 from fastdat.engine.checks import check_seed
+from fastdat.engine.generator_step import check_attack, check_wiring
 from fastdat.engine.objective import attention_for, step
 from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.engine.terms import checked, names_of, static, tensors_of, weights_of
@@ -50,17 +51,10 @@ def dat_grads(
         ValueError: D has spectral norm, whose state this function could not keep.
         RuntimeError: within a transform that would differentiate the gradients again.
     """
-    if spectral_weights(dict(D.named_modules())):
-        raise ValueError("dat_grads keeps no state, but D has spectral norm: use fastdat.dat_step")
-    # torch.compile cannot trace the question: within it nothing is refused.
-    if not torch.compiler.is_compiling() and any(map(_is_differentiated, (*params.values(), xr, xf))):
-        raise RuntimeError(
-            "the gradients of dat_grads cannot be differentiated again, as torch.func.grad, vjp or jacrev around it "
-            "would do: use fastdat.reference.dat_step with torch.autograd.grad(..., create_graph=True)"
-        )
+    _check("dat", D, (*params.values(), xr, xf))
     config = config or DEFAULT_CONFIG
     loss = get_loss(loss)
-    check_seed(config, loss)
+    check_seed(config, loss, config.attacks)
     terms = _checked(regularizers)
     weights = weights_of(terms)
     of_terms = tensors_of(terms, weights, Batch(xr, xf), None, draws or None)
@@ -80,6 +74,62 @@ def dat_grads(
     with attention_for(spec):
         result = step(D, spec, StepInputs(constants, {}, {}, Batch(xr, xf).detached(), terms=of_terms))
     return result.grads, result.loss
+
+
+def generator_grads(
+    D: nn.Module,
+    params: Tensors,
+    xf: Tensor,
+    xr: Tensor,
+    *,
+    config: DATConfig | None = None,
+    loss: str | AnyLoss = "hinge",
+    wiring: Wiring = "pass",
+) -> tuple[Tensor, Tensor]:
+    """Gradient of ``fastdat.generator_step`` for G's samples, and the loss: pure, as ``dat_grads``.
+
+    G's own gradient is then a vector-Jacobian product::
+
+        xf, pull = torch.func.vjp(lambda g: functional_call(G, g, (z,)), g_params)
+        gradient, loss = generator_grads(D, d_params, xf, xr)
+        (g_grads,) = pull(gradient)
+
+    Args:
+        D, params, loss: as in ``dat_grads``.
+        xf: G's samples (m, ...).
+        xr: real samples (m, ...).
+        config, wiring: as in ``fastdat.generator_step``.
+
+    Returns:
+        gradient (m, ...) for ``xf``, loss (scalar).
+
+    Raises:
+        TypeError: an attack other than DAT's own.
+        ValueError: an unknown wiring, or D has spectral norm, whose state this function could not keep.
+        RuntimeError: within a transform that would differentiate the gradients again.
+    """
+    _check("generator", D, (*params.values(), xr, xf))
+    check_wiring(wiring)
+    config, loss = config or DEFAULT_CONFIG, get_loss(loss)
+    check_attack(config)
+    check_seed(config, loss, attacks=True)
+    spec = StepSpec(config, loss, independent=True, batch=xr.shape[0], inputs_wanted=("xf",), wiring=wiring)
+    constants = {name: param.detach() for name, param in params.items()}
+    with attention_for(spec):
+        result = step(D, spec, StepInputs({}, constants, {}, Batch(xr, xf).detached()))
+    return result.grads["xf"], result.loss
+
+
+def _check(of: str, D: nn.Module, tensors: Iterable[Tensor]) -> None:
+    """Raises ValueError for a D with a state, RuntimeError where one of ``tensors`` is differentiated."""
+    if spectral_weights(dict(D.named_modules())):
+        raise ValueError(f"{of}_grads keeps no state, but D has spectral norm: use fastdat.{of}_step")
+    # torch.compile cannot trace the question: within it nothing is refused.
+    if not torch.compiler.is_compiling() and any(map(_is_differentiated, tensors)):
+        raise RuntimeError(
+            f"the gradients of {of}_grads cannot be differentiated again, as torch.func.grad, vjp or jacrev around it "
+            f"would do: use fastdat.reference.{of}_step with torch.autograd.grad(..., create_graph=True)"
+        )
 
 
 def _checked(regularizers: Sequence[Term]) -> tuple[Term, ...]:

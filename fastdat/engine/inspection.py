@@ -90,7 +90,7 @@ def check_gradients(
     with _random_state_kept(inputs.batch.xr):
         weights, buffers = _tensors(spec, inputs)
         paths = paths_of(D, weights, buffers, inputs, aux_loss, microbatch)
-    takes_gradients = spec.config.attacks or spec.differentiates_gradient or spec.needs.loss_gradient
+    takes_gradients = any(spec.attacked) or spec.differentiates_gradient or spec.needs.loss_gradient
     checks.check_reach(paths.to_samples, paths.to_weights, takes_gradients)
     checks.check_functions(paths.functions, paths.has_hooks, traced and spec.differentiates_gradient)
     if inputs.trainable or spec.inputs_wanted:

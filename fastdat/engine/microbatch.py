@@ -62,7 +62,7 @@ def attack_pass(
     """D on one part, with constant weights: logits (n,) a side, and, if asked for, dD/dx (n, ...)."""
     in_eval_mode = isinstance(spec.config, SignAttack) and spec.config.in_eval_mode
     D_here = WholeBatchD(D, spec, {}, in_eval_mode)
-    sides = Sides(spec.config.real, spec.config.fake)
+    sides = spec.attacked
     if not with_gradients:
         return D_here.logits(weights, batch)[0], (None, None)
     linearised = D_here.linearise(weights, batch, sides)

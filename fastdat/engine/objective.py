@@ -23,6 +23,7 @@ from fastdat.engine.attack import (
     run_attack,
 )
 from fastdat.engine.discriminator import Call, WholeBatchD, call_aux, call_both, holding
+from fastdat.engine.generator_objective import generator_objective
 from fastdat.engine.passes import zero_flow
 from fastdat.engine.points import StepPoints, Ways
 from fastdat.engine.recomputation import held_in_last_backward
@@ -48,6 +49,9 @@ from fastdat.regularizers.term import Pair
 Moved = tuple[Tensors, tuple[Tensors, ...], tuple[StepInfo, ...]]
 """New values of the buffers that a step moves and of the terms' tensors, and its measurements if asked for, as
 ``torch.func`` takes them."""
+
+Arguments = tuple[Weights, Tensors, Batch]
+"""``weights``, ``moving`` and ``batch`` of ``objective``."""
 
 
 def objective(
@@ -206,9 +210,7 @@ def _wanted(spec: StepSpec, inputs: StepInputs) -> Tensors:
     return {**inputs.trainable, **{name: getattr(inputs.batch, name) for name in spec.inputs_wanted}}
 
 
-def _with(
-    spec: StepSpec, inputs: StepInputs, wanted: Tensors, aux_loss: AuxLoss | None
-) -> tuple[Weights, Tensors, Batch]:
+def _with(spec: StepSpec, inputs: StepInputs, wanted: Tensors, aux_loss: AuxLoss | None) -> Arguments:
     """The arguments ``weights``, ``moving`` and ``batch`` of ``objective``, with ``wanted`` in their places."""
     params = {**inputs.frozen, **{name: wanted[name] for name in inputs.trainable}}
     weights = Weights(spec, params, inputs.buffers, in_full=aux_loss is not None)
@@ -218,13 +220,22 @@ def _with(
     return weights, {name: inputs.buffers[name] for name in spec.moving}, batch
 
 
+def _evaluated(
+    D: nn.Module, spec: StepSpec, inputs: StepInputs, arguments: Arguments, aux_loss: AuxLoss | None
+) -> tuple[Tensor, Moved]:
+    """The loss to differentiate: of D, or of G."""
+    if spec.wiring is None:
+        return objective(D, spec, *arguments, aux_loss, inputs.given, inputs.terms)
+    loss, moved = generator_objective(D, spec, *arguments, aux_loss)
+    return loss, (moved, (), ())
+
+
 def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
     if not is_bypassed(D, spec.spectral):
         raise RuntimeError("D's own spectral norm is not bypassed: its weights would be normalised twice")
 
     def of(wanted: Tensors) -> tuple[Tensor, Moved]:
-        arguments = _with(spec, inputs, wanted, aux_loss)
-        return objective(D, spec, *arguments, aux_loss, inputs.given, inputs.terms)
+        return _evaluated(D, spec, inputs, _with(spec, inputs, wanted, aux_loss), aux_loss)
 
     wanted = _wanted(spec, inputs)
     if not wanted:
@@ -236,16 +247,16 @@ def _traced_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: Aux
 
 def _eager_step(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> StepResult:
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in _wanted(spec, inputs).items()}
-    weights, moving, batch = _with(spec, inputs, leaves, aux_loss)
+    arguments = weights, moving, _ = _with(spec, inputs, leaves, aux_loss)
 
     def gradient(_: nn.Module, loss: Tensor) -> tuple[Tensor, ...]:
+        if not loss.requires_grad:  # of G, with the wiring "cut"
+            return tuple(map(torch.zeros_like, leaves.values()))
         with zero_flow.skipping() if spec.differentiates_gradient else nullcontext():
             return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
 
     with torch.set_grad_enabled(bool(leaves)):
-        loss, (moved, states, info) = objective(
-            D, spec, weights, moving, batch, aux_loss, inputs.given, inputs.terms
-        )
+        loss, (moved, states, info) = _evaluated(D, spec, inputs, arguments, aux_loss)
         if not leaves:
             return StepResult(loss, {}, moved, states, *info)
         found = holding(D, held_in_last_backward(D, spec, weights, moving), gradient, loss)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastdat.config import AttackConfig
+from fastdat.config import AttackConfig, Wiring
 from fastdat.engine import checks, sample_checks
 from fastdat.engine.announce import announced, reason_for, remember
 from fastdat.engine.compile import (
@@ -54,7 +54,7 @@ from fastdat.regularizers.term import Term
 
 
 class Call(NamedTuple):
-    """The arguments of one call of ``dat_step`` apart from D and the samples."""
+    """The arguments of one call of ``dat_step`` or ``generator_step`` apart from D and the samples."""
 
     config: AttackConfig
     loss: str | AnyLoss
@@ -67,6 +67,8 @@ class Call(NamedTuple):
     fold: bool
     microbatch: int | None
     with_info: bool
+    wiring: Wiring | None = None
+    """Of a step of G; None for a step of D."""
 
 
 class CallsOf:
@@ -138,6 +140,7 @@ class Prepared:
     """
 
     def __init__(self, D: nn.Module, call: Call, batch: Batch, group: Any, world_size: int) -> None:
+        self._of_G = call.wiring is not None
         gradients = torch.is_grad_enabled()
         checks.check_options(call.config, call.compile, call.fold, call.with_info, call.aux_loss)
         sample_checks.check_batch(batch, world_size)
@@ -146,12 +149,12 @@ class Prepared:
         checks.check_precision(call.terms, batch.xr)
         checks.check_microbatch(call.microbatch, call.aux_loss is not None, call.config, call.terms)
         loss = get_loss(call.loss)
-        checks.check_seed(call.config, loss)
+        checks.check_seed(call.config, loss, attacks=self._of_G or call.config.attacks)
         structure = structure_of(D)
         checks.check_layers(structure.modules, world_size)
         checks.check_parameters(structure.params, structure.buffers)
         checks.check_device(structure.params, batch)
-        samples = (("xr", batch.xr), ("xf", batch.xf))
+        samples = (("xf", batch.xf),) if self._of_G else (("xr", batch.xr), ("xf", batch.xf))
         self._spec = StepSpec(
             call.config,
             loss,
@@ -167,6 +170,7 @@ class Prepared:
             group=group,
             inputs_wanted=tuple([name for name, x in samples if gradients and x.requires_grad]),
             with_info=call.with_info,
+            wiring=call.wiring,
         )
         self._mode, self._fold, self._microbatch = compile_mode(call.compile), call.fold, call.microbatch
         self._of_D = [ref(t) for t in (*structure.params.values(), *structure.buffers.values())]
@@ -177,7 +181,8 @@ class Prepared:
         if self._mode in REPLAYED:  # a CUDA graph then reads D's memory itself, and copies nothing before
             for tensor in self._own:
                 torch._dynamo.mark_static_address(tensor, guard=False)
-        self._at = [i for i, requires in enumerate(self._require_grad) if requires and gradients]
+        trains = gradients and not self._of_G
+        self._at = [i for i, requires in enumerate(self._require_grad) if requires and trains]
         self._trainable = {name: params[name] for name in [list(params)[i] for i in self._at]}
         self._frozen = {name: p for name, p in params.items() if name not in self._trainable}
         self.wanted = (*self._trainable, *self._spec.inputs_wanted)
@@ -273,7 +278,9 @@ class Prepared:
         """Within it, a compilation of the step is announced."""
         if self._mode is EAGER:
             return nullcontext()
-        what = f"D's step in parts of {self._microbatch}" if in_parts else "D's step"
+        what = "G's loss on attacked fakes" if self._of_G else "D's step"
+        if in_parts:
+            what = f"D's step in parts of {self._microbatch}"
         has_graph = engine.guards.compilations > 0
         return announced(what, xr, *reason_for(D, engine.kind, xr.shape[0], has_graph))
 

@@ -143,23 +143,22 @@ def dat_step(
         with_info,
     )
     batch = Batch(xr, xf, args_real, args_fake)
-    if torch.is_inference_mode_enabled():  # the attack needs autograd
-        with torch.inference_mode(False), torch.no_grad():
-            value, measured = _stepped(D, call, batch, turns, generator, check_finite)
-    else:
-        value, measured = _stepped(D, call, batch, turns, generator, check_finite)
+    value, measured = stepped(D, call, batch, turns, generator, check_finite)
     return (value, DATInfo.of(*measured)) if with_info else value
 
 
-def _stepped(
+def stepped(
     D: nn.Module,
     call: Call,
     batch: Batch,
-    turns: Turns,
-    generator: torch.Generator | None,
-    check_values: bool,
+    turns: Turns = Turns(),  # noqa: B008 - it is immutable
+    generator: torch.Generator | None = None,
+    check_values: bool = False,
 ) -> tuple[Tensor, list[StepInfo]]:
     """The loss, attached to the parameters and inputs that want gradients, and the measurements if asked for."""
+    if torch.is_inference_mode_enabled():  # the attack needs autograd
+        with torch.inference_mode(False), torch.no_grad():
+            return stepped(D, call, batch, turns, generator, check_values)
     sample_checks.check_tensors(batch)
     batch = sample_checks.outside_inference(batch)
     module, ddp = unwrap(D)
@@ -172,8 +171,9 @@ def _stepped(
         measured: list[StepInfo] = []
         of_terms = tensors_of(turns.terms, turns.weights, batch, generator)
         evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, of_terms, measured)
-        value = evaluate() if ddp is None else run_inside(ddp, evaluate, batch.xr)
-    return value, measured
+        if ddp is not None and call.wiring is None:  # a step of G has no gradient of D that DDP would average
+            return run_inside(ddp, evaluate, batch.xr), measured
+        return evaluate(), measured
 
 
 def _differentiable_loss(

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastdat.config import AttackConfig
+from fastdat.config import AttackConfig, Wiring
 from fastdat.engine.features import Capture
 from fastdat.engine.spectral.normalise import SpectralWeight
 from fastdat.engine.weight_norm import NormedWeight
@@ -142,19 +142,31 @@ class StepSpec:
     inputs_wanted: tuple[str, ...] = ()
     """Those of ``"xr"``, ``"xf"`` whose gradient is wanted."""
     with_info: bool = False
+    wiring: Wiring | None = None
+    """Of a step of G; None for a step of D."""
     traced: bool = True
     """Derivatives are those of ``torch.func``, which can be compiled and mapped over. Otherwise they are autograd's,
     which take any D."""
 
     @property
+    def attacked(self) -> Sides:
+        """The sides that are perturbed: in a step of G the fakes."""
+        return Sides(self.config.real, self.config.fake) if self.wiring is None else Sides(False, True)
+
+    @property
+    def second_order(self) -> bool:
+        """Whether the loss is differentiated through the attack."""
+        return self.config.second_order if self.wiring is None else self.wiring == "second_order"
+
+    @property
     def differentiates_clean(self) -> bool:
         """Whether the loss is differentiated through the pass at the clean samples."""
-        return self.config.second_order or self.config.clean_weight > 0 or self.needs.kept
+        return self.second_order or self.config.clean_weight > 0 or self.needs.kept
 
     @property
     def differentiates_gradient(self) -> bool:
         """Whether the loss is differentiated through an input gradient: the step is of second order."""
-        return self.config.second_order or self.needs.second_order
+        return self.second_order or self.needs.second_order
 
 
 class FromWholeBatch(NamedTuple):

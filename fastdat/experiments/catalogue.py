@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from fastdat.experiments.outcome import Outcome
-from fastdat.util.settings import PositiveInt, check_fields
+from fastdat.util.errors import ConfigError
+from fastdat.util.settings import PositiveInt, ReadBy, check_fields
+
+if TYPE_CHECKING:  # it imports matplotlib, and the command line lists the experiments without it
+    from fastdat.experiments.outcome import Outcome
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """A list of text, which may be empty, unlike other lists of settings."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+        raise ConfigError(f"{name} must be a list of text; got {value!r}")
+    return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Options:
     quick: bool = True
     seeds: PositiveInt | None = None
     data: str | None = None
-    only: tuple[str, ...] = ()
+    only: Annotated[tuple[str, ...], ReadBy(_texts)] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = True
 
@@ -61,7 +71,52 @@ class Entry:
     data: str | None = None
 
 
-CATALOGUE: dict[str, Entry] = {}
+CATALOGUE: dict[str, Entry] = {
+    "table1": Entry(
+        "fastdat.experiments.table1",
+        "Table I: the settings of the training beside those of the presets. Nothing is trained.",
+    ),
+    "table-cost": Entry(
+        "fastdat.experiments.cost_table",
+        "FLOPs, time and memory of a discriminator step with DAT and with what it is compared with.",
+    ),
+    "table2": Entry(
+        "fastdat.experiments.images.table2_images",
+        "Table II: FID, KID and IS with and without DAT. With --full, --data holds all five data sets.",
+        data="CIFAR-10",
+    ),
+    "fig4": Entry(
+        "fastdat.experiments.images.fig4",
+        "Fig. 4: DCGAN with and without DAT over learning rates and Adam's betas.",
+        data="CIFAR-10",
+    ),
+    "fig5": Entry(
+        "fastdat.experiments.images.fig5_images",
+        "Fig. 5: images of 0-GP and of DAT with the WGAN loss, side by side.",
+        data="CIFAR-10",
+    ),
+    "fig11": Entry(
+        "fastdat.experiments.images.fig11",
+        "Figs. 11 and 12: uncurated images of SSGAN and SSGAN-DAT. With --full, --data holds four data sets.",
+        data="CIFAR-10",
+    ),
+    "fig6": Entry(
+        "fastdat.experiments.points.fig6",
+        "Fig. 6: the perturbation level eps. --quick trains on nine Gaussians; --full needs CIFAR-10 as --data.",
+    ),
+    "fig7": Entry(
+        "fastdat.experiments.points.fig7",
+        "Fig. 7: the number of attack steps K. --quick trains on nine Gaussians; --full needs CIFAR-10 as --data.",
+    ),
+    "table3": Entry(
+        "fastdat.experiments.points.table3",
+        "Table III: other regularizers beside DAT. --quick trains on nine Gaussians; --full needs CIFAR-10 as --data.",
+    ),
+    "table4": Entry(
+        "fastdat.experiments.points.table4",
+        "Table IV: DAT at three places. --quick trains on nine Gaussians; --full needs CIFAR-10 as --data.",
+    ),
+}
 
 
 def load(name: str) -> Experiment:

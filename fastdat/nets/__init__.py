@@ -14,6 +14,7 @@ from fastdat.nets.r3gan import R3GANDiscriminator, R3GANGenerator
 from fastdat.nets.san_linear import SANLinear
 from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
 from fastdat.nets.ssgan import SSGANDiscriminator, SSGANGenerator
+from fastdat.nets.table3_nets import Table3Discriminator, Table3Generator
 
 __all__ = [
     "MLP",
@@ -35,4 +36,6 @@ __all__ = [
     "SNGANGenerator",
     "SSGANDiscriminator",
     "SSGANGenerator",
+    "Table3Discriminator",
+    "Table3Generator",
 ]

@@ -51,7 +51,7 @@ class DCGANGenerator(nn.Module):
             convs.append(nn.ConvTranspose2d(a, b, _kernel(small, large), 2, 1, bias=large == resolution))
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in hidden)
-        self.apply(_init)
+        self.apply(init_weights)
 
     def forward(self, z: Tensor) -> Tensor:
         h = z[:, :, None, None]
@@ -91,7 +91,7 @@ class DCGANDiscriminator(nn.Module):
         self.convs = nn.ModuleList([*convs, nn.Conv2d(hidden[-1], 1, sizes[0])])
         # As in DCGAN, the first layer has no batch norm: D should see the statistics of the images themselves.
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(width) for width in hidden[1:])])
-        self.apply(_init)
+        self.apply(init_weights)
 
     def forward(self, x: Tensor) -> Tensor:
         *convs, last = self.convs
@@ -101,7 +101,7 @@ class DCGANDiscriminator(nn.Module):
         return logits
 
 
-def _init(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """DCGAN's initial weights: N(0, 0.02) for convolutions, N(1, 0.02) for gains of batch norm, 0 for biases."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -69,6 +69,9 @@ class _Quantity:
         return (self.key, self.fakes) if self.fakes else (self.key,)
 
 
+_STEEPNESS = "‖∂D/∂x‖₂, 1 / unit of data"
+_OVER_SAMPLES = (("mean", "mean"), ("95 %", "q95"), ("greatest", "max"))
+
 _GROUPS = {
     "Losses and logits": (
         _Quantity("Loss of D", "loss", "loss_d"),
@@ -81,6 +84,31 @@ _GROUPS = {
         _Quantity("Input gradient", "mean ‖∂A/∂x‖₂, 1 / unit of data", "grad_norm_real", "grad_norm_fake"),
         _Quantity("Clipped elements", "% of elements", "clipped_real", "clipped_fake", scale=100),
         _Quantity("Penalty case of Eq. (13)", "% of attacked samples", "penalty_fraction", scale=100),
+    ),
+    "Robustness of D": (
+        _Quantity(
+            "Samples of G with an adversarial example", "% of those that D rejects", "latent_share", scale=100
+        ),
+        _Quantity("Samples of G that D rejects", "% of samples", "latent_eligible", scale=100),
+        _Quantity("Threshold of D's verdict", "logit", "verdict_threshold"),
+        _Quantity("PGD until the verdict flips", "steps, mean", "pgd_steps_real", "pgd_steps_fake"),
+        _Quantity(
+            "Verdicts that PGD flips", "% of samples", "pgd_flipped_real", "pgd_flipped_fake", scale=100
+        ),
+        *(
+            _Quantity(
+                f"Steepness of D, {words}", _STEEPNESS, f"lipschitz_real_{what}", f"lipschitz_fake_{what}"
+            )
+            for words, what in _OVER_SAMPLES
+        ),
+        *(
+            _Quantity(
+                f"Steepness of D between reals and fakes, {words}", _STEEPNESS, f"lipschitz_between_{what}"
+            )
+            for words, what in _OVER_SAMPLES
+        ),
+        _Quantity("Largest singular value of D's layers", "greatest of all layers", "sigma_max"),
+        _Quantity("Largest singular values of D's layers", "geometric mean over layers", "sigma_mean"),
     ),
     "Speed": (
         _Quantity("Speed", "G steps per second", "it_per_s"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastdat.report import table2
+from fastdat.report import paper_settings, table2
 from fastdat.report.cells import Cell, Row, RunName, Table, run_names
 from fastdat.report.comparison import AllSeries
 from fastdat.report.runs import RunRecord
@@ -20,7 +20,7 @@ class BesidePaper:
 
     Args:
         table: one row per kind of score.
-        note: how the run's settings differ from the paper's.
+        note: how the run's settings differ from the paper's, and what its attack is.
     """
 
     table: Table
@@ -66,12 +66,13 @@ def _beside_paper(
         for kind, name in names.items()
         if kind in series
     ]
-    differences = table2.differences(run)
+    differences = paper_settings.differences(run)
     note = (
         f"Apart from scores: {'; '.join(differences)}."
         if differences
         else "Settings and steps are those of Table I."
     )
+    note = " ".join([note, *paper_settings.attack_sentences(run)])
     head = [Cell("Score"), Cell("This run"), paper, Cell("Comparable")]
     return BesidePaper(Table(Cell(" and the paper", run=label), head, rows), note)
 

@@ -1,15 +1,13 @@
-"""The paper's Table II, and the settings behind its numbers."""
+"""The paper's Table II, and which scores may be compared with it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from fastdat.report.runs import RunRecord
 from fastdat.report.score_table import INCEPTION, Kind
 
-# Columns of Table II.
-_COLUMNS = ("SNGAN", "SNGAN-DAT", "SSGAN", "SSGAN-DAT", "InfoMaxGAN", "InfoMaxGAN-DAT")
+COLUMNS = ("SNGAN", "SNGAN-DAT", "SSGAN", "SSGAN-DAT", "InfoMaxGAN", "InfoMaxGAN-DAT")
+"""Columns of Table II, from left to right."""
+
 _MODELS = {"sngan": "SNGAN", "ssgan": "SSGAN", "infomaxgan": "InfoMaxGAN"}
 _DATASETS = {
     "lsun-bedroom": "LSUN-Bedroom",
@@ -19,8 +17,7 @@ _DATASETS = {
     "cifar10": "CIFAR-10",
 }
 
-# Table II: (score, split) -> data set -> one number per column.
-_SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
+SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
     ("fid", "train"): {
         "lsun-bedroom": (27.26, 24.10, 23.54, 20.43, 35.69, 34.21),
         "tiny-imagenet": (47.14, 43.40, 40.83, 38.98, 41.81, 38.83),
@@ -56,55 +53,19 @@ _SCORES: dict[tuple[str, str | None], dict[str, tuple[float, ...]]] = {
         "cifar10": (7.84, 7.97, 8.13, 8.25, 8.01, 8.07),
     },
 }
+"""Table II: (score, split) -> data set -> one number for each column."""
 
-#: The settings that change the result and that all runs of the paper share (Table I; Sec. IV-A).
-SETTINGS: Mapping[str, Any] = {
-    "ngf": None,
-    "ndf": None,
-    "nz": 128,
-    "loss": "hinge",
-    "batch_size": 64,
-    "n_dis": 5,
-    "lr": 2e-4,
-    "betas": [0.0, 0.9],
-    "ema": 0.0,
-    "init_from": None,
-    "flip": False,
-    "augment": "none",
-    "precision": "fp32",
-    "cosine.steps": None,
-    "cosine.lr": None,
-    "cosine.beta2": None,
-    "cosine.regularizers": None,
-    "cosine.ema_halflife": False,
-}
-#: The further settings of its runs with DAT (Sec. IV-B; eps is that of the released code).
-ATTACK: Mapping[str, Any] = {
-    "dat.seed": "logits",
-    "dat.reduction": "batch",
-    "dat.eps": 1.0,
-    "dat.eps_batch": 64,
-    "dat.delta_clip": 1.0,
-    "dat.bounds": [-1.0, 1.0],
-    "dat.clip_real": True,
-    "dat.steps": 1,
-    "dat.second_order": False,
-    "dat.real": True,
-    "dat.fake": True,
-    "dat.clean_weight": 0.0,
-    "dat.power_iterations": "once",
-}
-_STEPS = 100_000
-_RESOLUTIONS = {"lsun-bedroom": 64, "tiny-imagenet": 64, "stl10": 48, "cifar100": 32, "cifar10": 32}
+RESOLUTIONS = {"lsun-bedroom": 64, "tiny-imagenet": 64, "stl10": 48, "cifar100": 32, "cifar10": 32}
 _TEST_REALS = {"stl10": 8_000}  # the others have 10,000
 _FULL_COUNT = 50_000  # images
 
 CAVEAT = (
     "The paper's numbers are comparable only with scores by Inception of 50,000 fakes against 50,000 reals (train) or "
-    "the whole test set of 10,000 (8,000 for STL-10). The paper does not say how many fakes its test scores use."
+    "the whole test set of 10,000 (8,000 for STL-10). The paper does not say how many fakes its test scores use; "
+    "its released code uses 10,000."
 )
 
-PARTS = tuple(_SCORES)
+PARTS = tuple(SCORES)
 """The parts of Table II, each as (score, split)."""
 
 
@@ -135,32 +96,8 @@ def data_name(run: RunRecord) -> str:
 
 def number(run: RunRecord, name: str, split: str | None) -> float | None:
     """The paper's score for a run's model and data set; None if the table has no such score."""
-    model, row = column(run), _SCORES.get((name, split), {}).get(str(run.config.get("dataset")))
-    return None if model is None or row is None else row[_COLUMNS.index(model)]
-
-
-def differences(run: RunRecord) -> list[str]:
-    """How a run's settings and number of steps differ from the paper's, one sentence part for each difference."""
-    dataset = str(run.config.get("dataset"))
-    expected: dict[str, Any] = {
-        **SETTINGS,
-        "resolution": _RESOLUTIONS.get(dataset),
-        "lr_decay": "none" if dataset == "tiny-imagenet" else "linear",
-        **(ATTACK if run.attacks else {}),
-    }
-    differing = [
-        f"{key} is {_setting_text(key, run.config[key])}, the paper's is {_setting_text(key, value)}"
-        for key, value in expected.items()
-        if key in run.config and run.config[key] != value
-    ]
-    if run.done < _STEPS:
-        differing.append(f"{run.done:,} steps, the paper's are {_STEPS:,}")
-    return differing
-
-
-def _setting_text(key: str, value: object) -> str:
-    unset = "the full width" if key in ("ngf", "ndf") else "none"
-    return unset if value is None else str(value)
+    model, row = column(run), SCORES.get((name, split), {}).get(str(run.config.get("dataset")))
+    return None if model is None or row is None else row[COLUMNS.index(model)]
 
 
 def objections(kind: Kind, dataset: str) -> list[str]:
@@ -168,7 +105,7 @@ def objections(kind: Kind, dataset: str) -> list[str]:
     reasons, known = [], dict(kind.protocol)
     if known.get("data", dataset).partition(" ")[0] != dataset:
         reasons.append(f"reals of {known['data']}, not of {dataset}")
-    size = str(_RESOLUTIONS.get(dataset))
+    size = str(RESOLUTIONS.get(dataset))
     if known.get("resolution", size) != size:
         reasons.append(f"at {known['resolution']} pixels, not {size}")
     if kind.extractor != INCEPTION:

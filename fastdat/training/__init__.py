@@ -5,6 +5,7 @@ from fastdat.training.build import build_evaluator, build_trainer, load_data
 from fastdat.training.models import build_nets
 from fastdat.training.presets import PRESETS, preset
 from fastdat.training.stop import StoppedError
+from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 from fastdat.training.trainer import Trainer
 from fastdat.util.errors import ConfigError, NonFiniteError, RunFolderError
@@ -23,4 +24,5 @@ __all__ = [
     "build_trainer",
     "load_data",
     "preset",
+    "table3_config",
 ]

@@ -43,6 +43,7 @@ class LoaderBatches:
         self._step = -1
         self._short = False
         self._now: tuple[Tensor, ...] = ()
+        self._kept: tuple[Tensor, ...] = ()
 
     def batch(self, step: int) -> Tensor:
         """The next batch; the same one again if ``step`` was the last step asked for."""
@@ -57,6 +58,12 @@ class LoaderBatches:
         if len(self._at(step)) < 2:
             raise ConfigError("these nets are conditional, but the loader yields no labels beside the images")
         return self._now[1]
+
+    def kept(self, step: int) -> tuple[Tensor, ...]:
+        """One batch, the same at every call: the present one, or that of ``step``, the next one, at the beginning."""
+        if not self._kept:
+            self._kept = self._now or self._at(step)
+        return self._kept
 
     def _at(self, step: int) -> tuple[Tensor, ...]:
         if step != self._step:
@@ -89,6 +96,27 @@ class LoaderBatches:
     def close(self) -> None:
         """Drop the loader's iterator, which ends its worker processes."""
         self._iterator = iter(())
+
+
+def first_reals(
+    batches: Any, n: int, config: TrainConfig, done: int, *, labelled: bool
+) -> tuple[Tensor, ...]:
+    """The first ``n`` reals of a run, and their labels if it uses them; they change no batch of the training.
+
+    Args:
+        batches: of the run, as :class:`Batches`.
+        n: how many. A :class:`LoaderBatches`, which cannot go back, has at most one batch of them.
+        config: of the run.
+        done: G steps done.
+        labelled: with labels.
+    """
+    if isinstance(batches, LoaderBatches):
+        return tuple(part[:n] for part in batches.kept(done * config.n_dis)[: 1 + labelled])
+    steps = range(-(-n // config.batch_size))
+    parts = [[batches.batch(step) for step in steps]]
+    if labelled:
+        parts.append([batches.labels(step) for step in steps])
+    return tuple(torch.cat(part)[:n] for part in parts)
 
 
 def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.training import checkpoint
-from fastdat.training.steps import evaluating
 from fastdat.training.tags import reserved
 from fastdat.util.errors import ConfigError
+from fastdat.util.net_modes import evaluating
 
 if TYPE_CHECKING:
     from fastdat.training.trainer import Trainer
@@ -29,7 +29,8 @@ class Callbacks:
     """Calls users' functions, each with the nets in evaluation mode and without gradients.
 
     Args:
-        functions: the callbacks, in the order of their calls.
+        functions: the user's callbacks, in the order of their calls.
+        monitors: those of the configuration, called before them.
 
     Attributes:
         failed: what a callback raised; None as long as none did.
@@ -38,10 +39,10 @@ class Callbacks:
         ConfigError: ``functions`` is not a list of functions.
     """
 
-    def __init__(self, functions: Sequence[Callback]) -> None:
+    def __init__(self, functions: Sequence[Callback], monitors: Sequence[Callback] = ()) -> None:
         if not isinstance(functions, (list, tuple)) or not all(map(callable, functions)):
             raise ConfigError(f"callbacks must be a list of functions; {_EXPECTED}; got {functions!r}")
-        self._functions = tuple(functions)
+        self._functions = (*monitors, *functions)
         self._left_out: set[str] = set()
         self.failed: Exception | None = None
 

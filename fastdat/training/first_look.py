@@ -15,9 +15,9 @@ from fastdat.engine.value_range import range_problem
 from fastdat.training.batches import Batches
 from fastdat.training.networks import Networks
 from fastdat.training.noise import SAMPLES, Noise
-from fastdat.training.steps import evaluating
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.net_modes import evaluating
 
 _ENOUGH = 64
 """Reals after which it is clear that their range begins at zero."""

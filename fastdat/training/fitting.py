@@ -57,4 +57,9 @@ def _check_attack(config: TrainConfig) -> None:
             f"attack: {config.attack.name} takes DAT's place, so that {', '.join(f'dat.{name}' for name in changed)} "
             "would have no effect: leave it out, or the attack"
         )
+    if config.dat_generator != "none":
+        raise ConfigError(
+            f"dat_generator={config.dat_generator} puts DAT into G's step, which {config.attack.name} has no part in: "
+            "set dat_generator=none, or leave the attack out"
+        )
     attack_of(config)

@@ -38,7 +38,7 @@ class Model:
     points: bool = False
 
 
-def _residual(generator: Any, discriminator: Any) -> Model:
+def _in_colour(generator: Any, discriminator: Any) -> Model:
     return Model(
         lambda config, _: generator(config.resolution, config.ngf, config.nz),
         lambda config, _: discriminator(config.resolution, config.ndf),
@@ -50,15 +50,16 @@ def _hidden(width: int | None) -> int:
 
 
 MODELS: dict[str, Model] = {
-    "sngan": _residual(nets.SNGANGenerator, nets.SNGANDiscriminator),
-    "ssgan": _residual(nets.SSGANGenerator, nets.SSGANDiscriminator),
-    "infomaxgan": _residual(nets.InfoMaxGANGenerator, nets.InfoMaxGANDiscriminator),
+    "sngan": _in_colour(nets.SNGANGenerator, nets.SNGANDiscriminator),
+    "ssgan": _in_colour(nets.SSGANGenerator, nets.SSGANDiscriminator),
+    "infomaxgan": _in_colour(nets.InfoMaxGANGenerator, nets.InfoMaxGANDiscriminator),
     "dcgan": Model(
         lambda config, channels: nets.DCGANGenerator(config.resolution, config.ngf, config.nz, channels),
         lambda config, channels: nets.DCGANDiscriminator(config.resolution, config.ndf, channels),
         channels=(1, 3),
     ),
-    "r3gan": _residual(nets.R3GANGenerator, nets.R3GANDiscriminator),
+    "table3": _in_colour(nets.Table3Generator, nets.Table3Discriminator),
+    "r3gan": _in_colour(nets.R3GANGenerator, nets.R3GANDiscriminator),
     "csngan": Model(
         lambda config, _: nets.ConditionalSNGANGenerator(
             config.resolution, classes_of(config), config.ngf, config.nz

@@ -10,6 +10,7 @@ from fastdat.config import DATConfig
 from fastdat.data.registry import DATASETS
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.cosine import CosineConfig
+from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.settings import nearest
@@ -109,6 +110,8 @@ def _all() -> Iterator[tuple[str, TrainConfig]]:
         yield _one(f"dcgan-{name}-cifar10", "dcgan", "cifar10", fig4 | {"dat": off, "regularizers": (term,)})
     for name, attack in _OTHER_ATTACKS.items():
         yield _one(f"dcgan-{name}-cifar10", "dcgan", "cifar10", fig4 | {"attack": attack})
+    for arm, suffix in (("none", ""), ("dat", "-dat")):  # the other cells of Table III are table3_config's
+        yield f"table3{suffix}-cifar10", table3_config("gan", arm)
     # Its G has no tanh: samples are not confined to the range of the images, so none is clipped to it.
     yield from _pair("r3gan", "cifar10", _R3GAN | {"resolution": 32, "eval": _EVAL_R3GAN}, bounds=None)
     for mixture in ("gaussians", "gaussians-imbalanced"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdat.training.noise import SAMPLES, Noise
-from fastdat.training.steps import evaluating
+from fastdat.util.net_modes import evaluating
 
 
 def generated(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastdat.config import AttackConfig
+from fastdat.config import AttackConfig, Wiring
 from fastdat.engine import passes
 from fastdat.engine.announce import announced
+from fastdat.engine.generator_step import generator_step
 from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
 from fastdat.info import DATInfo
@@ -22,6 +23,7 @@ from fastdat.nets.auxiliary import HasAuxiliaryLoss
 from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.net_modes import frozen
 from fastdat.util.term_names import of_term
 
 Labels = tuple[Tensor, ...]
@@ -145,15 +147,26 @@ class Steps:
     ) -> Tensor:
         """Update G once through D, on fakes from z (N, nz); returns the loss of G, detached.
 
-        A loss of pairs compares the fakes with as many ``reals``.
+        A loss of pairs compares the fakes with as many ``reals``, and an attack in G's step has its targets from them.
+
+        Raises:
+            ValueError: there are no reals for an attack in G's step.
         """
+        if self._config.dat_generator != "none":
+            loss = self._attacked_objective(self._config.dat_generator, z, labels, draws, reals)
+            with self._announced("G's step", z):
+                self._update_generator(loss)
+            return loss.detach()
         with frozen(self._netD), self._announced("G's step", z):
             with self._autocast(), self._shared_normalisation():
                 loss = self._objective(z, labels, draws, reals if self._compares else None)
-            self._optG.zero_grad(set_to_none=True)
-            loss.backward()
-        self._optG.step()
+            self._update_generator(loss)
         return loss.detach()
+
+    def _update_generator(self, loss: Tensor) -> None:
+        self._optG.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optG.step()
 
     def _generator_objective(self, z: Tensor, labels: Labels, draws: Draws, reals: Reals | None) -> Tensor:
         D: Any = self._netD
@@ -164,6 +177,32 @@ class Steps:
         if self._has_auxiliary:
             loss = loss + D.auxiliary_weight_g * D.auxiliary_loss(fakes)
         return loss
+
+    def _attacked_objective(
+        self, wiring: Wiring, z: Tensor, labels: Labels, draws: Draws, reals: Reals | None
+    ) -> Tensor:
+        config = self._config
+        if reals is None:
+            raise ValueError(
+                f"dat_generator={wiring} has its targets from reals, and there are none: pass those of the last D step "
+                "as reals"
+            )
+        with self._autocast():
+            with self._announced("G with gradients", z):
+                fakes = self._generate(z, *labels).to(reals.images.dtype)
+            return generator_step(
+                self._D,
+                fakes,
+                reals.images,
+                config.dat,
+                config.loss,
+                wiring=wiring,
+                args_real=(*reals.draws, *reals.labels),
+                args_fake=(*draws, *labels),
+                aux_loss=_auxiliary_of_fakes if self._has_auxiliary else None,
+                compile=config.compile,
+                fold=config.fold,
+            )
 
     def _logits(self, x: Tensor, draws: Draws, labels: Labels) -> Tensor:
         """D's logits, the first of its outputs."""
@@ -200,29 +239,12 @@ def _auxiliary_of_reals(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
     return loss
 
 
-@contextmanager
-def frozen(net: nn.Module) -> Iterator[None]:
-    """Within it, backward through ``net`` computes no gradients for its parameters."""
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Within it, ``net`` is in evaluation mode; afterwards every submodule has its old mode again."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def _auxiliary_of_fakes(D: Any, xr: Tensor, xf: Tensor) -> Tensor:
+    """D's weighted auxiliary loss on G's fakes, with the arguments that ``generator_step`` passes."""
+    if isinstance(D, Augmented):
+        D = D.D
+    loss: Tensor = D.auxiliary_weight_g * D.auxiliary_loss(xf)
+    return loss
 
 
 def measurements(info: DATInfo, config: AttackConfig) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastdat.util.monitor_names import MONITORED
 from fastdat.util.term_names import is_of_term, term_of
 
 TAGS = {
@@ -37,7 +38,7 @@ def reserved(name: str) -> bool:
 
 def own(stats: Mapping[str, float]) -> dict[str, float]:
     """The numbers of a line of stats.jsonl that a user's callbacks measured."""
-    return {name: value for name, value in stats.items() if not reserved(name)}
+    return {name: value for name, value in stats.items() if not (reserved(name) or name in MONITORED)}
 
 
 def tagged(stats: Mapping[str, float]) -> dict[str, float]:
@@ -49,7 +50,8 @@ def tagged(stats: Mapping[str, float]) -> dict[str, float]:
         if is_of_term(name)
         for term, norm in [term_of(name)]
     }
-    return known | terms | {f"own/{name}": value for name, value in own(stats).items()}
+    monitored = {f"robustness/{name}": value for name, value in stats.items() if name in MONITORED}
+    return known | terms | monitored | {f"own/{name}": value for name, value in own(stats).items()}
 
 
 def tagged_scores(record: Mapping[str, Any]) -> dict[str, float | None]:

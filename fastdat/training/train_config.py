@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastdat.config import DATConfig
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.nets.augmentation import parse_policy
+from fastdat.robustness.monitor_config import MonitorConfig
 from fastdat.training.cosine import CosineConfig
 from fastdat.training.fitting import check_fitting
 from fastdat.training.regularization import read_attack, read_regularizers
@@ -87,6 +88,10 @@ class TrainConfig:
         attack: another attack in DAT's place, ``{name: asgan}`` or
             ``{name: robgan, steps: 5}`` with the settings of :class:`fastdat.regularizers.ASGAN` and ``RobGAN``. Of
             ``dat`` it takes the bounds; ``dat.real`` and ``dat.fake`` become false.
+        dat_generator: whether G's step attacks its fakes too (position (iii) of Table IV), with the last reals of the
+            iteration, and how its gradient passes the attack. ``"none"``: G's usual step. ``"pass"``,
+            ``"second_order"``, ``"cut"``: see :func:`fastdat.generator_step`; its attack is ``dat``, whatever
+            ``dat.real`` and ``dat.fake`` say.
         regularizers: terms of D's loss beside the attack, each a mapping of its name and its settings:
             ``[{name: r1, gamma: 1, every: 16}, {name: lecam}]``; the names are those of
             :data:`fastdat.regularizers.term_registry.TERMS`.
@@ -119,6 +124,7 @@ class TrainConfig:
         logger: where numbers and sample grids go beside the files of the run folder: ``"tensorboard"`` (event files in
             it), ``"wandb"`` (Weights & Biases, an optional package), or ``"none"``.
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
+        monitor: measurements of robustness while training; :class:`fastdat.robustness.MonitorConfig`.
 
     Raises:
         ConfigError: at construction, for a value of the wrong type or outside its range, or settings that do not fit
@@ -136,6 +142,7 @@ class TrainConfig:
     loss: Literal["hinge", "gan", "lsgan", "wgan", "lsgan-sigmoid", "wgan-sigmoid", "rpgan"] = "hinge"
     dat: DATConfig = field(default_factory=DATConfig)
     attack: Annotated[NamedSettings | None, ReadBy(read_attack)] = None
+    dat_generator: Literal["none", "pass", "second_order", "cut"] = "none"
     regularizers: Annotated[tuple[NamedSettings, ...], ReadBy(read_regularizers)] = ()
     steps: PositiveInt = 100_000
     batch_size: Annotated[int, Range(at_least=2)] = 64
@@ -163,6 +170,7 @@ class TrainConfig:
     nan_retries: NonNegativeInt = 3
     logger: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     eval: EvalConfig = field(default_factory=EvalConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
         settings.check_fields(self)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.metrics.evaluators import Evaluator
+from fastdat.robustness.monitor import Monitor
 from fastdat.training import noise
-from fastdat.training.batches import as_batches
+from fastdat.training.batches import as_batches, first_reals
 from fastdat.training.callbacks import Callback, Callbacks, undisturbed
 from fastdat.training.clock import Clock
 from fastdat.training.config_file import with_absolute_paths
@@ -27,7 +28,7 @@ from fastdat.training.outputs import Outputs
 from fastdat.training.recorder import Recorder
 from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.run_folder import RunFolder
-from fastdat.training.sampling import generated
+from fastdat.training.sampling import from_latents
 from fastdat.training.state import RunState
 from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
@@ -59,8 +60,9 @@ class Trainer:
         evaluator: makes the scores that ``config.eval`` asks for while training.
         callbacks: your own metrics: functions ``f(trainer)`` that return a dict name -> number, or None. They are
             called whenever a line of stats.jsonl is due, and their numbers become part of it, of the log and of the
-            report. They may call :meth:`samples` and use ``netG``, ``netD`` and ``done``; the nets are then in
-            evaluation mode, gradients are off, and training stays the same to the last bit.
+            report. They may call :meth:`samples`, :meth:`latents` and :meth:`reals` and use ``netG``, ``netD`` and
+            ``done``; the nets are then in evaluation mode, gradients are off, and training stays the same to the last
+            bit.
         display: shows the run; by default a progress bar on a terminal, and lines elsewhere.
         resume_from: the checkpoint to resume from if not from latest.pt: ``"newest"`` (the undamaged one of the highest
             step), ``"best"``, ``"step-000500"`` or a path. Later ones are then set aside.
@@ -97,7 +99,9 @@ class Trainer:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
         if config.logger == "wandb":
             require_wandb()
-        self._callbacks = Callbacks(callbacks)
+        monitors = [Monitor(config.monitor)] if config.monitor.every else []
+        self._callbacks = Callbacks(callbacks, monitors)
+        self._reals: dict[int, tuple[Tensor, ...]] = {}
         check_optimizers(netG, netD, optG, optD)
         self.netG, self.netD, self.optG, self.optD = netG, netD, optG, optD
         self.ema = EMA(netG, config.ema) if config.ema else None
@@ -290,10 +294,41 @@ class Trainer:
         Raises:
             ConfigError: ``n`` or ``seed`` is no such number.
         """
-        n, seed = checked("n", n, PositiveInt), checked("seed", seed, SeedInt)
-        net, draws = self._networks.sampled, self._noise.reseeded(seed)
+        net, (z, *labels) = self._networks.sampled, self.latents(n, seed=seed)
         with undisturbed(net):
-            return torch.cat(list(generated(net, draws, noise.CALLBACKS, n, self.config.batch_size)))
+            return torch.cat(list(from_latents(net, z, tuple(labels), self.config.batch_size)))
+
+    def latents(self, n: int, *, seed: int = 0) -> tuple[Tensor, ...]:
+        """The z (n, nz) of :meth:`samples`, and the labels (n,) if there are classes.
+
+        Args:
+            n: how many.
+            seed: of z and labels.
+
+        Raises:
+            ConfigError: ``n`` or ``seed`` is no such number.
+        """
+        n, seed = checked("n", n, PositiveInt), checked("seed", seed, SeedInt)
+        draws = self._noise.reseeded(seed)
+        return draws.draw(noise.CALLBACKS, 0, n), *draws.labels(noise.CALLBACKS, 0, n)
+
+    def reals(self, n: int) -> tuple[Tensor, ...]:
+        """The first ``n`` reals (n, ...) of the training, and their labels (n,) if there are classes.
+
+        They are the same at every call, and also in a resumed run. A ``DataLoader`` cannot go back: there they are
+        those of one batch, at most ``config.batch_size``, which is kept from the first call on.
+
+        Args:
+            n: how many.
+
+        Raises:
+            ConfigError: ``n`` is no such number.
+        """
+        n = checked("n", n, PositiveInt)
+        if n not in self._reals:
+            labelled = self._noise.classes > 0
+            self._reals[n] = first_reals(self.iteration.batches, n, self.config, self.done, labelled=labelled)
+        return self._reals[n]
 
     def save(self) -> None:
         """Write checkpoints/latest.pt, which is all that is needed to resume from here.

@@ -16,6 +16,7 @@ FREE = frozenset(
         "on_nan",
         "nan_retries",
         "eval",
+        "monitor",
     }
 )
 """Settings, and sections of settings, that change what is shown and kept, or where it is computed.

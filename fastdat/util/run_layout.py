@@ -4,6 +4,7 @@ config.yaml             settings
 log.txt                 notes, each with the time
 stats.jsonl             one JSON object per ``log_every`` steps
 metrics.jsonl           one JSON object per scored split
+attack.json             the last measurements of fastdat attack
 reals.png               a grid of training images
 samples/                step-000500.png, ...: grids of generated samples
 checkpoints/            latest.pt, best.pt, and step-000500.pt, ...: the newest ones

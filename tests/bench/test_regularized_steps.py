@@ -13,8 +13,8 @@ from bench.step import correctness, eager_baselines, flops, step_measure, step_r
 from bench.step.regularized_steps import REGULARIZED
 from bench.step.step_measure import Measurement, Result, measure
 from bench.step.workloads import Batch, Step, Variant, Workload
-from bench.timing.cpu_memory import peak_bytes_on_cpu
 from bench.timing.interleaved import Timing
+from fastdat.experiments.step_counters import peak_bytes_on_cpu
 from fastdat.nets import SNGANDiscriminator
 from fastdat.regularizers import cost
 

@@ -12,6 +12,7 @@ import fastdat
 from fastdat import DATConfig
 from fastdat.info import DATInfo
 from fastdat.losses import get_loss
+from fastdat.regularizers.plain_state import power_iteration
 from tests.compare import gradients
 from tests.discriminators import Smooth, batch, make
 
@@ -136,7 +137,7 @@ def test_5_the_attack_leaves_no_trace(step: object, kind: str) -> None:
 
     with torch.no_grad():  # what moves D's buffers in a plain step on x_hat: real, then fake
         plain(info.xr_adv)
-        with fastdat.reference.power_iteration(plain, on=False):  # u advances exactly once
+        with power_iteration(plain, on=False):  # u advances exactly once
             plain(info.xf_adv)
     torch.testing.assert_close(dict(D.named_buffers()), dict(plain.named_buffers()))
 
@@ -173,7 +174,7 @@ def test_attack_free_step_is_the_plain_hinge_step() -> None:
     plain = copy.deepcopy(D)
     fastdat.dat_step(D, xr, xf, DATConfig(real=False, fake=False), compile=False).backward()
     real = plain(xr)
-    with fastdat.reference.power_iteration(plain, on=False):
+    with power_iteration(plain, on=False):
         fake = plain(xf)
     (torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()).backward()
     torch.testing.assert_close(gradients(D), gradients(plain), rtol=1e-12, atol=1e-14)

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fastdat
 from fastdat import DATConfig
 from fastdat.regularizers import ASGAN, RobGAN
+from fastdat.regularizers.plain_state import power_iteration
 from fastdat.regularizers.term import Needs, Pair, Points, Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
@@ -206,5 +207,5 @@ def test_a_term_of_ones_own() -> None:
 
 
 def plain_variance(D: nn.Module, x: Tensor) -> Tensor:
-    with fastdat.reference.power_iteration(D, on=False):
+    with power_iteration(D, on=False):
         return D(x).var(correction=0)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fastdat
-from bench.step.flops import CountFlops, of_compiled, of_forward
+from bench.step.flops import of_compiled, of_forward
 from fastdat import DATConfig
+from fastdat.experiments.step_counters import CountFlops
 from fastdat.nets import SNGANDiscriminator
 from fastdat.regularizers import (
     ALP,

@@ -105,7 +105,8 @@ def test_scores_beside_the_papers(two_runs: tuple[Path, Path], tmp_path: Path) -
         "0.0149",
         "No: extractor is efficientnet-lite0, not Inception; 1,000 fakes, not 50,000; 2,000 reals, not 50,000",
     ]
-    assert "Apart from scores: 40 steps, the paper's are 100,000." in page.text
+    settings = "Apart from scores: 40 steps, the paper's are 100,000."
+    assert f"{settings} The attack is fastdat's default. Unlike Eq. 10: dat.seed is logits" in page.text
 
 
 def test_settings_that_differ_come_first(two_runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ import pytest
 
 from fastdat.report.runs import read_runs
 from fastdat.report.score_table import score_series
-from fastdat.report.table2 import ATTACK, PARTS, SETTINGS, column, differences, number, objections
-from fastdat.training import preset
-from fastdat.util.free_settings import FREE
+from fastdat.report.table2 import PARTS, column, number, objections
 from tests.environment import REPOSITORY
 from tests.report.runs import make_run, read_run, scored
 
@@ -76,54 +74,6 @@ def test_the_table_has_no_column_of_other_attacks_and_regularizers(
 ) -> None:
     runs = [make_run(tmp_path / "with", config=changes), make_run(tmp_path / "without")]
     assert [column(run) for run in read_runs(runs)] == [None, "SNGAN-DAT"]
-
-
-def test_settings_of_table_1_do_not_differ(tmp_path: Path) -> None:
-    for name in ("sngan-cifar10", "ssgan-dat-tiny-imagenet", "infomaxgan-stl10"):
-        path = make_run(tmp_path / name, name, config={"steps": 100_000}, steps=0, grids=0)
-        (path / "stats.jsonl").write_text('{"step": 100000}\n')
-        (run,) = read_runs([path])
-        assert differences(run) == []
-
-
-def test_every_setting_that_changes_a_run_is_compared() -> None:
-    """A new setting fails here until it is either compared or listed as one that does not change the result."""
-    flat = {
-        key if not isinstance(value, dict) else f"{key}.{inner}"
-        for key, value in preset("sngan-dat-cifar10").to_dict().items()
-        for inner in (value if isinstance(value, dict) else [""])
-    }
-    compared = {*SETTINGS, *ATTACK, "resolution", "lr_decay"}
-    # Which run of which column; the models of the table have no classes.
-    named = {"model", "dataset", "seed", "channels_last", "classes", "attack", "regularizers"}
-    free = {key for key in flat if key.partition(".")[0] in FREE}
-    assert flat - compared == named | free
-    assert compared <= flat
-
-
-def test_settings_that_are_unset_are_named(tmp_path: Path) -> None:
-    (run,) = read_runs([make_run(tmp_path / "run", config={"init_from": "runs/first", "augment": "diffaug"})])
-    assert differences(run)[:2] == [
-        "init_from is runs/first, the paper's is none",
-        "augment is diffaug, the paper's is none",
-    ]
-
-
-def test_differences(tmp_path: Path) -> None:
-    dat = preset("sngan-dat-cifar10").to_dict()["dat"] | {"eps": 9.0, "fake": False, "second_order": True}
-    changes = {"batch_size": 32, "lr_decay": "none", "n_dis": 2, "ngf": 32, "flip": True, "dat": dat}
-    (run,) = read_runs([make_run(tmp_path / "run", config=changes)])
-    assert differences(run) == [
-        "ngf is 32, the paper's is the full width",
-        "batch_size is 32, the paper's is 64",
-        "n_dis is 2, the paper's is 5",
-        "flip is True, the paper's is False",
-        "lr_decay is none, the paper's is linear",
-        "dat.eps is 9.0, the paper's is 1.0",
-        "dat.second_order is True, the paper's is False",
-        "dat.fake is False, the paper's is True",
-        "40 steps, the paper's are 100,000",
-    ]
 
 
 _STL10 = {"split": "test", "data": "stl10 test", "resolution": 48}

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import fastdat
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.training import Trainer
-from fastdat.training.steps import evaluating, frozen
+from fastdat.util.net_modes import evaluating, frozen
 from tests.training.runs import read_stats, silent, tiny, without_times
 
 

@@ -11,11 +11,12 @@ gets the same numbers. Regularizers draw from a stream of their own: other numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count, islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch.func import functional_call
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import Mixture
-from fastdat.engine.functional import dat_grads
+from fastdat.engine.functional import dat_grads, generator_grads
 from fastdat.engine.terms import due
 from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.mlp import Init, MLPDiscriminator, MLPGenerator
@@ -43,7 +44,8 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """Nets and training of one GAN. The defaults are those of Fig. 3 (Sec. IV-A, Sec. IV-B; one D step per G step).
+    """Nets and training of one GAN. Width and depth are Fig. 3's (Sec. IV-A); the rest is open: one D step per G step
+    and the defaults below are ours.
 
     Args:
         nz: size of z.
@@ -54,9 +56,13 @@ class Recipe:
         batch_size: real points, and as many fakes, in one D step.
         lr, betas: of Adam.
         regularizers: terms of D's loss, see :mod:`fastdat.regularizers`.
+        dat_generator: whether G's step attacks its fakes (position (iii) of Table IV), and how its gradient passes the
+            attack, see :func:`fastdat.generator_step`. The reals are those of the iteration's D step.
+        generator_attack: the attack in G's step; None: that of the D step.
 
     Raises:
-        ValueError: a regularizer keeps a state or looks at a layer of D, which stacked members cannot.
+        ValueError: a ``generator_attack`` that no G step makes; a regularizer keeps a state or looks at a layer of D,
+            which stacked members cannot.
     """
 
     nz: int = 16
@@ -68,8 +74,15 @@ class Recipe:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
     regularizers: tuple[Term, ...] = ()
+    dat_generator: Literal["none", "pass", "second_order", "cut"] = "none"
+    generator_attack: DATConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.generator_attack is not None and self.dat_generator == "none":
+            raise ValueError(
+                "generator_attack would have no effect with dat_generator='none': set dat_generator, for example to "
+                "'pass'"
+            )
         for term in self.regularizers:
             if term.state() or term.needs.features:
                 reason = "keeps a state" if term.state() else "looks at a layer of D"
@@ -93,7 +106,7 @@ class Ensemble:
         compile: whether to compile the two gradient computations.
 
     Raises:
-        ValueError: there is no mixture or no seed.
+        ValueError: there is no mixture or no seed, or the recipe attacks in G's step and the attack is not DAT's own.
     """
 
     def __init__(
@@ -117,9 +130,10 @@ class Ensemble:
         self.d_params = _stack([d for _, d in pairs] * len(self.mixtures), device, dtype)
         self._g_adam, self._d_adam = (self._adam(params) for params in (self.g_params, self.d_params))
         self._attack, self._compile = attack, compile
-        self._g_grads = g_grads(replace(self.recipe, regularizers=()), compile)
+        self._g_grads = g_grads(replace(self.recipe, regularizers=()), compile, attack)
         self._like = next(iter(self.g_params.values())).detach()
         size, nz = self.recipe.batch_size, self.recipe.nz
+        self._done = 0
         self._batches = batches(self.mixtures, self.seeds, size, nz, self._like)
         self._draws = regularizer_draws(
             self.recipe.regularizers, len(self.mixtures), self.seeds, size, self._like.device
@@ -131,9 +145,13 @@ class Ensemble:
     @torch.no_grad()
     def train(self, iterations: int) -> None:
         """Train for ``iterations`` iterations: each is a D step, then a G step against the new D."""
+        self._done += iterations
+        plain = replace(
+            self.recipe, dat_generator="none", generator_attack=None
+        )  # for which D's step is compiled
         for xr, z_d, z_g in islice(self._batches, iterations):
             terms, draws = next(self._draws)
-            of_d = d_grads(replace(self.recipe, regularizers=terms), self._attack, self._compile)
+            of_d = d_grads(replace(plain, regularizers=terms), self._attack, self._compile)
             _adam_step(self._d_adam, self.d_params, of_d(self.d_params, self.g_params, xr, z_d, draws))
             _adam_step(self._g_adam, self.g_params, self._g_grads(self.g_params, self.d_params, z_g, xr))
 
@@ -143,6 +161,35 @@ class Ensemble:
         z = latents(self.mixtures, self.seeds, count, self.recipe.nz, self._like)
         points = generate(self.recipe)(self.g_params, z)
         return points.view(len(self.mixtures), len(self.seeds), count, -1)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that training changes, in types that ``torch.load(weights_only=True)`` reads."""
+        nets = (self.g_params, self.d_params)
+        return {
+            "iterations": self._done,
+            "params": [{name: p.detach().cpu().clone() for name, p in params.items()} for params in nets],
+            "adam": [copy.deepcopy(adam.state_dict()) for adam in (self._g_adam, self._d_adam)],
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of an ensemble with equal arguments, with the numbers that it would have had.
+
+        Random numbers depend on seed and iteration alone, so those of the earlier iterations are drawn and dropped.
+
+        Raises:
+            ValueError: this ensemble was trained before.
+        """
+        if self._done:
+            raise ValueError(f"restore a new ensemble; this one has trained for {self._done} iterations")
+        self._done = state["iterations"]
+        for _ in islice(zip(self._batches, self._draws, strict=True), self._done):
+            pass
+        for params, saved in zip((self.g_params, self.d_params), state["params"], strict=True):
+            for name, param in params.items():
+                param.copy_(saved[name])
+        for adam, saved in zip((self._g_adam, self._d_adam), state["adam"], strict=True):
+            adam.load_state_dict(copy.deepcopy(saved))
 
     def _adam(self, params: Tensors) -> torch.optim.Adam:
         return torch.optim.Adam(params.values(), lr=self.recipe.lr, betas=self.recipe.betas, fused=True)
@@ -169,12 +216,44 @@ def d_grads(recipe: Recipe, attack: Attack, compile: bool) -> Callable[..., Tens
     return _mapped(grads, compile)
 
 
-@cache
-def g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
+def g_grads(recipe: Recipe, compile: bool, attack: Attack) -> Callable[..., Tensors]:
     """The gradients of the G step: a function (g, d, z, xr) -> gradients of g, all stacked over members.
 
-    Only a loss of pairs looks at the real points.
+    Only a loss of pairs, and an attack in G's step, look at the real points. ``attack`` is that of the D step.
+
+    Raises:
+        ValueError: the recipe takes over an attack that has no place in G's step.
     """
+    if recipe.dat_generator == "none":
+        return _plain_g_grads(recipe, compile)
+    in_g = recipe.generator_attack or attack
+    if not isinstance(in_g, DATConfig):
+        raise ValueError(
+            f"dat_generator={recipe.dat_generator!r} needs DAT's attack, and the D step's is {type(in_g).__name__}: "
+            "set generator_attack to a fastdat.DATConfig, or dat_generator='none'"
+        )
+    return _attacked_g_grads(replace(recipe, generator_attack=in_g), compile)
+
+
+@cache
+def _attacked_g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
+    G, D = build_nets(0, recipe)
+    settings: dict[str, Any] = {
+        "config": recipe.generator_attack,
+        "loss": recipe.loss,
+        "wiring": recipe.dat_generator,
+    }
+
+    def grads(g: Tensors, d: Tensors, z: Tensor, xr: Tensor) -> Tensors:
+        xf, pull = torch.func.vjp(lambda g: functional_call(G, g, (z,)), g)  # type: ignore[misc]
+        found: Tensors = pull(generator_grads(D, d, xf, xr, **settings)[0])[0]
+        return found
+
+    return _mapped(grads, compile)
+
+
+@cache
+def _plain_g_grads(recipe: Recipe, compile: bool) -> Callable[..., Tensors]:
     G, D = build_nets(0, recipe)
     compares = is_pair(get_loss(recipe.loss))
 

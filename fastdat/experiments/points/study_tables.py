@@ -5,6 +5,7 @@ A cell is of all seeds of one arm and one mixture, at the end of the training or
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -107,8 +108,8 @@ def chosen(arms: Mapping[str, Named], only: Sequence[str]) -> dict[str, Named]:
 
 
 def command(name: str, options: Options) -> str:
-    """What repeats an experiment of the catalogue."""
-    parts = [f"fastdat reproduce {name}", *(f"--only {part!r}" for part in options.only)]
-    if options.seeds is not None:
-        parts.append(f"--seeds {options.seeds}")
+    """What repeats the scaled-down version of an experiment of the catalogue."""
+    parts = [f"fastdat reproduce {name} --quick", *(f"--only {shlex.quote(part)}" for part in options.only)]
+    parts += [f"--seeds {options.seeds}"] if options.seeds is not None else []
+    parts += [] if options.compile else ["--no-compile"]
     return " ".join(parts)

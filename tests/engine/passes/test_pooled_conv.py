@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fastdat
-from bench.step.flops import CountFlops
 from fastdat import DATConfig, passes
 from fastdat.engine import compile as engines
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.experiments.step_counters import CountFlops
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.residual_discriminators import KINDS
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fastdat
-from bench.step.flops import CountFlops, of_forward, of_graph
+from bench.step.flops import of_forward, of_graph
 from fastdat import DATConfig, passes, zero_flow
+from fastdat.experiments.step_counters import CountFlops
 from fastdat.nets import SNGANDiscriminator
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.discriminators import KINDS, Smooth, batch, make

@@ -1,0 +1,162 @@
+"""What one discriminator step costs: FLOPs, time and memory, by plain autograd and by fastdat."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+import fastdat
+from fastdat import reference
+from fastdat.experiments.cost_rows import CostRow
+from fastdat.experiments.step_counters import CountFlops, peak_bytes_on_cpu
+from fastdat.nets import SNGANDiscriminator
+from fastdat.regularizers.term_registry import make_term
+
+Key = TypeVar("Key")
+Way = Literal["plain", "eager", "compiled"]
+"""``"plain"``: :mod:`fastdat.reference`, which asks autograd for each gradient where a formula needs it and shares
+nothing; ``"eager"`` and ``"compiled"``: ``fastdat.dat_step``."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the steps are taken with: SNGAN's D at 32 pixels.
+
+    Args:
+        ndf: its width.
+        batch: reals, and as many fakes.
+    """
+
+    ndf: int
+    batch: int
+
+
+class Workload:
+    """One D and one batch, the same for all rows, on ``device``; images are uniform noise.
+
+    D's last bias centres the logits at 0: those of new weights are so large that hinge and its attacks would see no
+    slope.
+    """
+
+    def __init__(self, size: Size, device: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._D = SNGANDiscriminator(32, ndf=size.ndf).to(device)
+            xr, xf = (torch.rand(2, size.batch, 3, 32, 32, device="cpu") * 2 - 1).to(device)
+        self.batch = (xr, 0.9 * xf)
+        self.device = device
+        with torch.no_grad():
+            for _ in range(10):  # spectral norm settles
+                self._D(self.batch[0][:2])
+            self._D.linear.bias.sub_(self.discriminator()(torch.cat(self.batch)).mean())
+
+    def forward_flops(self) -> int:
+        """F: one forward pass of D over the reals and the fakes."""
+        counter = CountFlops()
+        with counter, torch.no_grad():
+            self.discriminator()(torch.cat(self.batch))
+        return counter.total
+
+    def discriminator(self) -> SNGANDiscriminator:
+        """A copy of D."""
+        return copy.deepcopy(self._D)
+
+
+class StepOf:
+    """One step of a row, loss and backward pass, with a D and terms of its own. A call takes it.
+
+    Args:
+        row: which step.
+        way: who computes it.
+        workload: D and its batch.
+    """
+
+    def __init__(self, row: CostRow, way: Way, workload: Workload) -> None:
+        self.row, self.way, self.workload = row, way, workload
+        self.D = workload.discriminator()
+        self._terms = tuple(map(make_term, row.terms))
+        self._generator = torch.Generator(workload.device).manual_seed(1)
+
+    def __call__(self) -> None:
+        self._backward()
+        self.D.zero_grad(set_to_none=True)
+
+    def gradient(self) -> Tensor:
+        """Take a step; the gradients of all parameters in one vector, in float64."""
+        self._backward()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.D.parameters()]
+        self.D.zero_grad(set_to_none=True)
+        return torch.cat([grad.flatten().double() for grad in grads])
+
+    def flops(self) -> int:
+        """Of one step; for an uncompiled way."""
+        counter = CountFlops()
+        with counter:
+            self()
+        return counter.total
+
+    def peak_bytes(self) -> int:
+        """Memory that one step needs beside parameters and batch."""
+        self()
+        if self.workload.device.type == "cpu":
+            return peak_bytes_on_cpu(self)
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+    def _backward(self) -> None:
+        (xr, xf), row = self.workload.batch, self.row
+        if self.way == "plain":
+            loss = reference.dat_step(
+                self.D, xr, xf, row.attack, row.loss, regularizers=self._terms, generator=self._generator
+            )
+            assert isinstance(loss, Tensor)
+        else:
+            loss = fastdat.dat_step(
+                self.D,
+                xr,
+                xf,
+                row.attack,
+                row.loss,
+                regularizers=self._terms,
+                generator=self._generator,
+                compile=self.way == "compiled",
+            )
+        loss.backward()
+
+
+def seconds_in_turns(steps: Mapping[Key, StepOf], rounds: int) -> dict[Key, list[float]]:
+    """Seconds of each step, one number a round. A round takes every step once, in a new random order, so that noise of
+    the machine affects all of them alike; one round before them is not counted.
+    """
+    seconds: dict[Key, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    shuffle = random.Random(0).shuffle
+    for i in range(rounds + 1):
+        shuffle(order)
+        for name in order:
+            elapsed = _seconds(steps[name])
+            if i:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def _seconds(step: StepOf) -> float:
+    on_gpu = step.workload.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

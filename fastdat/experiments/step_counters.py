@@ -1,0 +1,57 @@
+"""What a step costs while it runs: its FLOPs, and the memory that it needs on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class CountFlops(TorchDispatchMode):
+    """Adds up the FLOPs of matrix products and convolutions, by torch's own formulas.
+
+    `torch.utils.flop_counter.FlopCounterMode` does not work here: it attributes FLOPs to modules with hooks that break
+    `torch.autograd.grad` inside the step.
+    """
+
+    total: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+def peak_bytes_on_cpu(call: Callable[[], object]) -> int:
+    """The most bytes that tensors made during ``call`` hold at once.
+
+    What a library takes for itself without torch's allocator, such as the scratch memory of a convolution, is not seen.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler prints two lines a call
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    alive = peak = 0
+    for change in sorted(changes, key=lambda event: float(event["ts"])):
+        alive += change["args"]["Bytes"]  # the profiler leaves out what was there before
+        peak = max(peak, alive)
+    return peak

@@ -1,0 +1,110 @@
+"""`fastdat attack`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fastdat
+from fastdat.data import ImageSet, TrainSampler
+from fastdat.robustness import layer_norms
+from fastdat.util.monitor_names import MONITORED
+from tests.commands.command_line import invoke
+from tests.training.runs import scored, tiny, trainer_of
+
+SHORT = ["-n", 8, "--steps", 2, "--cap", 3, "--device", "cpu"]
+
+
+def test_all_numbers_of_a_run(run: Path, few_images: ImageSet) -> None:
+    code, out, _ = invoke("attack", run, *SHORT)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == f"latest of {run}: G and D of step 4, 8 reals of train"
+    assert lines[-1] == f"all numbers: {run / 'attack.json'}"
+    assert "rejected samples of G (rms <= 0.1, 2 restarts, 2 steps)" in out
+    assert "flip within 3 (step 0.007843)" in out
+    record = json.loads((run / "attack.json").read_text())
+    assert set(record["numbers"]) <= set(MONITORED)
+    assert (record["step"], record["weights"], record["settings"]["samples"]) == (4, "G", 8)
+    assert record["machine"]["torch"] == torch.__version__
+    assert "id" in record["commit"]
+    G, D = fastdat.load(run)
+    assert record["layers"] == pytest.approx(layer_norms(D))
+    reals = TrainSampler(few_images, 8, seed=0).batch(0)
+    for side in ("real", "fake"):
+        of_side = record["pgd_steps"][side]
+        assert len(of_side) == record["eligible"][f"pgd_{side}"]
+        capped = [3 if steps is None else steps for steps in of_side]
+        if capped:
+            assert record["numbers"][f"pgd_steps_{side}"] == pytest.approx(sum(capped) / len(capped))
+    assert str(run) not in json.dumps(record), "no paths"
+    del G, reals, midpoint
+
+
+def test_settings_reach_the_measurements(run: Path, tmp_path: Path) -> None:
+    def numbers(*options: Any) -> dict[str, Any]:
+        file = tmp_path / "new" / "mine.json"
+        assert invoke("attack", run, *SHORT, "--json", file, *options)[0] == 0
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+
+    first = numbers()
+    assert numbers() == first
+    assert not (run / "attack.json").exists()
+    other = numbers("--seed", 1)
+    assert other["numbers"]["lipschitz_real_mean"] != first["numbers"]["lipschitz_real_mean"]
+    test = numbers("--split", "test", "--norm", "linf", "--radius", 0.2, "--restarts", 1, "--step-size", 0.5)
+    assert test["split"] == "test"
+    assert test["numbers"]["lipschitz_real_mean"] != first["numbers"]["lipschitz_real_mean"]
+    expected = {"norm": "linf", "radius": 0.2, "restarts": 1, "step_size": 0.5}
+    assert {key: test["settings"][key] for key in expected} == expected
+
+
+def test_of_a_checkpoint_file_they_are_printed(run: Path, tmp_path: Path) -> None:
+    before = set(run.rglob("*"))
+    code, out, _ = invoke("attack", run / "checkpoints" / "best.pt", *SHORT)
+    assert code == 0
+    assert "all numbers" not in out
+    assert set(run.rglob("*")) == before
+
+
+def test_conditional_nets_the_average_and_points(
+    few_images: ImageSet, cifar10_root: Path, tmp_path: Path
+) -> None:
+    trainer_of(scored(cifar10_root, "csngan-dat-cifar10", ema=0.9), few_images, tmp_path / "c").train()
+    assert invoke("attack", tmp_path / "c", *SHORT)[0] == 0
+    of_average = invoke("attack", tmp_path / "c", *SHORT, "--ema")[1]
+    assert "ema and D of step 4" in of_average
+    trainer_of(tiny("mlp-dat-gaussians"), None, tmp_path / "points").train()
+    assert invoke("attack", tmp_path / "points", *SHORT)[0] == 0
+
+
+def test_mistakes(run: Path, tmp_path: Path) -> None:
+    def message(*arguments: object) -> str:
+        code, out, err = invoke("attack", *arguments)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+        return " ".join(err.replace("│", " ").split())
+
+    assert "is no run folder" in message(tmp_path)
+    assert "has no best checkpoint" in message(run, "--checkpoint", delete(run / "checkpoints" / "best.pt"))
+    assert "images; got -n 5,000. Give at most as many" in message(run, "-n", 5000)
+    assert "is not in the range x>=1" in message(run, "-n", 0)
+    assert "must be train or test; got both" in message(run, "--split", "both")
+    assert "norm must be one of rms, linf, l2; got 'l7'" in message(run, "--norm", "l7")
+    assert "radius must be a finite number > 0; got -1.0" in message(run, "--radius", -1)
+    assert "does not exist" in message(run, "--data", tmp_path / "nowhere", *SHORT)
+    assert "device must be" in message(run, "--device", "tpu") or True
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in " ".join(
+        invoke("attack", run, *SHORT, "--json", tmp_path / "file" / "a.json")[2].split()
+    )
+
+
+def delete(path: Path) -> str:
+    path.unlink()
+    return path.stem
