@@ -22,7 +22,7 @@ COMPAT_STAMP := $(COMPAT_VENV)/.fastdat-installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types kernel-resources bench gpu-plan compat gpu-check check-python check-compiler clean
+.PHONY: help setup demo test lint format types kernel-resources results bench gpu-plan compat gpu-check check-python check-compiler clean
 
 help:
 	@echo "make demo              nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
@@ -30,6 +30,7 @@ help:
 	@echo "make lint              ruff: check and format (make format fixes both)"
 	@echo "make types             mypy, strict"
 	@echo "make kernel-resources  registers, spills and shared memory of the kernels, compiled for GPUs"
+	@echo "make results           RESULTS.md from the JSONs of bench/results/reproduce"
 	@echo "make bench             speed of a step and of the kernels, into bench/results"
 	@echo "make gpu-plan          launches, bytes and FLOPs of a step on a GPU, without one, into bench/results/gpu-plan.json"
 	@echo "make compat            all tests with the oldest supported torch, in $(COMPAT_VENV)"
@@ -59,6 +60,10 @@ types: $(STAMP)
 kernel-resources: $(STAMP) check-compiler
 	$(BIN)/python -m fastdat.kernels.offline
 	$(BIN)/python -m tests.kernels.specialisations
+
+# A test compares the page with the JSONs. `fastdat reproduce NAME --outdir bench/results/reproduce` makes one of them.
+results: $(STAMP)
+	$(BIN)/python -m fastdat.experiments.results_page bench/results/reproduce RESULTS.md
 
 bench: $(STAMP) check-compiler
 	$(BIN)/python -m pytest bench --benchmark-only \

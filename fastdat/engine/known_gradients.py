@@ -46,9 +46,9 @@ class _Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> NoReturn:
         raise RuntimeError(
-            "the gradient of a dat_step loss cannot be differentiated again (create_graph=True): it was computed "
-            "together with the loss, and nothing is known of how it depends on D's parameters. Leave the dat_step "
-            "loss out of what is differentiated twice, pass a gradient penalty as dat_step(..., regularizers=...), "
-            "take another derivative inside aux_loss with torch.func.grad, or use fastdat.reference.dat_step, whose "
-            "loss can be differentiated again"
+            "the gradient of a dat_step loss, or of a generator_step loss, cannot be differentiated again "
+            "(create_graph=True): it was computed together with the loss, and nothing is known of how it depends on "
+            "D's parameters and on the samples. Leave that loss out of what is differentiated twice, pass a gradient "
+            "penalty as dat_step(..., regularizers=...), take another derivative inside aux_loss with torch.func.grad, "
+            "or use fastdat.reference.dat_step or generator_step, whose loss can be differentiated again"
         )

@@ -85,6 +85,11 @@ CATALOGUE: dict[str, Entry] = {
         "Table II: FID, KID and IS with and without DAT. With --full, --data holds all five data sets.",
         data="CIFAR-10",
     ),
+    "table4-images": Entry(
+        "fastdat.experiments.images.table4_images",
+        "Table IV on images: DAT at three places. --quick: a thin DCGAN; --full: SNGAN, the same as table4 --full.",
+        data="CIFAR-10",
+    ),
     "fig4": Entry(
         "fastdat.experiments.images.fig4",
         "Fig. 4: DCGAN with and without DAT over learning rates and Adam's betas.",
@@ -98,6 +103,26 @@ CATALOGUE: dict[str, Entry] = {
     "fig11": Entry(
         "fastdat.experiments.images.fig11",
         "Figs. 11 and 12: uncurated images of SSGAN and SSGAN-DAT. With --full, --data holds four data sets.",
+        data="CIFAR-10",
+    ),
+    "fig1": Entry(
+        "fastdat.experiments.images.fig1",
+        "Fig. 1: the share of generated samples that have an adversarial example of G, over the training.",
+        data="CIFAR-10",
+    ),
+    "fig8": Entry(
+        "fastdat.experiments.images.fig8",
+        "Fig. 8: the same as Fig. 1, with and without DAT. It takes the runs of runs/fig1.",
+        data="CIFAR-10",
+    ),
+    "fig9": Entry(
+        "fastdat.experiments.images.pgd_flip",
+        "Fig. 9: how many PGD steps D's verdict survives, with and without DAT.",
+        data="MNIST",
+    ),
+    "lipschitz": Entry(
+        "fastdat.experiments.images.lipschitz_study",
+        "The claim of Sec. III-C: how steep D is while it trains, without attack, with 0-GP and with DAT.",
         data="CIFAR-10",
     ),
     "fig6": Entry(

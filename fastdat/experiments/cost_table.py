@@ -49,6 +49,7 @@ _COLUMNS = (
     Column("ms, fastdat eager", 0),
     Column("ms, fastdat compiled", 0),
     Column("MiB, plain autograd", 0),
+    Column("MiB, fastdat eager", 0),
     Column("MiB, fastdat compiled", 0),
 )
 _WAYS: dict[Way, str] = {
@@ -249,10 +250,10 @@ def _findings(rows: Mapping[str, RowCost]) -> Iterator[str]:
     if added:
         yield f"R1 and R2 add {', '.join(added)}."
     apart = max(abs(c.flops["eager"] / c.formula - 1) for c in rows.values())
-    errors = max(error for c in rows.values() for error in c.error.values())
+    error, worst = max((error, label) for label, c in rows.items() for error in c.error.values())
     yield (
         f"Counts and formula differ by at most {100 * apart:.1f}%, and gradients from those of plain autograd by at "
-        f"most {errors:.1g} of their length."
+        f"most {error:.1g} of their length ({worst})."
     )
 
 
@@ -301,5 +302,6 @@ def _figure(found: Sequence[RowCost]) -> Figure:
     axes.set_yticks(range(len(found)), [c.row.label for c in found])
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds a step", color=INK)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    axes.margins(y=0.02)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
     return figure

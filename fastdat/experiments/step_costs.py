@@ -12,8 +12,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-import fastdat
 from fastdat import reference
+from fastdat.engine.step import dat_step
 from fastdat.experiments.cost_rows import CostRow
 from fastdat.experiments.step_counters import CountFlops, peak_bytes_on_cpu
 from fastdat.nets import SNGANDiscriminator
@@ -39,17 +39,21 @@ class Size:
 
 
 class Workload:
-    """One D and one batch, the same for all rows, on ``device``; images are uniform noise.
+    """One D and one batch, the same for all rows; images are uniform noise.
 
     D's last bias centres the logits at 0: those of new weights are so large that hinge and its attacks would see no
     slope.
+
+    Args:
+        size: of D and batch.
+        device, dtype: of both.
     """
 
-    def __init__(self, size: Size, device: torch.device) -> None:
+    def __init__(self, size: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self._D = SNGANDiscriminator(32, ndf=size.ndf).to(device)
-            xr, xf = (torch.rand(2, size.batch, 3, 32, 32, device="cpu") * 2 - 1).to(device)
+            self._D = SNGANDiscriminator(32, ndf=size.ndf).to(device, dtype)
+            xr, xf = (torch.rand(2, size.batch, 3, 32, 32, device="cpu") * 2 - 1).to(device, dtype)
         self.batch = (xr, 0.9 * xf)
         self.device = device
         with torch.no_grad():
@@ -122,7 +126,7 @@ class StepOf:
             )
             assert isinstance(loss, Tensor)
         else:
-            loss = fastdat.dat_step(
+            loss = dat_step(
                 self.D,
                 xr,
                 xf,

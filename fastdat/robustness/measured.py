@@ -77,7 +77,7 @@ def measure(
     Args:
         G, D: z -> images; images -> logits. Conditional nets take labels, too.
         latents: z (N, nz), and labels (N,) for conditional nets.
-        reals: N images (N, ...), and labels (N,) for conditional nets.
+        reals: images (M, ...), and labels (M,) for conditional nets; gradients are measured at min(M, N) of each.
         config: what is measured; ``every`` has no effect.
         bounds: of the images; None: none.
         batch_size: samples at a time; None: all.
@@ -119,7 +119,16 @@ def measure(
         flips["pgd_real"] = pgd_steps_to_flip(D, xr, "real", args=labels_real, **attack)
         flips["pgd_fake"] = pgd_steps_to_flip(D, xf, "fake", args=labels_fake, **attack)
     if config.lipschitz:
-        steepness = lipschitz(D, xr, xf, generator=generator(), **of_both)
+        pairs = min(len(xr), len(xf))
+        steepness = lipschitz(
+            D,
+            xr[:pairs],
+            xf[:pairs],
+            generator=generator(),
+            args_real=[labels[:pairs] for labels in labels_real],
+            args_fake=[labels[:pairs] for labels in labels_fake],
+            batch_size=batch_size,
+        )
         layers = layer_norms(D)
     return Measured(threshold, latent, flips.get("pgd_real"), flips.get("pgd_fake"), steepness, layers)
 

@@ -55,11 +55,11 @@ ARMS = tuple(_ARMS)
 def table3_config(loss: str, arm: str) -> TrainConfig:
     """Settings for one cell of Table III (Sec. IV-C).
 
-    The paper gives z of length 128, batches of 64, Adam with 1e-4 and (0.5, 0.999), and ASGAN with 1/255 of the range on
-    both sides. It names a code base for the rest, from which one D step for each G step and 100,000 steps are taken; the
-    nets are our reduction of its nets (:mod:`fastdat.nets.table3_nets`). No weight of a regularizer is printed: each has
-    that of its source, 10 (``fastdat.regularizers``), and 0-GP is on the reals. AR compares the sigmoid of D's logits
-    where the loss uses it, else the logits.
+    The paper gives z of length 128, batches of 64, Adam with 1e-4 and (0.5, 0.999), and ASGAN with 1/255 of the
+    range on both sides. It names a code base for the rest, from which one D step for each G step and 100,000 steps
+    are taken; the nets are our reduction of its nets (:mod:`fastdat.nets.table3_nets`). No weight of a regularizer
+    is printed: each has that of its source, 10 (``fastdat.regularizers``), and 0-GP is on the reals. AR compares
+    the sigmoid of D's logits where the loss uses it, else the logits.
 
     Args:
         loss: one of :data:`LOSSES`.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fastdat
-from fastdat.data import ImageSet, TrainSampler
+from fastdat.data import ImageSet
 from fastdat.robustness import layer_norms
 from fastdat.util.monitor_names import MONITORED
 from tests.commands.command_line import invoke
@@ -19,7 +19,7 @@ from tests.training.runs import scored, tiny, trainer_of
 SHORT = ["-n", 8, "--steps", 2, "--cap", 3, "--device", "cpu"]
 
 
-def test_all_numbers_of_a_run(run: Path, few_images: ImageSet) -> None:
+def test_all_numbers_of_a_run(run: Path) -> None:
     code, out, _ = invoke("attack", run, *SHORT)
     assert code == 0
     lines = out.splitlines()
@@ -32,9 +32,8 @@ def test_all_numbers_of_a_run(run: Path, few_images: ImageSet) -> None:
     assert (record["step"], record["weights"], record["settings"]["samples"]) == (4, "G", 8)
     assert record["machine"]["torch"] == torch.__version__
     assert "id" in record["commit"]
-    G, D = fastdat.load(run)
+    _, D = fastdat.load(run)
     assert record["layers"] == pytest.approx(layer_norms(D))
-    reals = TrainSampler(few_images, 8, seed=0).batch(0)
     for side in ("real", "fake"):
         of_side = record["pgd_steps"][side]
         assert len(of_side) == record["eligible"][f"pgd_{side}"]
@@ -42,7 +41,6 @@ def test_all_numbers_of_a_run(run: Path, few_images: ImageSet) -> None:
         if capped:
             assert record["numbers"][f"pgd_steps_{side}"] == pytest.approx(sum(capped) / len(capped))
     assert str(run) not in json.dumps(record), "no paths"
-    del G, reals, midpoint
 
 
 def test_settings_reach_the_measurements(run: Path, tmp_path: Path) -> None:
@@ -98,7 +96,6 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
     assert "norm must be one of rms, linf, l2; got 'l7'" in message(run, "--norm", "l7")
     assert "radius must be a finite number > 0; got -1.0" in message(run, "--radius", -1)
     assert "does not exist" in message(run, "--data", tmp_path / "nowhere", *SHORT)
-    assert "device must be" in message(run, "--device", "tpu") or True
     (tmp_path / "file").write_text("")
     assert "cannot write" in " ".join(
         invoke("attack", run, *SHORT, "--json", tmp_path / "file" / "a.json")[2].split()

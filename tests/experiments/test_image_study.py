@@ -224,3 +224,9 @@ def test_only_chooses_arms() -> None:
 
 def test_slugs() -> None:
     assert slug("LR 1e-3, betas (0.5, 0.999), DCGAN-DAT") == "lr-1e-3-betas-0.5-0.999-dcgan-dat"
+
+
+def test_without_data_the_error_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="where is cifar10"):
+        train_all([tiny_arm("a")], 1, OPTIONS, tmp_path)
+    assert not (tmp_path / "runs").exists()

@@ -12,10 +12,12 @@ import torch
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
+from fastdat.experiments.points import mixture_study
 from fastdat.experiments.points.ensemble import Ensemble, Recipe
 from fastdat.experiments.points.fig3 import Fig3Config
 from fastdat.experiments.points.mixture_study import run_study
 from fastdat.experiments.points.study import SHOWN, Study, StudyResult
+from fastdat.experiments.points.study_record import arms_as_dict
 from fastdat.regularizers import GP
 from fastdat.util.errors import NonFiniteError, RunFolderError
 
@@ -37,6 +39,27 @@ def test_divergence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ensemble, "sample", lambda self, count: torch.full((2, 2, count, 2), torch.nan))
     with pytest.raises(NonFiniteError, match="no attack: G gives NaN or infinity after 1 "):
         run_study(Fig3Config(iterations=6, seeds=2).study, CPU, compile=False)
+
+
+def test_an_arm_that_diverges_can_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second of two arms, at its second measurement."""
+    samples, sample = count(), Ensemble.sample
+
+    def diverges(self: Ensemble, points: int) -> torch.Tensor:
+        found = sample(self, points)
+        return found if next(samples) != 5 else torch.full_like(found, torch.inf)
+
+    monkeypatch.setattr(Ensemble, "sample", diverges)
+    result = run_study(STUDY, CPU, compile=False, leave_out_diverged=True)
+    assert [arm.name for arm in result.arms] == ["none"]
+    message = "DAT, GP: G gives NaN or infinity after 3 iterations"
+    assert result.diverged == {"DAT, GP": message}
+    assert f"{message}: left out" in capsys.readouterr().out
+    monkeypatch.setattr(Ensemble, "sample", lambda self, points: torch.full((2, 2, points, 2), torch.nan))
+    with pytest.raises(NonFiniteError, match="DAT, GP: G gives NaN"):  # no arm is left
+        run_study(STUDY, CPU, compile=False, leave_out_diverged=True)
 
 
 def test_study_runs_where_nothing_compiles(
@@ -150,6 +173,25 @@ def test_folder_with_other_settings(changes: dict[str, Any], message: str, tmp_p
     run_study(STUDY, CPU, compile=False, folder=tmp_path)
     with pytest.raises(RunFolderError, match=message + r".*Give another folder \(--outdir\), or delete"):
         run_study(replace(STUDY, **changes), CPU, compile=False, folder=tmp_path)
+
+
+def test_commits_of_a_study_that_went_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first arm and a part of the second with one commit, the rest with another."""
+    sample, samples = Ensemble.sample, count()
+
+    def dies(self: Ensemble, points: int) -> torch.Tensor:
+        if next(samples) == 5:
+            raise KilledError
+        return sample(self, points)
+
+    monkeypatch.setattr(Ensemble, "sample", dies)
+    monkeypatch.setattr(mixture_study, "_commit", lambda: "first")
+    with pytest.raises(KilledError):
+        run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    monkeypatch.setattr(mixture_study, "_commit", lambda: "second with changes")
+    result = run_study(STUDY, CPU, compile=False, folder=tmp_path)
+    commits = {name: arm["commits"] for name, arm in arms_as_dict(result).items()}
+    assert commits == {"none": ["first"], "DAT, GP": ["first", "second with changes"]}
 
 
 def test_damaged_state(tmp_path: Path) -> None:

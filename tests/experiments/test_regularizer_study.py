@@ -56,7 +56,8 @@ def test_json(tiny_run: Path) -> None:
 
 
 def test_table_shows_the_means_of_the_json(tiny_run: Path) -> None:
-    assert sorted(path.name for path in tiny_run.iterdir()) == ["regularizers.json", "regularizers.md"]
+    files = sorted(path.name for path in tiny_run.iterdir() if path.is_file())
+    assert files == ["regularizers.json", "regularizers.md"]
     record = json.loads((tiny_run / "regularizers.json").read_text())["losses"]["wgan"]["arms"]
     text = (tiny_run / "regularizers.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.split("## wgan")[1].splitlines()[4:]]

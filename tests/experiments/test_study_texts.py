@@ -30,6 +30,8 @@ def test_a_difference_in_words_with_its_standard_error() -> None:
         sentence
         == "FID: 30.00 with DAT, 50% higher than 20.00 with none; single runs, so the spread is unknown."
     )
+    (sentence,) = texts.difference("FID", "DAT", Runs((249.0,)), "none", Runs((250.0,)))
+    assert "0.4% lower" in sentence
     (sentence,) = texts.difference("FID", "DAT", Runs((3.0,)), "none", Runs((3.0,)))
     assert "3.00 with DAT, beside 3.00 with none" in sentence
 

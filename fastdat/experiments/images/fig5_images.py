@@ -1,4 +1,4 @@
-"""Fig. 5: images of 0-GP and of DAT with the WGAN loss on CIFAR-10, side by side.
+"""Fig. 5: images of 0-GP and of DAT with the WGAN loss on CIFAR-10, side by side; and the same on nine Gaussians.
 
 The paper names the loss, the two methods and, for Table III which has the same runs, the optimizer. It prints neither
 the weight of 0-GP (ours: 10, on reals) nor whether WGAN's loss is of D's logits or, as in the code that it builds on,
@@ -8,6 +8,7 @@ of their sigmoid. So both are run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fastdat.experiments.catalogue import Options
@@ -17,10 +18,13 @@ from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, 
 from fastdat.experiments.images.thin_runs import FULL_FID, KID, full_protocol, thin, thin_protocol
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row
 from fastdat.experiments.paper_tables import TABLE_III
+from fastdat.experiments.points.fig5_points import run_points
 from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 
-QUICK_STEPS = 800
+QUICK_STEPS = 1_000
+POINTS = "points"
+"""Folder of the part on nine Gaussians, in that of the experiment."""
 SIDES = {"0-GP": "0gp", "DAT": "dat"}
 """Left and right."""
 LOSSES: Mapping[str, str] = {"wgan": "WGAN loss of the logits", "wgan-sigmoid": "WGAN loss of their sigmoid"}
@@ -30,6 +34,7 @@ def run(options: Options, folder: Path) -> Outcome:
     """Train both sides with both readings of the loss, and draw a grid of each."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 1
     found = train_all(arms, seeds, options, folder)
+    points = run_points(replace(options, seeds=None, only=()), folder / POINTS)
     rows = [
         [panel(f"{side}, {words}", found.get(_arm(side, loss), ()), options.device) for side in SIDES]
         for loss, words in LOSSES.items()
@@ -47,9 +52,10 @@ def run(options: Options, folder: Path) -> Outcome:
             "prints no weight. Nets and optimizer are those of Table III (Adam, LR 1e-4, betas 0.5 and 0.999).",
             f"Each grid: {SHOWN} images of the last checkpoint of seed 0, from z of seed {LATENTS}; equal places show "
             "equal z.",
+            *points.protocol,
         ),
-        tables=(_table(found, options.quick), *texts.divergences(found)),
-        findings=tuple(_findings(found, options.quick)),
+        tables=(_table(found, options.quick), *texts.divergences(found), points.table),
+        findings=(*_findings(found, options.quick), *points.findings),
         notes=(
             "Table III has the paper's FID of these runs: 0-GP "
             f"{TABLE_III['wgan']['0gp']:.2f}, DAT {TABLE_III['wgan']['dat']:.2f}, no regularization "
@@ -58,8 +64,8 @@ def run(options: Options, folder: Path) -> Outcome:
         ),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        figures={"": draw_pairs(rows)},
-        seconds=texts.seconds(found),
+        figures={"": draw_pairs(rows), "-points": points.figure},
+        seconds=texts.seconds(found) + points.seconds,
     )
 
 

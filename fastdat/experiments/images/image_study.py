@@ -166,11 +166,10 @@ def scores_of(
             ``config.eval``, as best.pt.
 
     Returns:
-        The runs that have the score. Those that NaN ended are left out of ``"last"``; ``"best"`` takes what they
-        had reached. ``"diverged"`` if no run is left for that reason, None if none was scored.
+        The runs that have the score. One that NaN ended has no ``"last"`` score; ``"best"`` takes what it had reached.
+        ``"diverged"`` if no run has the score for that reason, None if none was scored.
     """
-    left = [run for run in runs if which == "best" or not run.diverged]
-    values = [value for run in left if (value := score_at(run, score, split, which)) is not None]
+    values = [value for run in runs if (value := score_at(run, score, split, which)) is not None]
     if values:
         return Runs(tuple(values))
     return "diverged" if any(run.diverged for run in runs) else None

@@ -84,7 +84,7 @@ def difference(what: str, first: str, a: Value, second: str, b: Value, digits: i
     """
     if isinstance(a, Runs) and isinstance(b, Runs):
         gap, verdict = abs(a.mean - b.mean), "lower" if a.mean < b.mean else "higher"
-        much = f"{gap / abs(b.mean):.0%} {verdict} than" if gap and b.mean else "beside"
+        much = f"{_percent(gap / abs(b.mean))} {verdict} than" if gap and b.mean else "beside"
         compared = f"{number(a, digits)} with {first}, {much} {number(b, digits)} with {second}"
         yield f"{what}: {compared}{_against_spread(gap, a, b)}."
     elif "diverged" in (a, b):
@@ -104,6 +104,11 @@ def _against_spread(gap: float, a: Runs, b: Runs) -> str:
         return "; single runs, so the spread is unknown"
     error = math.sqrt(a.std**2 / len(a.values) + b.std**2 / len(b.values))
     return f"; the difference is {gap / error:.1f} times its standard error" if error else ""
+
+
+def _percent(part: float) -> str:
+    """``"57%"``, and ``"0.4%"`` where that would round away what differs."""
+    return f"{part:.0%}" if part >= 0.1 else f"{part:.1%}"
 
 
 def _quoted(text: str) -> str:

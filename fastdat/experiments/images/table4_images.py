@@ -9,6 +9,7 @@ attacked images so that they cut the graph.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ _RANKING: Mapping[bool, tuple[str, texts.Which]] = {True: ("kid", "last"), False
 def run(options: Options, folder: Path) -> Outcome:
     """Train all rows, position (iii) with both wirings: SNGAN in full length, or a thin DCGAN."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 1
-    found: texts.Found = train_all(arms, seeds, options, folder)
+    # Each row has graphs of its own, which take longer to compile than so short a training saves.
+    compiled = options.compile and not options.quick
+    found: texts.Found = train_all(arms, seeds, replace(options, compile=compiled), folder)
     if not options.quick:
         found = {name: with_test_scores(runs, options) for name, runs in found.items()}
     first = arms[0].config

@@ -78,7 +78,7 @@ def outcome(result: StudyResult, config: Mapping[str, Any]) -> Outcome:
         title=f"Fig. 3, scaled down: {iterations:,} of {FULL:,} iterations" if shorter else "Fig. 3",
         quick=shorter,
         command=_command(config),
-        protocol=protocol(study, result.compiled),
+        protocol=protocol(result),
         tables=(table, ResultTable(title, "arm", columns_of_speed, speed)),
         findings=tuple(_findings(result)),
         notes=_NOTES,

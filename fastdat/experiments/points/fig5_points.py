@@ -47,12 +47,13 @@ class PointsPart:
 
 def run_points(options: Options, folder: Path) -> PointsPart:
     """Train and measure, or go on where an earlier run in ``folder`` stopped."""
-    result = run_study(study(options), choose_device(options.device), options.compile, folder)
+    device = choose_device(options.device)
+    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
     mixtures = result.study.mixtures
     return PointsPart(
         table=ResultTable("wgan on nine Gaussians", "arm", columns(mixtures), last_rows(result.arms)),
         findings=tuple(f"wgan on nine Gaussians: {arm_words(arm)}." for arm in result.arms),
-        protocol=protocol(result.study, result.compiled),
+        protocol=protocol(result),
         figure=draw_arms(result.arms, mixtures),
         seconds=result.seconds,
     )

@@ -46,7 +46,8 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import sngan_sweeps
 
         return sngan_sweeps.run_fig6(options, folder)
-    result = run_study(study(options), choose_device(options.device), options.compile, folder)
+    device = choose_device(options.device)
+    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
     return outcome(result, options)
 
 
@@ -71,7 +72,7 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
         quick=True,
         command=command("fig6", options),
         protocol=(
-            *protocol(result.study, result.compiled),
+            *protocol(result),
             "DAT with its default settings but for eps, which is divided by 64.",
         ),
         tables=(
@@ -96,6 +97,6 @@ def _findings(levels: list[Arm], without: Arm | None) -> Iterator[str]:
     if levels and without is not None:
         better = [arm.name for arm in levels if mean(arm.last, "KL") < mean(without.last, "KL")]
         yield (
-            f"{len(better)} of {len(levels)} levels have a lower KL, mean of both mixtures, than the arm without "
-            f"attack: {arm_words(without)}."
+            f"{len(better)} of {len(levels)} levels have a lower KL, mean of both mixtures, than "
+            f"{arm_words(without)}."
         )

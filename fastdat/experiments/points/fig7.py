@@ -47,7 +47,8 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import sngan_sweeps
 
         return sngan_sweeps.run_fig7(options, folder)
-    result = run_study(study(options), choose_device(options.device), options.compile, folder)
+    device = choose_device(options.device)
+    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
     return outcome(result, options)
 
 
@@ -68,7 +69,7 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
         quick=True,
         command=command("fig7", options),
         protocol=(
-            *protocol(result.study, result.compiled),
+            *protocol(result),
             "DAT with its default settings but for eps, which is divided by 64, and K steps of that size each.",
         ),
         tables=(
@@ -104,4 +105,4 @@ def _findings(sweeps: Sequence[Sweep], without: Arm | None) -> Iterator[str]:
         paper = f"eps {FIG7_BEST[0]:g}, K {FIG7_BEST[1]}"
         yield f"The lowest KL is at {arm_words(best)}; the paper's best FID is at {paper}."
     if without is not None:
-        yield f"Without attack: {arm_words(without)}."
+        yield f"For comparison: {arm_words(without)}."

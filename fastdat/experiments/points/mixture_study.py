@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -17,9 +17,18 @@ from fastdat.experiments.points.study_state import ArmFile, ArmState
 from fastdat.metrics.modes import coverage
 from fastdat.training.display import Display
 from fastdat.util.errors import NonFiniteError
+from fastdat.util.provenance import commit_info
+from fastdat.util.version import __version__
 
 
-def run_study(study: Study, device: torch.device, compile: bool, folder: Path | None = None) -> StudyResult:
+def run_study(
+    study: Study,
+    device: torch.device,
+    compile: bool,
+    folder: Path | None = None,
+    *,
+    leave_out_diverged: bool = False,
+) -> StudyResult:
     """Train and measure all arms, and show the progress.
 
     On one machine and with one version of torch, the same study gives the same numbers, and a shorter study gives the
@@ -31,9 +40,10 @@ def run_study(study: Study, device: torch.device, compile: bool, folder: Path | 
         compile: compile the training steps, where that is possible.
         folder: keeps the state of the study after each measurement. A study that was stopped goes on from there, with
             the numbers that it would have had, and a finished one is only read. None: nothing is kept.
+        leave_out_diverged: go on with the next arm where one diverges; the result says so.
 
     Raises:
-        NonFiniteError: the generators of an arm diverged.
+        NonFiniteError: the generators of an arm diverged; with ``leave_out_diverged``, those of all arms.
         RunFolderError: ``folder`` holds a study with other settings, or cannot be used.
     """
     progress = StudyProgress(study)
@@ -47,11 +57,18 @@ def run_study(study: Study, device: torch.device, compile: bool, folder: Path | 
         compiled = compile and _can_compile(device, display)
         files = {name: ArmFile(folder, study, name, compiled, device) for name in study.arms if folder}
         states = {name: file.read() for name, file in files.items()}  # refuses a wrong folder before the work
-        arms = tuple(
-            _train_arm(study, name, device, compiled, progress, files.get(name), states.get(name, ArmState()))
-            for name in study.arms
-        )
-    return StudyResult(study, compiled, device, arms, sum(arm.times.everything for arm in arms))
+        arms, diverged = [], {}
+        for name in study.arms:
+            file, state = files.get(name), states.get(name, ArmState())
+            try:
+                arms.append(_train_arm(study, name, device, compiled, progress, file, state))
+            except NonFiniteError as error:
+                diverged[name] = str(error)
+                if not leave_out_diverged or len(diverged) == len(study.arms):
+                    raise
+                display.note(f"{error}: left out")
+    seconds = sum(arm.times.everything for arm in arms)
+    return StudyResult(study, compiled, device, tuple(arms), seconds, diverged)
 
 
 def _train_arm(
@@ -74,6 +91,7 @@ def _train_arm(
         ensemble = Ensemble(
             study.mixtures, range(study.seeds), attack, recipe, device=device, compile=compiled
         )
+        commits = tuple(dict.fromkeys([*state.commits, _commit()]))
         if state.ensemble is not None:
             ensemble.restore(state.ensemble)
         for iteration in rest:
@@ -83,11 +101,11 @@ def _train_arm(
             times += Times(everything=end - start)
             start = end
             unfinished = file is not None and iteration != study.iterations
-            state = ArmState(measured, state.times + times, ensemble.state() if unfinished else None)
+            state = ArmState(measured, state.times + times, ensemble.state() if unfinished else None, commits)
             if file is not None:
                 file.write(state)
             progress.advance(measured[-1])
-    return Arm(name, attack, recipe, state.measurements, state.times)
+    return Arm(name, attack, recipe, state.measurements, state.times, state.commits)
 
 
 def _train(ensemble: Ensemble, iterations: int, compiles: bool, device: torch.device) -> Times:
@@ -106,6 +124,13 @@ def _measure(study: Study, name: str, ensemble: Ensemble, iteration: int) -> Mea
     }
     shown = points[:, 0, :SHOWN].cpu().clone() if iteration in study.checkpoints else None
     return Measurement(iteration, found, shown)
+
+
+@cache
+def _commit() -> str:
+    """The commit of this process in words, asked once: the files may change while it runs."""
+    commit = commit_info()
+    return f"{commit['id'] or __version__}{' with changes' if commit['dirty'] else ''}"
 
 
 @contextmanager

@@ -27,19 +27,21 @@ def quick_study(
     arms: Mapping[str, Attack],
     options: Options,
     *,
+    iterations: int | None = None,
     recipe: Recipe | None = None,
     regularizers: Mapping[str, tuple[Term, ...]] | None = None,
     recipes: Mapping[str, Recipe] | None = None,
 ) -> Study:
     """A study of ``arms``; the other arguments are as in :class:`fastdat.experiments.points.study.Study`."""
+    iterations = iterations or ITERATIONS
     return Study(
         name=name,
         arms=arms,
         mixtures=MIXTURES,
         seeds=options.seeds or SEEDS,
-        iterations=ITERATIONS,
-        measurements=tuple(sorted({round(ITERATIONS * k / _PARTS) for k in range(1, _PARTS + 1)} - {0})),
-        checkpoints=(ITERATIONS,),
+        iterations=iterations,
+        measurements=tuple(sorted({round(iterations * k / _PARTS) for k in range(1, _PARTS + 1)} - {0})),
+        checkpoints=(iterations,),
         recipe=recipe or Recipe(),
         regularizers=regularizers or {},
         recipes=recipes or {},

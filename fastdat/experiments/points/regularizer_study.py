@@ -113,11 +113,12 @@ class RegularizersConfig:
 def run(config: RegularizersConfig, outdir: str | Path) -> tuple[StudyResult, ...]:
     """Train all arms with each loss, write ``regularizers.json`` and ``regularizers.md``, and print the tables.
 
-    Both files are written after each loss, so that a run which ends early leaves what it had finished.
+    Both files are written after each loss, so that a run which ends early leaves what it had finished; the same call
+    goes on from there.
 
     Raises:
         ConfigError: the config asks for a GPU and there is none.
-        RunFolderError: ``outdir`` cannot be created or written.
+        RunFolderError: ``outdir`` cannot be created or written, or holds a run with other settings.
         NonFiniteError: an arm diverged.
         ModuleNotFoundError: rich is missing; it comes with ``fastdat[train]``.
     """
@@ -130,7 +131,7 @@ def run(config: RegularizersConfig, outdir: str | Path) -> tuple[StudyResult, ..
         raise RunFolderError(f"cannot use {outdir} as output folder: {error.strerror or error}") from error
     results: list[StudyResult] = []
     for study in config.studies:
-        results.append(run_study(study, device, config.compile))
+        results.append(run_study(study, device, config.compile, outdir))
         regularizer_outputs.write(results, asdict(config), outdir)
     print(regularizer_outputs.markdown(results))
     return tuple(results)

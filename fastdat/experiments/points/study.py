@@ -98,6 +98,7 @@ class Arm:
         name, attack, recipe: from the study.
         measurements: in ascending order.
         times: of training and measurements.
+        commits: of fastdat that trained it, in their order; more than one if it was stopped and went on later.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Arm:
     recipe: Recipe
     measurements: tuple[Measurement, ...]
     times: Times
+    commits: tuple[str, ...] = ()
 
     @property
     def members(self) -> int:
@@ -136,6 +138,7 @@ class StudyResult:
         device: where the GANs were trained.
         arms: in the order of the study.
         seconds: time of the training and the measurements, also of those in earlier processes.
+        diverged: name of an arm -> what happened, for arms that are left out because G gave NaN or infinity.
     """
 
     study: Study
@@ -143,6 +146,7 @@ class StudyResult:
     device: torch.device
     arms: tuple[Arm, ...]
     seconds: float
+    diverged: Mapping[str, str] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:
         """The arm with this name."""

@@ -34,11 +34,13 @@ class ArmState:
         measurements: so far.
         times: so far.
         ensemble: of :meth:`fastdat.experiments.points.ensemble.Ensemble.state`; None once the arm is finished.
+        commits: of fastdat so far.
     """
 
     measurements: tuple[Measurement, ...] = ()
     times: Times = Times()  # noqa: RUF009  it is frozen
     ensemble: Mapping[str, Any] | None = None
+    commits: tuple[str, ...] = ()
 
 
 class ArmFile:
@@ -78,6 +80,7 @@ class ArmFile:
                 tuple(_measurement(record) for record in found["measurements"]),
                 Times(**found["times"]),
                 found["ensemble"],
+                tuple(found.get("commits", ())),
             )
         except Exception as error:  # torch.load raises errors of many kinds for a damaged file
             raise RunFolderError(
@@ -98,6 +101,7 @@ class ArmFile:
             "measurements": [_record(m) for m in state.measurements],
             "times": asdict(state.times),
             "ensemble": state.ensemble,
+            "commits": list(state.commits),
         }
         torch.save(record, content)
         try:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastdat.data.mixture import MEANS, STD, Mixture
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Row, Runs
-from fastdat.experiments.points.study import MEASURED, Arm, Measurement, Study
+from fastdat.experiments.points.study import MEASURED, Arm, Measurement, StudyResult
 from fastdat.metrics.modes import FOUND, NEAR, Coverage
 from fastdat.util.errors import ConfigError
 
@@ -71,14 +71,14 @@ def means_words(measurement: Measurement, what: str) -> str:
 
 
 def arm_words(arm: Arm) -> str:
-    """``"DAT 8.2 / 8.8 modes, quality 0.75 / 0.86, KL 0.17 / 0.07"``, at the end of the training."""
+    """``"DAT (8.2 / 8.8 modes, quality 0.75 / 0.86, KL 0.17 / 0.07)"``, at the end of the training."""
     modes, quality, kl = (means_words(arm.last, what) for what in MEASURES)
-    return f"{arm.name} {modes} modes, quality {quality}, KL {kl}"
+    return f"{arm.name} ({modes} modes, quality {quality}, KL {kl})"
 
 
-def protocol(study: Study, compiled: bool) -> tuple[str, ...]:
-    """What was trained and measured: a paragraph for each."""
-    recipe = study.recipe
+def protocol(result: StudyResult) -> tuple[str, ...]:
+    """What was trained and measured: a paragraph for each, and one about arms that diverged."""
+    study, recipe, compiled = result.study, result.study.recipe, result.compiled
     seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
     names = " and ".join(mixture.name for mixture in study.mixtures)
     return (
@@ -92,6 +92,7 @@ def protocol(study: Study, compiled: bool) -> tuple[str, ...]:
         f"{len(MEANS)}, with over {FOUND:g} of their due share. Quality: share of the points within {NEAR:g} standard "
         "deviations of a mode; 0.99 for real points. KL: of the modes' shares against the true ones, in nats; 0 is "
         f"perfect. Where two numbers stand in a sentence, the first is {names.replace(' and ', ', the second ')}.",
+        *(f"Left out: {message}." for message in result.diverged.values()),
     )
 
 

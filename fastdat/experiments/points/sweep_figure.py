@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from fastdat.experiments.points.study_tables import MEASURES, values_of
 _AXES = {
     "modes": ("modes found", (0.0, float(len(MEANS)))),
     "quality": ("quality", (0.0, 1.0)),
-    "KL": ("KL, nats", (0.0, float("inf"))),
+    "KL": ("KL, nats", (0.0, inf)),
 }
 
 
@@ -53,14 +54,23 @@ def draw_sweeps(
     for row, what in zip(panels, MEASURES, strict=True):
         for axes, sweep in zip(row, sweeps, strict=True):
             _draw(axes, sweep, mixtures, what, without)
-        row[0].set_ylabel(_AXES[what][0], color=INK, fontsize=10.5)
+        label, (_, top) = _AXES[what]
+        row[0].set_ylabel(label, color=INK, fontsize=10.5)
+        row[0].set_ylim(0, 1.04 * top if isfinite(top) else None)  # ends autoscaling: after the last curve
     for axes, sweep in zip(panels[0], sweeps, strict=True):
         axes.set_title(sweep.title, color=INK, fontsize=11)
+    panels[0][0].set_yticks((0, 3, 6, 9))
     for axes in panels[-1]:
         axes.set_xlabel(xlabel, color=INK, fontsize=10.5)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9, labelcolor=INK
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=2 * len(sweeps),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
     )
     return figure
 
@@ -75,6 +85,5 @@ def _draw(axes: Axes, sweep: Sweep, mixtures: Sequence[Mixture], what: str, with
             label = f"{mixture.name}, {without.name}"
             axes.axhline(level, color=colour, linewidth=1.0, linestyle=(0, (4, 3)), label=label)
     style_axes(axes)
-    axes.set_ylim(0, limits[1] * 1.04 if limits[1] < float("inf") else None)
     axes.set_xticks(sweep.x)
     axes.xaxis.set_major_formatter("{x:g}")
