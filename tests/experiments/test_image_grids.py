@@ -87,7 +87,7 @@ def test_panels_stand_row_by_row_under_their_titles() -> None:
 def test_fig11_quick_shows_both_sides_and_their_kid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fig11, "QUICK_STEPS", 2)
     monkeypatch.setattr(fig11, "QUICK", {"ngf": 4, "ndf": 4, "batch_size": 4, "n_dis": 1})
-    outcome = fig11.run(replace(OPTIONS, compile=True), tmp_path)  # which is not done in a run so short
+    outcome = fig11.run(OPTIONS, tmp_path)
     assert titles(outcome.figures[""]) == ["SSGAN, CIFAR-10", "SSGAN-DAT, CIFAR-10"]
     (table,) = outcome.tables
     assert list(table.rows[0].cells) == ["SSGAN", "SSGAN-DAT"]
@@ -97,6 +97,19 @@ def test_fig11_quick_shows_both_sides_and_their_kid(monkeypatch: pytest.MonkeyPa
     assert shown(outcome.figures[""], 0).tolist() != shown(outcome.figures[""], 1).tolist()
     assert "scaled down" in outcome.title
     assert not table.comparable
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_fig11_compiles_only_long_runs(quick: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def found(arms: Any, seeds: int, options: Options, folder: Path) -> Any:
+        asked.append(options.compile)
+        return {}
+
+    monkeypatch.setattr(fig11, "train_all", found)
+    fig11.run(Options(quick=quick), tmp_path)
+    assert asked == [not quick]
 
 
 def test_fig11_full_is_table_ii_on_four_data_sets() -> None:

@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_functions() -> None:
     z = torch.randn(9, 4, dtype=torch.float64)
     xf = G(z).detach()
     xr = 1.5 * xf + D.direction.reshape(SHAPE) * 0.3  # D finds most of them more real than the fakes
-    config = MonitorConfig(**SMALL | {"cap": 30, "step_size": 0.1}, radius=0.2, norm="linf", seed=3)
+    config = MonitorConfig(**SMALL | {"cap": 200, "step_size": 0.01}, radius=0.2, norm="linf", seed=3)
     found = measure(G, D, (z,), (xr,), config, batch_size=4, bounds=None).numbers()
     threshold = midpoint(D, xr, xf)
 
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_functions() -> None:
         G, D, z, threshold=threshold, radius=0.2, norm="linf", restarts=2, steps=2, generator=draws()
     )
     flips = {
-        side: pgd_steps_to_flip(D, x, side, threshold=threshold, step_size=0.1, cap=30, bounds=None)  # type: ignore[arg-type]
+        side: pgd_steps_to_flip(D, x, side, threshold=threshold, step_size=0.01, cap=200, bounds=None)  # type: ignore[arg-type]
         for side, x in (("real", xr), ("fake", xf))
     }
     steep, layers = lipschitz(D, xr, xf, generator=draws()), layer_norms(D)

@@ -303,14 +303,18 @@ def draw(name: Which, found: texts.Found) -> Figure:
         axes = figure.add_subplot(1, len(panels), i + 1)
         for colour, arm in zip(COLOURS, panel, strict=False):
             at = shares(found.get(arm, ()))
+            if not at:
+                continue
             label = arm if name == "fig1" else "with DAT" if arm.endswith(DAT) else "without"
             band = [(runs.mean, runs.std or 0.0) for runs in at.values()]
             draw_band(axes, list(at), band, colour, label, limits=(0, 100), marker="o")
-        axes.set(ylim=(0, 100), xlabel="G steps")
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("G steps", color=INK)
         if i == 0:
-            axes.set_ylabel("samples with an adversarial example, %")
+            axes.set_ylabel("samples with an adversarial example, %", color=INK)
         if name == "fig8":
             axes.set_title(panel[0], color=INK, fontsize=10)
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+        if axes.get_lines():
+            axes.legend(frameon=False, labelcolor=INK, fontsize=9)
         style_axes(axes)
     return figure

@@ -45,8 +45,9 @@ _NOTES = (
     "A singular value of a convolution is that of its matrix (out, in * k * k), as in SNGAN: not the norm of the "
     "operator. Batch norm rescales what convolutions give, so that their singular values alone do not bound D.",
     "0-GP penalises the gradient at reals with weight 10; the paper does not print its weight.",
-    "Eq. (13) counts a sample whose g is at least the mean of the other side as the penalty case, otherwise as the "
-    "reward case. The share is that of training, on both sides together. Runs without DAT do not measure it.",
+    "A sample is in the penalty case of Eq. (13) if the attack lowers D's own objective to first order, which is the "
+    "paper's residual >= 0; otherwise it is in the reward case. The share is that of training, of reals and fakes "
+    "together. Runs without DAT do not measure it.",
     "D is evaluated for the input gradients: batch norm uses its running statistics.",
 )
 
