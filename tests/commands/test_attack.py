@@ -90,8 +90,8 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
 
     assert "is no run folder" in message(tmp_path)
     assert "has no best checkpoint" in message(run, "--checkpoint", delete(run / "checkpoints" / "best.pt"))
-    assert "images; got -n 5,000. Give at most as many" in message(run, "-n", 5000)
-    assert "is not in the range x>=1" in message(run, "-n", 0)
+    assert "images; got -n 60,000. Give at most as many" in message(run, "-n", 60_000)
+    assert "should be greater than or equal to 1" in message(run, "-n", 0)
     assert "must be train or test; got both" in message(run, "--split", "both")
     assert "norm must be one of rms, linf, l2; got 'l7'" in message(run, "--norm", "l7")
     assert "radius must be a finite number > 0; got -1.0" in message(run, "--radius", -1)

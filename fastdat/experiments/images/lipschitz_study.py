@@ -223,7 +223,7 @@ def draw(found: texts.Found) -> Figure:
             at = curve(runs, key)
             if at:
                 band = [(scale * runs.mean, scale * (runs.std or 0.0)) for runs in at.values()]
-                draw_band(axes, list(at), band, colour, name)
+                draw_band(axes, list(at), band, colour, name, marker=".")
         axes.set_title(title, color=INK, fontsize=10)
         axes.set_xlabel("G steps", color=INK)
         if key == PENALTY:
