@@ -15,6 +15,7 @@ PART ?=
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 PLAN_FLAGS ?=
+RUNS ?= runs
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fastdat-installed
@@ -22,7 +23,7 @@ COMPAT_STAMP := $(COMPAT_VENV)/.fastdat-installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types kernel-resources results bench gpu-plan compat gpu-check check-python check-compiler clean
+.PHONY: help setup demo test lint format types kernel-resources keep-results results bench gpu-plan compat gpu-check check-python check-compiler clean
 
 help:
 	@echo "make demo              nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
@@ -30,6 +31,7 @@ help:
 	@echo "make lint              ruff: check and format (make format fixes both)"
 	@echo "make types             mypy, strict"
 	@echo "make kernel-resources  registers, spills and shared memory of the kernels, compiled for GPUs"
+	@echo "make keep-results      results of \`fastdat reproduce NAME\` from $(RUNS) into bench/results/reproduce, and RESULTS.md"
 	@echo "make results           RESULTS.md from the JSONs of bench/results/reproduce"
 	@echo "make bench             speed of a step and of the kernels, into bench/results"
 	@echo "make gpu-plan          launches, bytes and FLOPs of a step on a GPU, without one, into bench/results/gpu-plan.json"
@@ -61,7 +63,12 @@ kernel-resources: $(STAMP) check-compiler
 	$(BIN)/python -m fastdat.kernels.offline
 	$(BIN)/python -m tests.kernels.specialisations
 
-# A test compares the page with the JSONs. `fastdat reproduce NAME --outdir bench/results/reproduce` makes one of them.
+# Experiments train in $(RUNS)/NAME, each in a folder of its own; only their pages, numbers and figures are kept.
+keep-results: $(STAMP)
+	$(BIN)/python -m fastdat.experiments.keep_results $(RUNS) bench/results/reproduce
+	$(MAKE) --no-print-directory results
+
+# A test compares the page with the JSONs.
 results: $(STAMP)
 	$(BIN)/python -m fastdat.experiments.results_page bench/results/reproduce RESULTS.md
 

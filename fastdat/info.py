@@ -65,8 +65,11 @@ class DATInfo:
     """Share of the fakes' elements that ``delta_clip`` or ``bounds`` changed in the first attack step; NaN where the
     fakes are not attacked."""
     penalty_fraction: Tensor
-    """Share of the attacked samples whose first delta lowers D's own objective to first order. These samples are the
-    gradient-penalty case of Eq. (13); the others are rewarded or stay where they are. NaN where nothing is attacked."""
+    """Share of the attacked samples whose first delta lowers D's own objective to first order, so that D's gradient is
+    penalised there; at the others it is rewarded, or they stay where they are. With ``reduction="sample"`` the former
+    are the penalty case of Eq. (13). With ``"batch"``, the default, all samples have one sign, so that this is near 1
+    as soon as the means are in order: :func:`fastdat.robustness.penalty_case` counts the samples of Eq. (13). NaN where
+    nothing is attacked."""
     aux: tuple[tuple[Any, ...], tuple[Any, ...]] = field(default=((), ()))
     """D's further outputs on x_hat_r and on x_hat_f."""
     terms: dict[str, Tensor] = field(default_factory=dict)

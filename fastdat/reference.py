@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,16 @@ def generator_step(
 
     Returns:
         loss, a scalar with an ordinary autograd graph from ``xf``; D's parameters are constants in it.
+
+    Raises:
+        TypeError, ValueError: an attack other than DAT's own, or an unknown wiring.
     """
+    if isinstance(config, SignAttack):
+        raise TypeError(
+            f"generator_step takes a fastdat.DATConfig, got {type(config).__name__}, which attacks in D's step only"
+        )
+    if wiring not in get_args(Wiring):
+        raise ValueError(f"wiring must be one of {', '.join(map(repr, get_args(Wiring)))}, got {wiring!r}")
     config = replace(config or DATConfig(), real=False, fake=True, second_order=wiring == "second_order")
     loss, w = get_loss(loss), config.clean_weight
     in_loss = is_pair(loss) or w > 0  # the clean pass is, and then it moves running statistics

@@ -98,7 +98,9 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
         data: str | None = None,
         only: Annotated[
             list[str] | None,
-            typer.Option(help="Only arms whose names contain this; may be given several times."),
+            typer.Option(
+                help="Only the arm of this name, or arms whose names contain it; may be given several times."
+            ),
         ] = None,
         outdir: Path | None = None,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

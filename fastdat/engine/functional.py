@@ -96,7 +96,7 @@ def generator_grads(
 
     Args:
         D, params, loss: as in ``dat_grads``.
-        xf: G's samples (m, ...).
+        xf: G's samples (m, ...). They come before the reals, as in ``fastdat.generator_step``.
         xr: real samples (m, ...).
         config, wiring: as in ``fastdat.generator_step``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from fastdat.config import DEFAULT_CONFIG, DATConfig, Wiring
@@ -40,8 +41,8 @@ def generator_step(
     - ``"pass"``: d is a constant, and ``dx_hat/dxf`` is 1, or 0 where ``bounds`` clip.
     - ``"second_order"``: the gradient also flows through d, which depends on ``xf`` (signs and targets are constants).
     - ``"cut"``: x_hat is a constant. ``xf`` gets zeros, and G does not learn. The authors' released D step makes x_hat
-      in a way that cuts the graph; the same code in G's step would explain an FID of 309 (Table IV), which is that of
-      an untrained G.
+      in a way that cuts the graph. The same code in G's step would explain the FID of 309 in Table IV: about what an
+      untrained G would score (our reading; not measured).
 
     D is frozen: its parameters get no gradient, and they, its mode and all ``.grad`` stay as they were. u, v and
     running statistics move as in a plain step of G: u once (or in each of the ``steps + 3`` calls of D, with
@@ -73,8 +74,8 @@ def generator_step(
         loss, a scalar whose ``backward()`` reaches G through ``xf``; a second derivative is an error.
 
     Raises:
-        TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``; and for an unknown wiring, or an
-            attack other than DAT's own.
+        TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``; and for an unknown wiring, an attack
+            other than DAT's own, or a gradient that only ``xr`` wants.
     """
     check_wiring(wiring)
     _check_module(D, xf)
@@ -82,6 +83,7 @@ def generator_step(
         raise ValueError(
             "xf and xr are the same tensor: give fake samples and real samples, generator_step(D, G(z), xr)"
         )
+    _check_order(xf, xr)
     check_attack(config)
     call = Call(
         DEFAULT_CONFIG if config is None else config,
@@ -111,6 +113,16 @@ def check_attack(config: object) -> None:
         raise TypeError(
             f"generator_step takes a fastdat.DATConfig, got {type(config).__name__}, which attacks in D's step only: "
             "train G with fastdat.losses.generator_loss"
+        )
+
+
+def _check_order(xf: object, xr: object) -> None:
+    """Raises ValueError where a graph hangs on the reals alone: ``dat_step`` takes the sides the other way round."""
+    wants = [isinstance(x, Tensor) and x.requires_grad for x in (xf, xr)]
+    if wants == [False, True] and torch.is_grad_enabled():
+        raise ValueError(
+            "xr requires a gradient and xf does not, so the loss would not reach G: are the two swapped? G's samples "
+            "come first, generator_step(D, G(z), xr); if they are in order, pass xr.detach()"
         )
 
 

@@ -29,7 +29,7 @@ class Options:
         quick: scaled down, so that it takes at most 15 minutes on two cores; else the paper's full length.
         seeds: independent runs of each arm, with the seeds 0, 1, ...; None: as many as the paper has, or a few.
         data: folder of the images.
-        only: parts of arms' names: only the arms that contain one of them; all arms if empty.
+        only: parts of arms' names, or whole names: see :mod:`fastdat.experiments.arm_choice`; all arms if empty.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         compile: compile the steps.
 

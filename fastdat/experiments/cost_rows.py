@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fastdat.config import NO_ATTACK, DATConfig
 from fastdat.regularizers.augmentation_consistency import BCR, CR
@@ -12,6 +13,7 @@ from fastdat.regularizers.finite_difference import ApproxR1, ApproxR2
 from fastdat.regularizers.gradient_penalty import GP, R1, R2, ZeroGP
 from fastdat.regularizers.lecam import LeCamSettings
 from fastdat.regularizers.lipschitz import ALP
+from fastdat.regularizers.san import SAN
 from fastdat.regularizers.sign_attacks import ASGAN, RobGAN
 from fastdat.regularizers.term_registry import TermDescription
 
@@ -26,6 +28,7 @@ class CostRow:
         terms: its regularizers.
         loss: its loss.
         brief: it is compiled in a scaled-down run too.
+        head: what becomes of D: ``"gn"`` normalises its gradient, ``"san"`` has SAN's last layer.
     """
 
     label: str
@@ -33,6 +36,7 @@ class CostRow:
     terms: tuple[TermDescription, ...] = ()
     loss: str = "hinge"
     brief: bool = False
+    head: Literal["plain", "gn", "san"] = "plain"
 
 
 # Labels of the rows that findings are about.
@@ -65,4 +69,6 @@ COST_ROWS = (
     CostRow("bCR", NO_ATTACK, (BCR(),)),
     CostRow("LeCam", NO_ATTACK, (LeCamSettings(start=0),)),
     CostRow("RpGAN", NO_ATTACK, (), "rpgan"),
+    CostRow("gradient normalisation", NO_ATTACK, head="gn"),
+    CostRow("SAN", NO_ATTACK, (SAN(),), head="san"),
 )

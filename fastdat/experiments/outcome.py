@@ -5,6 +5,7 @@ Every experiment returns an :class:`Outcome`, whatever it trains; ``outcome_file
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +20,19 @@ class Runs:
 
     Args:
         values: one per run, in the order of their seeds.
+
+    Raises:
+        ValueError: there is no value, or one is NaN or infinite.
     """
 
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or not all(map(math.isfinite, self.values)):
+            raise ValueError(
+                f"a cell of runs needs at least one value, all finite; got {self.values}: leave out the runs that have "
+                "none, and the cell (None) where no run is left"
+            )
 
     @property
     def mean(self) -> float:
@@ -59,11 +70,21 @@ class Row:
         label: what the row is about.
         cells: our values by the names of columns; a column that is missing was not measured.
         paper: the paper's numbers by the names of columns.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
     """
 
     label: str
     cells: Mapping[str, Value]
     paper: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for column, value in self.cells.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"{self.label!r}, {column!r}: a cell needs a finite number; got {value}: give None or a word"
+                )
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,9 @@ class Outcome:
         details: all numbers that are in no table, in types that JSON knows.
         figures: by the end of their file's name: ``""`` is NAME.png, ``"-samples"`` is NAME-samples.png.
         seconds: time of the training and the measurements.
+        trained_at: the commits that trained it, as :func:`fastdat.util.provenance.commit_in_words` says them, in their
+            order. The page names them where they are not its own. Empty if the experiment does not keep them.
+        training_machines: the machines, in the same way.
     """
 
     name: str
@@ -119,3 +143,5 @@ class Outcome:
     details: Mapping[str, Any]
     figures: Mapping[str, Figure] = field(default_factory=dict)
     seconds: float = 0.0
+    trained_at: tuple[str, ...] = ()
+    training_machines: tuple[str, ...] = ()

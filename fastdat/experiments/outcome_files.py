@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from fastdat.experiments.outcome import Outcome, ResultTable, Runs, Value
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import commit_info, machine_info
+from fastdat.util.provenance import commit_in_words, commit_info, machine_info
 
 PICTURE_DPI = 150
 Record = dict[str, Any]
@@ -72,6 +73,8 @@ def as_record(outcome: Outcome) -> Record:
         "seconds": round(outcome.seconds, 1),
         "machine": machine_info(),
         "commit": commit_info(),
+        "trained_at": list(outcome.trained_at),
+        "training_machines": list(outcome.training_machines),
         "details": dict(outcome.details),
     }
 
@@ -205,14 +208,23 @@ def _names(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _origin(record: Record) -> str:
-    commit, machine = record["commit"], record["machine"]
-    built = f"commit {commit['id'][:10]}" if commit["id"] else f"fastdat {machine['fastdat']}"
-    if commit["dirty"]:
-        built += " with changes"
+    machine, commit = record["machine"], commit_in_words(record["commit"])
+    device, minutes = machine["device"], f"{record['seconds'] / 60:.1f} minutes"
+    versions = f"torch {machine['torch']}, {_built(commit)}"
+    numbers = f"All numbers: {record['experiment']}.json."
+    at, on = record.get("trained_at") or [commit], record.get("training_machines") or [device]
+    if at == [commit] and on == [device]:
+        return f"{device}, {versions}; {minutes}. {numbers}"
     return (
-        f"{machine['device']}, torch {machine['torch']}, {built}; {record['seconds'] / 60:.1f} minutes. "
-        f"All numbers: {record['experiment']}.json."
+        f"Trained at {', '.join(map(_built, at))} on {'; '.join(on)}; {minutes}. Page written on {device}, {versions}. "
+        f"{numbers}"
     )
+
+
+def _built(commit: str) -> str:
+    """A commit in words, with ten digits; without a commit, the version."""
+    short = re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}\b", r"commit \1", commit)
+    return short if short != commit else f"fastdat {commit}"
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

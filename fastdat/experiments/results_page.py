@@ -86,7 +86,7 @@ def page(records: Path, link: str) -> str:
         link: the same folder, from where the page lies.
 
     Raises:
-        RunFolderError: a JSON is damaged, or is no record of an experiment.
+        RunFolderError: no record is found, a JSON is damaged, or is no record of an experiment.
     """
     return "\n".join(_lines(all_items(), records, link))
 
@@ -101,6 +101,8 @@ def _lines(items: Sequence[Item], records: Path, link: str) -> Iterator[str]:
     found = {
         item: _read(Path(os.path.normpath(records / item.json))) for item in items if item.name is not None
     }
+    if not any(found.values()):
+        raise RunFolderError(f"{records} holds no JSON of an experiment; {_REPRODUCE} NAME makes one")
     yield _INTRODUCTION
     yield "| paper | command | what came out | data |"
     yield "| --- | --- | --- | --- |"
@@ -186,6 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     link = Path(os.path.relpath(given.records, given.page.parent)).as_posix()
     try:
+        if not given.records.is_dir():
+            raise RunFolderError(
+                f"there is no folder {given.records}: give the one that holds the JSON of each experiment"
+            )
         write_atomically(given.page, page(given.records, link).encode())
     except RunFolderError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdat import reference
 from fastdat.engine.step import dat_step
 from fastdat.experiments.cost_rows import CostRow
 from fastdat.experiments.step_counters import CountFlops, peak_bytes_on_cpu
-from fastdat.nets import SNGANDiscriminator
+from fastdat.nets import GradientNormalised, SANLinear, SNGANDiscriminator
 from fastdat.regularizers.term_registry import make_term
 
 Key = TypeVar("Key")
@@ -73,6 +73,24 @@ class Workload:
         return copy.deepcopy(self._D)
 
 
+def with_head(D: SNGANDiscriminator, head: Literal["plain", "gn", "san"]) -> nn.Module:
+    """D as a :class:`CostRow` wants it; the last layer of SAN begins with the same logits."""
+    if head == "gn":
+        return GradientNormalised(D)
+    if head == "san":
+        weight, bias = D.linear.weight.detach(), D.linear.bias.detach()
+        with torch.random.fork_rng(devices=[]):
+            last = SANLinear(weight.shape[1]).to(weight)
+        length = torch.linalg.vector_norm(weight)
+        with torch.no_grad():
+            last.weight.copy_(weight / length)
+            last.scale.copy_(length)
+            assert last.bias is not None
+            last.bias.copy_((weight * bias / length.square())[0])
+        D.add_module("linear", last)
+    return D
+
+
 class StepOf:
     """One step of a row, loss and backward pass, with a D and terms of its own. A call takes it.
 
@@ -84,7 +102,7 @@ class StepOf:
 
     def __init__(self, row: CostRow, way: Way, workload: Workload) -> None:
         self.row, self.way, self.workload = row, way, workload
-        self.D = workload.discriminator()
+        self.D = with_head(workload.discriminator(), row.head)
         self._terms = tuple(map(make_term, row.terms))
         self._generator = torch.Generator(workload.device).manual_seed(1)
 

@@ -83,7 +83,9 @@ _GROUPS = {
         _Quantity("Size of the perturbation", "RMS of δ, units of data", "delta_rms_real", "delta_rms_fake"),
         _Quantity("Input gradient", "mean ‖∂A/∂x‖₂, 1 / unit of data", "grad_norm_real", "grad_norm_fake"),
         _Quantity("Clipped elements", "% of elements", "clipped_real", "clipped_fake", scale=100),
-        _Quantity("Penalty case of Eq. (13)", "% of attacked samples", "penalty_fraction", scale=100),
+        _Quantity(
+            "Objective of D lowered by the attack", "% of attacked samples", "penalty_fraction", scale=100
+        ),
     ),
     "Robustness of D": (
         _Quantity(
@@ -109,6 +111,9 @@ _GROUPS = {
         ),
         _Quantity("Largest singular value of D's layers", "greatest of all layers", "sigma_max"),
         _Quantity("Largest singular values of D's layers", "geometric mean over layers", "sigma_mean"),
+        _Quantity(
+            "Penalty case of Eq. (13)", "% of samples", "penalty_case_real", "penalty_case_fake", scale=100
+        ),
     ),
     "Speed": (
         _Quantity("Speed", "G steps per second", "it_per_s"),

@@ -83,5 +83,6 @@ def _paper_cells(run: RunRecord, kind: Kind) -> list[Cell]:
     if number is None:
         return [Cell("-"), Cell("-")]
     objections = table2.objections(kind, str(run.config.get("dataset")))
-    comparable = f"No: {'; '.join(objections)}" if objections else "Yes, by extractor and counts"
+    yes = "; ".join(part for part in ("Yes, by extractor and counts", table2.counted_fakes(kind)) if part)
+    comparable = f"No: {'; '.join(objections)}" if objections else yes
     return [Cell(kind.text(number)), Cell(comparable)]

@@ -64,6 +64,11 @@ ATTACKS: Mapping[str, Mapping[str, Any]] = {
     },
     DEFAULT: _DEFAULT,
 }
+_ATTACK_OF = {
+    EQ10: "that of Eq. 10",
+    RELEASED: "the attack of the released code",
+    DEFAULT: "fastdat's default",
+}
 _STEPS = 100_000
 _UNSET = {"ngf": "the full width", "ndf": "the full width", "dat.delta_clip": "no limit"}
 
@@ -99,7 +104,7 @@ def attack_sentences(run: RunRecord) -> list[str]:
     first = (
         f"The attack is {same[0]}." if same else f"The attack is none of {EQ10}, {RELEASED} and {DEFAULT}."
     )
-    others = [f"Unlike {name}: {', '.join(parts)}." for name, parts in differing.items() if parts]
+    others = [f"Unlike {_ATTACK_OF[name]}: {', '.join(parts)}." for name, parts in differing.items() if parts]
     return [first, *others]
 
 

@@ -62,8 +62,9 @@ _FULL_COUNT = 50_000  # images
 CAVEAT = (
     "The paper's numbers are comparable only with scores by Inception of 50,000 fakes against 50,000 reals (train) or "
     "the whole test set of 10,000 (8,000 for STL-10). The paper does not say how many fakes its test scores use; "
-    "its released code uses 10,000."
+    "its released code uses 10,000, and fastdat's default is 50,000: the table says which of the two a test score has."
 )
+_TEST_FAKES = {_FULL_COUNT: "fastdat's default", 10_000: "as in the released code"}
 
 PARTS = tuple(SCORES)
 """The parts of Table II, each as (score, split)."""
@@ -110,7 +111,7 @@ def objections(kind: Kind, dataset: str) -> list[str]:
         reasons.append(f"at {known['resolution']} pixels, not {size}")
     if kind.extractor != INCEPTION:
         reasons.append(f"extractor is {kind.extractor}, not Inception")
-    fakes = (_FULL_COUNT, 10_000) if kind.split == "test" else (_FULL_COUNT,)
+    fakes = tuple(_TEST_FAKES) if kind.split == "test" else (_FULL_COUNT,)
     if kind.fakes not in fakes:
         reasons.append(f"{_count_text(kind.fakes)} fakes, not {_FULL_COUNT:,}")
     if kind.split is not None:
@@ -118,6 +119,13 @@ def objections(kind: Kind, dataset: str) -> list[str]:
         if kind.reals != reals:
             reasons.append(f"{_count_text(kind.reals)} reals, not {reals:,}")
     return reasons
+
+
+def counted_fakes(kind: Kind) -> str:
+    """Of a comparable test score, which of the two known numbers of fakes it has; empty for other scores."""
+    if kind.split != "test" or kind.fakes not in _TEST_FAKES:
+        return ""
+    return f"{kind.fakes:,} fakes, {_TEST_FAKES[kind.fakes]}"
 
 
 def _count_text(count: int | None) -> str:

@@ -14,6 +14,7 @@ from fastdat.robustness.lipschitz_monitor import (
 from fastdat.robustness.measured import Measured, measure
 from fastdat.robustness.monitor import Monitor
 from fastdat.robustness.monitor_config import MonitorConfig
+from fastdat.robustness.penalty_case import PenaltyCase, penalty_case
 from fastdat.robustness.pgd import PGDFlips, pgd_steps_to_flip
 from fastdat.robustness.probe import logits_of, midpoint
 
@@ -24,6 +25,7 @@ __all__ = [
     "Monitor",
     "MonitorConfig",
     "PGDFlips",
+    "PenaltyCase",
     "Steepness",
     "input_gradient_norms",
     "latent_adversarial_share",
@@ -32,5 +34,6 @@ __all__ = [
     "logits_of",
     "measure",
     "midpoint",
+    "penalty_case",
     "pgd_steps_to_flip",
 ]

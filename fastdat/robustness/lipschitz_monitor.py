@@ -7,6 +7,7 @@ fully connected layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -114,6 +115,9 @@ def layer_norms(D: nn.Module) -> dict[str, float]:
 
     Args:
         D: any net. Vectors (biases, scales of batch norm) are left out.
+
+    Returns:
+        Path -> value; NaN of a weight that holds NaN or infinity.
     """
     with probed(D), torch.no_grad():
         return {path: _largest_singular_value(weight, rows) for path, weight, rows in _effective_weights(D)}
@@ -153,4 +157,6 @@ def _largest_singular_value(weight: Tensor, rows: int) -> float:
     """From the smaller of the two Gram matrices, in double precision: many times faster than all singular values."""
     matrix = weight.detach().movedim(rows, 0).flatten(1).double()
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    if not gram.isfinite().all():
+        return math.nan  # the decomposition would raise an error
     return float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt())

@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from fastdat.robustness.latent_search import LatentShare, latent_adversarial_share
 from fastdat.robustness.lipschitz_monitor import Steepness, layer_norms, lipschitz
 from fastdat.robustness.monitor_config import MonitorConfig
+from fastdat.robustness.penalty_case import PenaltyCase, penalty_case
 from fastdat.robustness.pgd import PGDFlips, pgd_steps_to_flip
 from fastdat.robustness.probe import midpoint, probed, split
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What :func:`measure` found; None where it was not asked for.
+    """What :func:`measure` found; None where it was not asked for, or cannot be measured.
 
     Args:
-        threshold: the verdict's: the midpoint of D's mean logits of reals and of fakes.
+        threshold: the verdict's: the midpoint of D's mean logits of reals and of fakes. Where it is not finite, there
+            is no verdict, and neither ``latent`` nor ``pgd_*`` can be measured.
         latent: adversarial examples in latent space.
         pgd_real, pgd_fake: steps until the verdict flips.
         steepness: D's input gradients.
         layers: the largest singular value of each weight of D, by the path of its layer.
+        penalty: samples in the penalty case of Eq. (13).
     """
 
     threshold: float
@@ -36,12 +39,14 @@ class Measured:
     pgd_fake: PGDFlips | None
     steepness: Steepness | None
     layers: dict[str, float] | None
+    penalty: PenaltyCase | None
 
     def numbers(self) -> dict[str, float]:
         """The finite numbers by their names in stats.jsonl (:data:`fastdat.util.monitor_names.MONITORED`).
 
-        ``latent_share``, ``latent_eligible``, ``pgd_flipped_*`` are parts of 1; ``pgd_steps_*`` are steps; the others
-        are logits, and logits by unit of the images. ``sigma_mean`` is the geometric mean over the layers.
+        ``latent_share``, ``latent_eligible``, ``pgd_flipped_*`` and ``penalty_case_*`` are parts of 1; ``pgd_steps_*``
+        are steps; the others are logits, and logits by unit of the images. ``sigma_mean`` is the geometric mean over
+        the layers.
         """
         found = {"verdict_threshold": self.threshold}
         if self.latent is not None:
@@ -54,8 +59,11 @@ class Measured:
                 for place in ("real", "fake", "between"):
                     found[f"lipschitz_{place}_{what}"] = getattr(getattr(self.steepness, place), what)
         if self.layers:
-            found["sigma_max"] = max(self.layers.values())
-            found["sigma_mean"] = _geometric_mean(self.layers.values())
+            values = list(self.layers.values())
+            if all(map(math.isfinite, values)):
+                found |= {"sigma_max": max(values), "sigma_mean": _geometric_mean(values)}
+        if self.penalty is not None:
+            found |= {"penalty_case_real": self.penalty.real, "penalty_case_fake": self.penalty.fake}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -72,7 +80,8 @@ def measure(
 ) -> Measured:
     """Measure what ``config`` asks for, with D's verdict at the midpoint of its mean logits.
 
-    Both nets are evaluated, and left exactly as they were.
+    Both nets are evaluated, and left exactly as they were. Logits that overflow are no error: what cannot be measured
+    then is missing.
 
     Args:
         G, D: z -> images; images -> logits. Conditional nets take labels, too.
@@ -95,9 +104,10 @@ def measure(
     def generator() -> torch.Generator:
         return torch.Generator(z.device).manual_seed(config.seed)
 
-    latent = steepness = layers = None
+    latent = steepness = layers = penalty = None
     flips: dict[str, PGDFlips] = {}
-    if config.latent:
+    verdict = math.isfinite(threshold)
+    if config.latent and verdict:
         latent = latent_adversarial_share(
             G,
             D,
@@ -113,7 +123,7 @@ def measure(
             batch_size=batch_size,
             compile=compile,
         )
-    if config.pgd:
+    if config.pgd and verdict:
         attack: Any = {"step_size": config.step_size, "cap": config.cap, "bounds": bounds, "compile": compile}
         attack |= {"threshold": threshold, "batch_size": batch_size}
         flips["pgd_real"] = pgd_steps_to_flip(D, xr, "real", args=labels_real, **attack)
@@ -130,7 +140,9 @@ def measure(
             batch_size=batch_size,
         )
         layers = layer_norms(D)
-    return Measured(threshold, latent, flips.get("pgd_real"), flips.get("pgd_fake"), steepness, layers)
+        penalty = penalty_case(D, xr, xf, **of_both)
+    of_pgd = flips.get("pgd_real"), flips.get("pgd_fake")
+    return Measured(threshold, latent, *of_pgd, steepness, layers, penalty)
 
 
 def _geometric_mean(values: Iterable[float]) -> float:

@@ -31,8 +31,9 @@ class Monitor:
     """A callback of :class:`fastdat.Trainer`: ``fastdat.Trainer(..., callbacks=[Monitor(every=1000)])``.
 
     It measures the nets that are trained (not the running average of G) on the same latents and the same reals each
-    time. Training stays the same to the last bit. ``TrainConfig(monitor=...)`` and ``--set monitor.every=1000`` do the
-    same from the configuration.
+    time. A ``DataLoader`` cannot go back to them in a resumed run, which measures other reals from then on, so that a
+    curve may jump there. Training stays the same to the last bit. ``TrainConfig(monitor=...)`` and
+    ``--set monitor.every=1000`` do the same from the configuration.
 
     Args:
         config: what is measured.

@@ -22,8 +22,9 @@ class MonitorConfig:
         every: G steps between measurements while training, each at the next line of stats.jsonl; None: none.
         latent: search adversarial examples in latent space (Fig. 1).
         pgd: count the steps until D's verdict flips (Fig. 9).
-        lipschitz: input gradients of D and largest singular values (Sec. III-C).
-        samples: reals, and as many fakes, that are measured; the same ones each time.
+        lipschitz: input gradients of D, largest singular values, and samples in the penalty case (Sec. III-C).
+        samples: reals, and as many fakes, that are measured; the same ones each time, but see
+            :meth:`fastdat.Trainer.reals` for a ``DataLoader``.
         norm, radius, restarts, steps: of the search in latent space;
             :func:`fastdat.robustness.latent_adversarial_share`.
         step_size, cap: of PGD; :func:`fastdat.robustness.pgd_steps_to_flip`.

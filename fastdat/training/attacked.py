@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def attack_run(
         which: of a run folder: ``"latest"``, ``"best"``, ``"step-000500"`` or the path of a checkpoint.
         settings: what is measured, and on how many reals and fakes.
         data: the data set; None: that of the run.
-        split: of the reals: ``"train"`` or ``"test"``.
-        ema: take the running average of G, if there is one; D was trained against G itself.
+        split: of the reals: ``"train"`` or ``"test"``. A mixture of Gaussians, whose points are drawn, has only the
+            first, and the record then names none.
+        ema: take the running average of G; D was trained against G itself.
         device: as in :class:`TrainConfig`.
         compile: compile the steps of the searches.
         progress: called while a packed store is checked.
@@ -56,10 +58,13 @@ def attack_run(
 
     Raises:
         RunFolderError: there is no run or no such checkpoint, it is damaged, or the nets are not fastdat's.
-        ConfigError, DataError: the data are missing, too few or of other classes, or there is no such device.
+        ConfigError, DataError: the data are missing, too few or of other classes, there is no such device, or the run
+            has no running average.
     """
     where = choose_device(device)
     saved = read_nets(run, which, ema=ema)
+    if ema and saved.weights != "ema":
+        raise ConfigError(f"{run} has no running average of G (its setting ema is 0): leave --ema out")
     config = saved.config.replace({"data": data} if data is not None else {})
     classes = classes_of(config) if model_of(config).conditional else 0
     draws = Noise(config.nz, seed=settings.seed, device=where, classes=classes)
@@ -76,7 +81,9 @@ def attack_run(
         batch_size=config.eval.batch_size,
         compile=compile,
     )
-    about = {"step": saved.step, "checkpoint": which, "weights": saved.weights, "split": split}
+    drawn = dataset_of(config) in MIXTURES
+    about = {"step": saved.step, "checkpoint": which, "weights": saved.weights}
+    about["split"] = None if drawn else split
     return about | as_record(measured, settings)
 
 
@@ -92,7 +99,7 @@ def as_record(measured: Measured, settings: MonitorConfig) -> Record:
             **{f"pgd_{side}": None if found is None else found.count for side, found in flips.items()},
         },
         "pgd_steps": {side: _steps(found) for side, found in flips.items() if found is not None},
-        "layers": measured.layers,
+        "layers": _finite(measured.layers),
         "machine": machine_info(),
         "commit": commit_info(),
     }
@@ -101,7 +108,10 @@ def as_record(measured: Measured, settings: MonitorConfig) -> Record:
 def shown(record: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a table of a record of :func:`attack_run`."""
     numbers, used, eligible = record["numbers"], record["settings"], record["eligible"]
-    yield f"D takes a sample for real from the logit {numbers['verdict_threshold']:.4g} on (midpoint of the means)"
+    if "verdict_threshold" in numbers:
+        yield f"D takes a sample for real from the logit {numbers['verdict_threshold']:.4g} on (midpoint of the means)"
+    else:
+        yield "D's mean logits are not finite, so that it has no verdict to change"
     if eligible["latent"] is not None:
         found = _percent(numbers.get("latent_share"))
         yield (
@@ -119,10 +129,23 @@ def shown(record: Mapping[str, Any]) -> Iterator[str]:
             )
     if record["layers"] is not None:
         for place in ("real", "fake", "between"):
-            values = [numbers[f"lipschitz_{place}_{what}"] for what in ("mean", "q95", "max")]
-            words = " ".join(f"{value:>9.4g}" for value in values)
+            values = [numbers.get(f"lipschitz_{place}_{what}") for what in ("mean", "q95", "max")]
+            words = " ".join(f"{_number(value):>9}" for value in values)
             yield f"norm of D's gradient, {place:<8}  {words}   (mean, 95 %, greatest)"
-        yield f"largest singular value of a layer of D  {numbers['sigma_max']:.4g}"
+        yield f"largest singular value of a layer of D  {_number(numbers.get('sigma_max'))}"
+        real, fake = (_percent(numbers.get(f"penalty_case_{side}")) for side in ("real", "fake"))
+        yield f"penalty case of Eq. (13)  {real} of the reals, {fake} of the fakes"
+
+
+def _finite(layers: Mapping[str, float] | None) -> dict[str, float | None] | None:
+    """JSON knows neither NaN nor infinity."""
+    if layers is None:
+        return None
+    return {path: value if math.isfinite(value) else None for path, value in layers.items()}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _percent(part: float | None) -> str:
@@ -141,6 +164,8 @@ def _reals(
     """Reals chosen at random, and their labels."""
     data = load_data(config, split, progress)
     if data is None:
+        if split != "train":
+            raise ConfigError(f"points of {dataset_of(config)} are drawn: there is no {split} split of them")
         mixture = MIXTURES[dataset_of(config)]
         return (MixtureBatches(mixture, settings.samples, seed=settings.seed).batch(0),)
     changed = changed_classes(saved.class_names, data.classes) if model_of(config).conditional else ""

@@ -14,6 +14,12 @@ LOSSES = ("gan", "lsgan", "wgan", "lsgan-sigmoid", "wgan-sigmoid")
 """The losses on D's raw logits, and those on their sigmoid, as in the code base that the paper names; with ``"gan"``
 the two are one."""
 
+STEP_ORDER = (
+    "The code base updates G before D and takes one set of fakes for both; fastdat updates D first and draws fakes for "
+    "each net."
+)
+"""How a step of the code base that the paper names differs from fastdat's."""
+
 _OFF = DATConfig(real=False, fake=False)
 # The code base has one D step for each G step, and 1000 iterations in each of 100 epochs.
 _SHARED: dict[str, Any] = {
@@ -57,7 +63,8 @@ def table3_config(loss: str, arm: str) -> TrainConfig:
 
     The paper gives z of length 128, batches of 64, Adam with 1e-4 and (0.5, 0.999), and ASGAN with 1/255 of the
     range on both sides. It names a code base for the rest, from which one D step for each G step and 100,000 steps
-    are taken; the nets are our reduction of its nets (:mod:`fastdat.nets.table3_nets`). No weight of a regularizer
+    and FID of 10,000 fakes are taken; the nets are our reduction of its nets (:mod:`fastdat.nets.table3_nets`). Its
+    step differs from fastdat's: it updates G before D and takes one set of fakes for both. No weight of a regularizer
     is printed: each has that of its source, 10 (``fastdat.regularizers``), and 0-GP is on the reals. AR compares
     the sigmoid of D's logits where the loss uses it, else the logits.
 

@@ -316,7 +316,8 @@ class Trainer:
         """The first ``n`` reals (n, ...) of the training, and their labels (n,) if there are classes.
 
         They are the same at every call, and also in a resumed run. A ``DataLoader`` cannot go back: there they are
-        those of one batch, at most ``config.batch_size``, which is kept from the first call on.
+        those of one batch, at most ``config.batch_size``, which is kept from the first call on. A resumed run then
+        keeps another batch, so that a curve of what is measured on it may jump.
 
         Args:
             n: how many.

@@ -21,5 +21,7 @@ MONITORED = (
     "lipschitz_between_max",
     "sigma_max",
     "sigma_mean",
+    "penalty_case_real",
+    "penalty_case_fake",
 )
 """In the order of :meth:`fastdat.robustness.Measured.numbers`."""

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def commit_info() -> dict[str, Any]:
     if _output(*git, "ls-files", "--error-unmatch", here.name) is None:
         return {"id": None, "dirty": None}
     return {"id": _output(*git, "rev-parse", "HEAD"), "dirty": bool(_output(*git, "status", "--short"))}
+
+
+def commit_in_words(commit: Mapping[str, Any]) -> str:
+    """What :func:`commit_info` has found: the commit, or else the version, and whether the tree differs from it."""
+    return f"{commit['id'] or __version__}{' with changes' if commit['dirty'] else ''}"
 
 
 def _triton_version() -> str | None:

@@ -11,7 +11,8 @@ import torch
 
 import fastdat
 from fastdat.data import ImageSet
-from fastdat.robustness import layer_norms
+from fastdat.robustness import MonitorConfig, layer_norms, measure
+from fastdat.training.attacked import as_record, shown
 from fastdat.util.monitor_names import MONITORED
 from tests.commands.command_line import invoke
 from tests.training.runs import scored, tiny, trainer_of
@@ -27,6 +28,11 @@ def test_all_numbers_of_a_run(run: Path) -> None:
     assert lines[-1] == f"all numbers: {run / 'attack.json'}"
     assert "rejected samples of G (rms <= 0.1, 2 restarts, 2 steps)" in out
     assert "flip within 3 (step 0.007843)" in out
+    shares = [
+        100 * json.loads((run / "attack.json").read_text())["numbers"][f"penalty_case_{s}"]
+        for s in ("real", "fake")
+    ]
+    assert f"penalty case of Eq. (13)  {shares[0]:.1f} % of the reals, {shares[1]:.1f} % of the fakes" in out
     record = json.loads((run / "attack.json").read_text())
     assert set(record["numbers"]) <= set(MONITORED)
     assert (record["step"], record["weights"], record["settings"]["samples"]) == (4, "G", 8)
@@ -78,7 +84,12 @@ def test_conditional_nets_the_average_and_points(
     of_average = invoke("attack", tmp_path / "c", *SHORT, "--ema")[1]
     assert "ema and D of step 4" in of_average
     trainer_of(tiny("mlp-dat-gaussians"), None, tmp_path / "points").train()
-    assert invoke("attack", tmp_path / "points", *SHORT)[0] == 0
+    code, out, _ = invoke("attack", tmp_path / "points", *SHORT)
+    assert (code, out.splitlines()[0]) == (0, f"latest of {tmp_path / 'points'}: G and D of step 4, 8 reals")
+    assert json.loads((tmp_path / "points" / "attack.json").read_text())["split"] is None
+    code, _, err = invoke("attack", tmp_path / "points", *SHORT, "--split", "test")
+    assert code == 2
+    assert "points of gaussians are drawn: there is no test split of them" in " ".join(err.split())
 
 
 def test_mistakes(run: Path, tmp_path: Path) -> None:
@@ -93,8 +104,12 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
     assert "images; got -n 60,000. Give at most as many" in message(run, "-n", 60_000)
     assert "should be greater than or equal to 1" in message(run, "-n", 0)
     assert "must be train or test; got both" in message(run, "--split", "both")
-    assert "norm must be one of rms, linf, l2; got 'l7'" in message(run, "--norm", "l7")
-    assert "radius must be a finite number > 0; got -1.0" in message(run, "--radius", -1)
+    assert " --norm must be one of rms, linf, l2; got 'l7'" in message(run, "--norm", "l7")
+    assert " --radius must be a finite number > 0; got -1.0" in message(run, "--radius", -1)
+    assert " --step-size must be a finite number > 0; got 0.0" in message(run, "--step-size", 0)
+    assert "has no running average of G (its setting ema is 0): leave --ema out" in message(
+        run, "--ema", *SHORT
+    )
     assert "does not exist" in message(run, "--data", tmp_path / "nowhere", *SHORT)
     (tmp_path / "file").write_text("")
     assert "cannot write" in " ".join(
@@ -105,3 +120,15 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
 def delete(path: Path) -> str:
     path.unlink()
     return path.stem
+
+
+def test_a_discriminator_whose_logits_overflow_has_no_verdict() -> None:
+    G, D = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
+    with torch.no_grad():
+        D.weight.fill_(float("inf"))
+    settings = MonitorConfig(samples=5)
+    record = as_record(measure(G, D, (torch.randn(5, 2),), (torch.randn(5, 3),), settings), settings)
+    assert json.loads(json.dumps(record, allow_nan=False))["layers"] == {"": None}
+    lines = list(shown(record))
+    assert lines[0] == "D's mean logits are not finite, so that it has no verdict to change"
+    assert lines[-1] == "penalty case of Eq. (13)  none of the reals, none of the fakes"

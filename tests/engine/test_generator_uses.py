@@ -66,7 +66,8 @@ def test_without_gradients_it_is_the_loss_alone(context: Any) -> None:
     torch.testing.assert_close(dict(D.named_buffers()), dict(other.named_buffers()), rtol=0, atol=0)
     assert not _eager(D, xf, xr, STRONG).requires_grad  # xf has no graph
     xr.requires_grad_()
-    assert not _eager(D, xf, xr, STRONG).requires_grad  # reals get no gradient
+    with context():
+        assert not _eager(D, xf, xr, STRONG).requires_grad  # nothing gets a gradient: no mistake of the order
 
 
 def test_frozen_discriminator() -> None:
@@ -262,6 +263,11 @@ def test_pure_function_refuses() -> None:
         ),
         ({"args_fake": (1,)}, ValueError, "args_real and args_fake must be as many"),
         ({"compile": "fast"}, ValueError, "compile must be True, False or one of"),
+        (
+            {"xf": torch.zeros(6, 2), "xr": torch.ones(6, 2, requires_grad=True)},
+            ValueError,
+            r"are the two swapped\? .*generator_step\(D, G\(z\), xr\)",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -270,6 +276,27 @@ def test_mistakes(changes: dict[str, Any], error: type[Exception], message: str)
     arguments = {"D": D, "xf": xf.requires_grad_(), "xr": xr, "compile": False} | changes
     with pytest.raises(error, match=message):
         fastdat.generator_step(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"wiring": "foo"}, ValueError, "wiring must be one of 'pass', 'second_order', 'cut', got 'foo'"),
+        ({"config": RobGAN()}, TypeError, "got RobGAN, which attacks in D's step only"),
+    ],
+)
+def test_mistakes_of_the_reference(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    D, (xr, xf, _) = make("mlp"), batch("mlp")
+    with pytest.raises(error, match=message):
+        fastdat.reference.generator_step(D, xf, xr, **options)
+
+
+def test_reals_with_a_gradient_are_no_mistake_beside_fakes_with_one() -> None:
+    D, (xr, xf, _) = make("mlp"), batch("mlp")
+    x, y = xf.requires_grad_(), xr.requires_grad_()
+    _eager(D, x, y).backward()
+    assert x.grad is not None
+    assert y.grad is None
 
 
 def test_the_same_tensor_for_both_sides() -> None:

@@ -1,4 +1,4 @@
-"""A small run of Fig. 3 that several tests look at."""
+"""What several tests share: a small run of Fig. 3, and a short length for other experiments on points."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastdat.experiments.points import quick_study, table3
 from fastdat.experiments.points.fig3 import Fig3Config, run
 
 SMALL: dict[str, Any] = {"iterations": 6, "seeds": 2, "compile": False, "device": "cpu"}
@@ -24,3 +25,11 @@ def small_run(small_config: Fig3Config, tmp_path_factory: pytest.TempPathFactory
     outdir = tmp_path_factory.mktemp("fig3") / "new" / "folder"
     run(small_config, outdir)
     return outdir
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two iterations in place of 2,500, and one measurement."""
+    monkeypatch.setattr(quick_study, "_PARTS", 1)
+    for module in (quick_study, table3):
+        monkeypatch.setattr(module, "ITERATIONS", 2)

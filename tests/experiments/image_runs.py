@@ -50,8 +50,8 @@ def tiny_arm(name: str, base: str = "dcgan-cifar10", **changes: Any) -> Arm:
 
 
 def score(step: int, split: str = "train", **scores: float) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
-    return {"step": step, "split": split, "by": "train", "scores": scores}
+    """A line of metrics.jsonl; :func:`ended` adds how it was scored."""
+    return {"step": step, "split": split, "scores": scores}
 
 
 def ended(
@@ -62,7 +62,19 @@ def ended(
     diverged: bool = False,
     config: TrainConfig | None = None,
 ) -> Trained:
-    """A run with these scores, of which no file exists."""
-    config = config or preset("dcgan-cifar10").replace({"steps": 4, "eval.metrics": ["kid", "fid"]})
+    """A run with these scores, of which no file exists. What a line leaves open is as the experiment scores."""
+    config = config or preset("dcgan-cifar10").replace(
+        {"steps": 4, "eval.metrics": ["kid", "fid"], "eval.splits": ["train"]}
+    )
     stats = ({"step": 3, "seconds": 7.0},)
-    return Trained(arm, seed, Path("nowhere") / arm, config, stats, tuple(map(dict, scores)), diverged)
+    lines = tuple({**_own(config, str(line["split"])), **line} for line in scores)
+    return Trained(arm, seed, Path("nowhere") / arm, config, stats, lines, diverged)
+
+
+def _own(config: TrainConfig, split: str) -> dict[str, Any]:
+    """How a run's own scores are made: while it trains, or afterwards from 10,000 fakes against the test images."""
+    if split in config.eval.splits:
+        made = {"by": "train", "fake_count": config.eval.fakes, "real_count": config.eval.reals}
+    else:
+        made = {"by": "eval", "made_for": "reproduce", "fake_count": 10_000, "real_count": 10_000}
+    return made | {"extractor": config.eval.extractor, "weights": "ema" if config.ema else "G"}

@@ -25,7 +25,7 @@ from fastdat.experiments.cost_rows import (
 from fastdat.experiments.cost_table import RowCost, _findings, run
 from fastdat.experiments.outcome import Outcome
 from fastdat.experiments.outcome_files import as_record, markdown
-from fastdat.experiments.step_costs import Size, StepOf, Workload, seconds_in_turns
+from fastdat.experiments.step_costs import Size, StepOf, Workload, seconds_in_turns, with_head
 from fastdat.util.errors import ConfigError
 
 SMALL = Size(ndf=8, batch=2)
@@ -96,6 +96,31 @@ def test_bytes_and_gradients_of_one_step() -> None:
     assert all(p.grad is None for p in step.D.parameters())
 
 
+def test_heads_change_what_a_step_costs_and_what_it_gives() -> None:
+    """F of gradient normalisation has no formula; SAN's last layer begins with the logits of the plain one."""
+    outcome = run(
+        Options(compile=False, device="cpu", only=("gradient norm", "SAN")),
+        Path("nowhere"),
+        size=SMALL,
+        rounds=1,
+    )
+    rows = {row.label: row.cells for row in outcome.tables[0].rows}
+    assert rows["gradient normalisation"]["F by formula"] is None
+    assert rows["SAN"]["F by formula"] == 3
+    flops = {label: cells["F, fastdat"] for label, cells in rows.items()}
+    assert isinstance(flops["gradient normalisation"], float)
+    assert isinstance(flops["SAN"], float)
+    assert flops["SAN"] < 3.01
+    # A forward and a backward pass for the norm, and a backward pass of both, which is twice as much: 6, and a little
+    # less since nothing needs the gradient for the images.
+    assert 5.5 < flops["gradient normalisation"] < 6.01
+    workload = Workload(SMALL, CPU, torch.float64)
+    D, x = workload.discriminator(), workload.batch[0]
+    logits, _ = with_head(workload.discriminator(), "san")(x)
+    torch.testing.assert_close(logits, D(x), rtol=1e-9, atol=1e-9)
+    assert with_head(workload.discriminator(), "gn")(x).abs().max() < 1
+
+
 def test_rounds() -> None:
     workload = Workload(SMALL, CPU)
     steps = {name: StepOf(COST_ROWS[0], "eager", workload) for name in ("a", "b")}
@@ -142,7 +167,7 @@ def test_findings() -> None:
         "DAT against a step without attack: 4.95 F against 2.95 F, 2.00 times as long by plain autograd, 2.00 times as "
         "long by fastdat eager.",
         "DATT against DAT: 6.90 F against 4.95 F, 1.50 times as long by plain autograd, 1.50 times as long by fastdat "
-        "eager; the statement that DATT needs more time agrees.",
+        "eager; this agrees with the paper's statement that DATT needs more time.",
         "R1 and R2 add +2.95 F beside no attack, +1.35 F beside DAT, +0.00 F beside DAT, second order.",
         "Counts and formula differ by at most 10.0%, and gradients from those of plain autograd by at most 0.0002 of "
         "their length (DAT, second order, + R1 + R2).",
@@ -153,6 +178,6 @@ def test_a_statement_that_does_not_hold_is_said_not_to() -> None:
     rows = [cost_of(DAT, 5, 5, seconds=0.3), cost_of(DATT, 7, 7, seconds=0.2)]
     said = list(_findings({row.row.label: row for row in rows}))
     assert said[0].endswith(
-        "the statement that DATT needs more time does not agree in each way of computing it."
+        "this does not agree in each way of computing it with the paper's statement that DATT needs more time."
     )
     assert len(said) == 2

@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib import image
 
+from fastdat.experiments.outcome_files import markdown
 from fastdat.experiments.points import fig3_outputs
 from fastdat.experiments.points.fig3 import ARMS, Fig3Config
 from fastdat.experiments.points.study import Arm, Measurement, StudyResult, Times
@@ -42,6 +43,7 @@ def test_json(small_run: Path) -> None:
     assert found["config"]["recipe"]["lr"] == 1e-3
     assert found["seeds"] == [0, 1]
     assert found["machine"]["torch"] == torch.__version__
+    assert markdown(found) == (small_run / "fig3.md").read_text()  # RESULTS.md is made of the JSON
     assert list(found["arms"]) == list(ARMS)
     assert found["arms"]["DAT, second order"]["attack"]["second_order"]
     for arm in found["arms"].values():

@@ -89,7 +89,7 @@ def test_scores_stand_at_their_setting_and_side(monkeypatch: pytest.MonkeyPatch,
     assert not table.comparable
     assert [row.label for row in diverged.rows] == [f"LR 5e-3, {betas}, DCGAN"]
     text = " ".join(outcome.findings)
-    assert f"LR 2e-4, {betas}: KID: 0.25 with DCGAN-DAT, 50% lower than 0.50 with DCGAN" in text
+    assert f"LR 2e-4, {betas}: KID: 0.250 with DCGAN-DAT, 50% lower than 0.500 with DCGAN" in text
     assert f"LR 5e-3, {betas}: KID: 2.00 with DCGAN-DAT, diverged with DCGAN." in text
     assert (
         "At LR 1e-3 the KID: that of DCGAN is 3.0 times that at 2e-4, that of DCGAN-DAT is 1.5 times" in text

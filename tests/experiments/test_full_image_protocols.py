@@ -51,7 +51,7 @@ def given(module: Any, monkeypatch: pytest.MonkeyPatch, fids: dict[str, tuple[fl
 def _scores(fid: float) -> list[dict[str, Any]]:
     early = {"fid": fid - 1, "kid": 0.5, "is": 6.0}
     tests = [score(90_000, "test", fid=fid + 4, kid=0.75), score(100_000, "test", fid=fid + 5, kid=0.8)]
-    return [{"step": 90_000, "split": "train", "scores": early}, score(100_000, fid=fid, kid=0.25), *tests]
+    return [score(90_000, **early), score(100_000, fid=fid, kid=0.25), *tests]
 
 
 # --- Figs. 6 and 7 ---------------------------------------------------------------------------------------------------
@@ -87,8 +87,8 @@ def test_fig6_shows_both_runs_of_each_eps(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(curve.get_xdata())[:4] == [0.2, 0.4, 0.6, 0.8]  # type: ignore[arg-type]
     assert list(curve.get_ydata())[:4] == [21.0, 22.0, 23.0, 15.5]  # type: ignore[arg-type]
     assert outcome.findings == (
-        "The best eps is eps 0.8, K 1: train FID 15.50 ± 0.71 (2 runs); the paper's is eps 0.6. The worst is eps 3, K "
-        "1: 29.00 ± 1.41 (2 runs).",
+        "The best eps is eps 0.8, K 1: train FID 15.5 ± 0.7 (2 runs); the paper's is eps 0.6. The worst is eps 3, K "
+        "1: 29.0 ± 1.4 (2 runs).",
     )
     assert (outcome.name, outcome.quick) == ("fig6", False)
 
@@ -133,7 +133,8 @@ def test_table3_has_all_cells_in_full_length() -> None:
             "none",
             100_000,
         )
-        assert (config.eval.fakes, config.eval.reals, config.eval.metrics) == (50_000, 50_000, ("fid",))
+        assert config.eval.splits == ("train",)
+        assert (config.eval.fakes, config.eval.reals, config.eval.metrics) == (10_000, 50_000, ("fid",))
     by_name = {arm.name: arm.config for arm in arms}
     assert by_name["wgan-sigmoid 0gp"].loss == "wgan-sigmoid"
     assert [term.name for term in by_name["lsgan gp"].regularizers] == ["gp"]
@@ -164,8 +165,8 @@ def test_table3_scores_stand_under_their_loss_and_method(
     assert "DAT, second order" not in rows["wgan"].paper
     (finding,) = outcome.findings
     assert finding.startswith(
-        "wgan: DATT has the lowest train FID. DAT and the best other method: 26.00 ± 1.00 (3 runs) with DAT, 15% lower "
-        "than 30.50 ± 0.50 (3 runs) with GP"
+        "wgan: DATT has the lowest train FID. DAT and the best other method: 26.0 ± 1.0 (3 runs) with DAT, 15% lower "
+        "than 30.5 ± 0.5 (3 runs) with GP"
     )
     assert "0.26 (GAN), 0.02 (LSGAN), 0.31 (WGAN)" in outcome.notes[1]
 
@@ -223,7 +224,7 @@ def test_table4_shows_the_scores_of_the_best_fid(monkeypatch: pytest.MonkeyPatch
         ("test KID", 4),
     ]
     assert table.comparable
-    expected = "best train FID: 18.00 with Discriminator only, 10% lower than 20.00 with Baseline"
+    expected = "best train FID: 18.0 with Discriminator only, 10% lower than 20.0 with Baseline"
     assert outcome.findings[0].startswith(expected)
     assert outcome.findings[-1] == "The lowest best train FID is that of 'Discriminator only'."
     assert outcome.name == "table4"
@@ -238,7 +239,7 @@ def test_table4_quick_compares_last_kids(monkeypatch: pytest.MonkeyPatch, tmp_pa
     outcome = table4_images.run(OPTIONS, tmp_path)
     (table,) = outcome.tables
     (kid,) = table.columns
-    assert table.rows[2].cells[kid.name] == Runs((pytest.approx(0.3),))  # type: ignore[arg-type]
+    assert table.rows[2].cells[kid.name] == Runs((0.1 * 3,))
     assert (table.rows[2].label, table.rows[2].paper["train FID"]) == ("Generator only, cut", 309)
     assert "efficientnet-lite0" in kid.name
     assert "scaled down" in outcome.title

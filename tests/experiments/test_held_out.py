@@ -15,6 +15,7 @@ from fastdat.experiments.images.image_study import scores_of, train_all
 from fastdat.experiments.outcome import Runs
 from fastdat.metrics import extractors, register_extractor
 from fastdat.training import build
+from fastdat.training.run_folder import append_metrics
 from tests.experiments.image_runs import OPTIONS, images, tiny_arm
 from tests.training.runs import means
 
@@ -52,6 +53,25 @@ def test_last_and_best_step_are_scored_once(tmp_path: Path) -> None:
     assert again == (scored,)
 
 
+def test_scores_of_a_user_are_no_reason_not_to_make_them(tmp_path: Path) -> None:
+    """A ``fastdat eval`` of as many fakes, but by another extractor or on fewer reals."""
+    (run,) = train_all([tiny_arm("a")], 1, OPTIONS, tmp_path)["a"]
+    foreign = {
+        "step": 4,
+        "split": "test",
+        "by": "eval",
+        "weights": "G",
+        "extractor": "means",
+        "fake_count": 12,
+    }
+    append_metrics(run.folder, foreign | {"real_count": 9, "scores": {"fid": 777.0, "kid": 777.0}})
+    run = image_study.read("a", run.folder, run.config)
+    (scored,) = with_test_scores([run], OPTIONS, fakes=12)
+    found = scores_of([scored], "fid", "test")
+    assert isinstance(found, Runs)
+    assert found.mean < 777
+
+
 def test_a_diverged_run_without_scores_is_left_alone(tmp_path: Path) -> None:
     runs = train_all([tiny_arm("wild", lr=1e30)], 1, OPTIONS, tmp_path)["wild"]
-    assert with_test_scores(runs, OPTIONS, fakes=12) == runs
+    assert [line for run in with_test_scores(runs, OPTIONS, fakes=12) for line in run.scores] == []

@@ -60,7 +60,7 @@ def test_grids_are_from_equal_z(tmp_path: Path) -> None:
 def test_a_run_that_diverged_before_its_first_checkpoint_has_no_images(tmp_path: Path) -> None:
     arm = tiny_arm("wild", lr=1e30, **{"checkpoints.every": 100})
     (run,) = train_all([arm], 1, OPTIONS, tmp_path)["wild"]
-    assert panel("wild", [run], "cpu") == Panel("wild", None)
+    assert panel("wild", [run], "cpu") == Panel("wild (diverged)", None)
     (run.folder / DIVERGED).unlink()
     with pytest.raises(RunFolderError):  # a run that should have one
         samples_of(read("wild", run.folder, run.config), "cpu")

@@ -22,10 +22,11 @@ from fastdat.experiments.images.image_study import (
     slug,
     train_all,
 )
+from fastdat.experiments.images.measured_settings import MEASURED
 from fastdat.experiments.outcome import Runs
 from fastdat.metrics import Extractor, extractors, register_extractor
 from fastdat.training import checkpoint
-from fastdat.util.errors import ConfigError
+from fastdat.util.errors import ConfigError, RunFolderError
 from tests.experiments.image_runs import OPTIONS, ended, images, score, tiny_arm
 
 
@@ -193,10 +194,77 @@ def test_the_greatest_is_is_the_best() -> None:
 
 
 def test_of_a_step_that_was_scored_twice_the_later_score_counts() -> None:
-    again = score(4, kid=0.7) | {"by": "eval"}
-    run = ended("a", [score(2, kid=0.6), score(4, kid=0.4), again])
+    run = ended("a", [score(2, kid=0.6), score(4, kid=0.4), score(4, kid=0.7)])
     assert scores_of([run], "kid") == Runs((0.7,))
-    assert best_step(run) == 4  # best.pt was chosen while training
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"by": "eval"},
+        {"extractor": "efficientnet-lite0"},
+        {"fake_count": 500},
+        {"real_count": 60_000},
+        {"weights": "ema"},
+        {"split": "test"},
+    ],
+)
+def test_scores_that_a_user_adds_later_do_not_replace_those_of_the_experiment(other: dict[str, Any]) -> None:
+    run = ended(
+        "a", [score(2, kid=0.6), score(4, kid=0.4), score(4, kid=0.1) | other, score(2, kid=0.1) | other]
+    )
+    assert scores_of([run], "kid") == Runs((0.4,))
+    assert best_step(run) == 4
+    assert scores_of([run], "kid", which="best") == Runs((0.4,))
+
+
+@pytest.mark.parametrize("other", [{"made_for": None}, {"fake_count": 50_000}, {"extractor": "mine"}])
+def test_nor_those_against_the_test_images(other: dict[str, Any]) -> None:
+    run = ended("a", [score(4, kid=0.5), score(4, "test", fid=3.0), score(4, "test", fid=1.0) | other])
+    assert scores_of([run], "fid", "test") == Runs((3.0,))
+    assert scores_of([ended("a", [score(4, "test", fid=1.0) | other])], "fid", "test") is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"eval.fakes": 24}, r"eval\.fakes 20 then, 24 now"),
+        ({"eval.seed": 3}, r"eval\.seed 0 then, 3 now"),
+        ({"monitor.every": 2}, r"monitor\.every None then, 2 now, monitor\.latent unknown then, True now"),
+    ],
+)
+def test_a_run_that_was_measured_otherwise_is_refused(
+    tmp_path: Path, setting: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_all([tiny_arm("a")], 1, OPTIONS, tmp_path, images=images())
+    monkeypatch.setattr(image_study, "build_trainer", None)  # is not called
+    expected = f"a-0 holds a run that was measured with other settings: {words}.*give another --outdir"
+    with pytest.raises(ConfigError, match=expected):
+        train_all([tiny_arm("a", **setting)], 1, OPTIONS, tmp_path, images=images())
+    (tmp_path / "runs" / "a-0" / MEASURED).unlink()  # of an earlier version: config.yaml says it, too
+    with pytest.raises(ConfigError, match="measured with other settings"):
+        train_all([tiny_arm("a", **setting)], 1, OPTIONS, tmp_path, images=images())
+
+
+def test_settings_of_callbacks_are_kept_with_the_run(tmp_path: Path) -> None:
+    def train(measures: dict[str, Any], **changes: Any) -> Any:
+        arms = [tiny_arm("a", **changes)]
+        return train_all(arms, 1, OPTIONS, tmp_path, images=images(), measures=measures)["a"]
+
+    once = train({"search.steps": 30})
+    # Settings that change no number, and those of a monitor that is off, may differ.
+    assert train({"search.steps": 30}, **{"eval.batch_size": 7, "monitor.steps": 3})[0].stats == once[0].stats
+    with pytest.raises(ConfigError, match=r"search\.steps 30 then, 100 now"):
+        train({"search.steps": 100})
+    with pytest.raises(ConfigError, match=r"search\.steps 30 then, none now"):
+        train({})
+    noted = tmp_path / "runs" / "a-0" / MEASURED
+    noted.write_text("[1]")
+    with pytest.raises(RunFolderError, match=r"measured\.json is damaged: it holds no settings"):
+        train({"search.steps": 30})
+    noted.unlink()
+    with pytest.raises(ConfigError, match=r"search\.steps unknown then, 30 now"):
+        train({"search.steps": 30})
 
 
 def test_diverged_runs_are_left_out_of_the_last_scores() -> None:
@@ -217,7 +285,7 @@ def test_only_chooses_arms() -> None:
     assert [arm.name for arm in arms_wanted(longer, ("sngan-cifar10",))] == ["sngan-cifar10"]
     assert [arm.name for arm in arms_wanted(longer, ("sngan-cifar",))] == ["sngan-cifar10", "sngan-cifar100"]
     with pytest.raises(
-        ConfigError, match=r"--only biggan leaves no arm\. The arms are: sngan-cifar10, sngan-dat"
+        ConfigError, match=r"--only biggan leaves no arm\. The arms are: sngan-cifar10; sngan-dat"
     ):
         arms_wanted(arms, ("biggan",))
 

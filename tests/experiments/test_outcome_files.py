@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -55,6 +57,44 @@ def test_runs_have_the_mean_and_the_sample_standard_deviation() -> None:
     assert runs.mean == 3.0
     assert runs.std == pytest.approx(7**0.5)
     assert Runs((4.0,)).std is None
+
+
+@pytest.mark.parametrize("values", [(1.0, float("nan")), (float("inf"),), ()])
+def test_runs_without_a_number_are_refused_before_they_are_written(values: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"at least one value, all finite; got {re.escape(str(values))}"):
+        Runs(values)
+    with pytest.raises(ValueError, match="'DAT', 'FID': a cell needs a finite number; got nan"):
+        Row("DAT", {"KID": 1.0, "FID": float("nan")})
+
+
+COMMIT = {"id": "9628a42" + "0" * 33, "dirty": False}
+
+
+@pytest.mark.parametrize(
+    ("at", "on", "expected"),
+    [
+        ([], [], "A processor, torch 2, commit 9628a42000; 1.5 minutes. All"),
+        ([COMMIT["id"]], ["A processor"], "A processor, torch 2, commit 9628a42000; 1.5 minutes. All"),
+        (
+            ["1234567890" + "a" * 30 + " with changes", "0.3"],
+            [],
+            "Trained at commit 1234567890 with changes, fastdat 0.3 on A processor; 1.5 minutes. Page written on A "
+            "processor, torch 2, commit 9628a42000. All",
+        ),
+        (
+            [COMMIT["id"]],
+            ["A GPU"],
+            "Trained at commit 9628a42000 on A GPU; 1.5 minutes. Page written on A processor",
+        ),
+        (None, None, "A processor, torch 2, commit 9628a42000; 1.5 minutes. All"),  # of an earlier version
+    ],
+)
+def test_the_page_says_where_it_was_trained(at: Any, on: Any, expected: str) -> None:
+    record = as_record(outcome()) | {"commit": COMMIT, "trained_at": at, "training_machines": on}
+    record["machine"] = {"device": "A processor", "torch": "2", "fastdat": "0.4"}
+    if at is None:
+        del record["trained_at"], record["training_machines"]
+    assert markdown(record).splitlines()[-1].startswith(expected)
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:

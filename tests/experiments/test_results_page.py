@@ -163,3 +163,17 @@ def test_a_damaged_record(
     assert main([str(records), str(tmp_path / "RESULTS.md")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "RESULTS.md").exists()
+
+
+def test_without_records_there_is_no_page(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A typing error in the folder's name would else replace RESULTS.md by a page of nothing."""
+    written = tmp_path / "RESULTS.md"
+    written.write_text("kept")
+    assert main([str(tmp_path / "reproduse"), str(written)]) == 1
+    assert f"error: there is no folder {tmp_path / 'reproduse'}" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty"), str(written)]) == 1
+    assert "empty holds no JSON of an experiment; fastdat reproduce NAME makes one" in capsys.readouterr().err
+    assert written.read_text() == "kept"

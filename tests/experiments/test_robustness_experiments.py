@@ -17,6 +17,8 @@ from fastdat.experiments.images import adversarial_share, image_study, lipschitz
 from fastdat.experiments.images.image_study import Arm, Trained
 from fastdat.experiments.outcome import Outcome, Runs
 from fastdat.training import preset
+from fastdat.training.build import build_trainer
+from fastdat.util.errors import ConfigError
 from tests.experiments.image_runs import OPTIONS, TINY, images
 
 SHORT = {key: value for key, value in TINY.items() if not key.startswith("eval.")} | {"eval.every": None}
@@ -76,10 +78,16 @@ def test_fig1_has_the_models_without_attack_and_fig8_both() -> None:
     assert (search.every, search.count) == (5_000, 512)
 
 
-def test_fig8_takes_the_runs_of_fig1_by_default() -> None:
+def test_fig8_takes_the_runs_of_fig1_if_they_lie_beside_it(tmp_path: Path) -> None:
     where = adversarial_share.runs_folder
-    assert where("fig1", Path("runs/fig1")) == where("fig8", Path("runs/fig8")) == Path("runs/fig1")
-    assert where("fig8", Path("mine")) == Path("mine")
+    fig1, fig8 = tmp_path / "fig1", tmp_path / "fig8"
+    assert where("fig1", fig1) == fig1
+    assert where("fig8", fig8) == fig8, "there is none"
+    (fig1 / "runs").mkdir(parents=True)
+    assert where("fig8", fig8) == fig1
+    assert where("fig8", tmp_path / "mine") == tmp_path / "mine"
+    (fig8 / "runs").mkdir(parents=True)
+    assert where("fig8", fig8) == fig8, "it has begun runs of its own"
 
 
 def test_fig9_and_the_steepness() -> None:
@@ -98,8 +106,11 @@ def test_fig9_and_the_steepness() -> None:
     assert arms["DCGAN, second-order DAT"].dat.second_order
     assert not arms["DCGAN, DAT"].dat.second_order
     assert all(
-        (c.monitor.every, c.monitor.latent, c.monitor.pgd) == (1_000, False, False) for c in arms.values()
+        (c.monitor.every, c.monitor.latent, c.monitor.pgd) == (100, False, False) for c in arms.values()
     )
+    assert arms["DCGAN, DAT, sign per sample"].dat.reduction == "sample"
+    assert [name for name in arms if arms[name].dat.reduction == "sample"] == ["DCGAN, DAT, sign per sample"]
+    assert [arm.name for arm in lipschitz_study.arms_of(quick=True)] == list(arms)[:4]
     for quick in lipschitz_study.arms_of(quick=True):
         assert (quick.config.ngf, quick.config.monitor.samples, quick.config.steps) == (16, 128, 600)
 
@@ -136,7 +147,11 @@ def test_fig8_compares_each_model_with_itself(monkeypatch: pytest.MonkeyPatch, t
             "DCGAN, lsgan": [ended("c", share_lines(0.125, None))],
             "DCGAN, lsgan, DAT": [ended("d", share_lines(0.5, 0.25))],
             "DCGAN, wgan": [ended("e", [], diverged=True)],
-            "DCGAN, wgan, DAT": [ended("f", share_lines(None))],
+            # Of what NaN ended nothing is shown: neither in a mean nor in the figure.
+            "DCGAN, wgan, DAT": [
+                ended("f", share_lines(None)),
+                ended("f", share_lines(0.9, 0.9), 1, diverged=True),
+            ],
         },
     )
     outcome = adversarial_share.run_fig8(replace(OPTIONS, seeds=2), tmp_path)
@@ -150,6 +165,10 @@ def test_fig8_compares_each_model_with_itself(monkeypatch: pytest.MonkeyPatch, t
     }
     assert cells["DCGAN, lsgan"]["step 400"] is None
     assert cells["DCGAN, wgan, DAT"]["mean"] is None
+    assert cells["DCGAN, wgan, DAT"]["step 200"] is None
+    # The last measurement of lsgan found no sample to attack: its share is not that of an earlier step.
+    lsgan = {row.label: row.cells for row in choices.rows}["DCGAN, lsgan"]
+    assert (lsgan["rms, midpoint"], lsgan["taken for fakes, zero"]) == (None, Runs((25.0,)))
     last = {row.label: row.cells for row in choices.rows}["DCGAN, gan"]
     assert last["rms, midpoint"] == Runs((75.0, 25.0))
     assert last["linf, midpoint"] == Runs((37.5, 12.5))
@@ -193,6 +212,10 @@ def test_the_probe_measures_every_norm(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(adversarial_share, "QUICK_SEARCH", adversarial_share.Search(2, 6, 2, 2))
     on_noise(monkeypatch, adversarial_share, images())
     outcome = adversarial_share.run_fig1(replace(OPTIONS, only=("gan",), seeds=1), tmp_path)
+    assert outcome.seconds > 0
+    monkeypatch.setattr(adversarial_share, "QUICK_SEARCH", adversarial_share.Search(2, 6, 2, 9))
+    with pytest.raises(ConfigError, match=r"measured with other settings: search\.steps 2 then, 9 now"):
+        adversarial_share.run_fig1(replace(OPTIONS, only=("gan",), seeds=1), tmp_path)
     (measured,) = [run for run in outcome.details["shares"] if run["arm"] == "DCGAN, gan"]
     assert [line["step"] for line in measured["measurements"]] == [2, 4]
     for line in measured["measurements"]:
@@ -200,6 +223,22 @@ def test_the_probe_measures_every_norm(monkeypatch: pytest.MonkeyPatch, tmp_path
             shares = [f"share_{norm}_{threshold}" in line for norm in ("rms", "linf", "l2")]
             assert shares == [line[f"eligible_{threshold}"] > 0] * 3
     assert "# Fig. 1, scaled down" in written(outcome, tmp_path)
+
+
+def test_the_probe_does_not_end_a_training_whose_logits_overflow(tmp_path: Path) -> None:
+    """Evaluation-mode logits may be infinite where those of the training are not."""
+    (arm,) = [arm for arm in adversarial_share.arms_of("fig1", quick=True) if arm.name == "DCGAN, gan"]
+    config = arm.config.replace(SHORT | {"device": "cpu", "compile": False, "steps": 2})
+    trainer = build_trainer(config, images(), tmp_path)
+    probe = adversarial_share.ShareProbe(adversarial_share.Search(2, 6, 1, 2))
+    with torch.no_grad():
+        for parameter in trainer.netD.parameters():
+            parameter.fill_(1e30)
+    numbers = probe(trainer)
+    trainer.folder.close()
+    assert numbers is not None
+    assert "eligible_zero" in numbers
+    assert not [name for name in numbers if "midpoint" in name]
 
 
 # --- Fig. 9 ----------------------------------------------------------------------------------------------------------
@@ -238,6 +277,16 @@ def test_fig9_from_training_to_the_page(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert again.tables == outcome.tables, "the same from the finished runs"
 
 
+def test_diverged_runs_are_not_attacked_and_seeds_keep_their_names() -> None:
+    from fastdat.robustness import pgd_steps_to_flip
+
+    assert pgd_flip.attack(ended("a", [], diverged=True), None, "cpu") is None
+    x = torch.tensor([0.5, -0.5]).reshape(2, 1, 1, 1)
+    flips = {"fake": pgd_steps_to_flip(torch.nn.Flatten(), x, "fake", threshold=0.0)}
+    results = [pgd_flip.Attacked(seed, 0.0, x, x, {2 / 255: flips}) for seed in (0, 2)]  # type: ignore[dict-item]
+    assert [attack["seed"] for attack in pgd_flip._details({"DCGAN": results})] == [0, 2]
+
+
 def test_the_picture_shows_eligible_images_above_attacked_ones() -> None:
     from fastdat.robustness import pgd_steps_to_flip
 
@@ -264,12 +313,24 @@ def steep_lines(scale: float, fraction: float | None) -> list[dict[str, Any]]:
             for j, w in enumerate(("mean", "q95", "max"))
         }
         numbers |= {"sigma_max": scale * 5, "sigma_mean": scale * 2}
-        penalty = {} if fraction is None else {"penalty_fraction": fraction * more}
+        # Real and fake apart, and neither as the share of the attack.
+        numbers |= {"penalty_case_real": scale * more / 10, "penalty_case_fake": scale * more / 5}
+        lowered = {} if fraction is None else {"penalty_fraction": fraction * more}
         lines += [
-            {"step": step - 50, "seconds": 1.0, **penalty},
-            {"step": step, "seconds": 2.0, **numbers, **penalty},
+            {"step": step - 50, "seconds": 1.0, **lowered},
+            {"step": step, "seconds": 2.0, **numbers, **lowered},
         ]
     return lines
+
+
+def close(*values: float) -> Any:
+    """Runs of nearly these values."""
+
+    class Close:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Runs) and other.values == pytest.approx(values)
+
+    return Close()
 
 
 def test_steepness_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -294,30 +355,46 @@ def test_steepness_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cells["DCGAN, second-order DAT"]["reals, mean"] is None, "it has no last step"
     means = {row.label: row.cells for row in over.rows}
     assert means["DCGAN, DAT"]["fakes, mean"] == Runs((1.0, 3.0))
-    assert means["DCGAN, DAT"]["penalty case, %"] == Runs((50.0, 25.0))
-    assert means["DCGAN, DAT"]["penalty case, least, %"] == Runs((25.0, 12.5))
-    assert means["DCGAN, no attack"]["penalty case, %"] is None
+    dat = means["DCGAN, DAT"]  # scales 0.25 and 0.75, times 1 and 3
+    assert dat["reals in the penalty case, %"] == close(5.0, 15.0)
+    assert dat["fakes in the penalty case, %"] == close(10.0, 30.0)
+    assert dat["fakes in the penalty case, least, %"] == close(5.0, 15.0)
+    assert dat["reals in the penalty case, least, %"] == close(2.5, 7.5)
+    assert dat["objective lowered by the attack, %"] == Runs((50.0, 25.0))
+    assert means["DCGAN, no attack"]["objective lowered by the attack, %"] is None
+    assert means["DCGAN, no attack"]["fakes in the penalty case, %"] == close(40.0), "any D can be asked"
+    assert set(means["DCGAN, second-order DAT"].values()) == {None}, "NaN has ended it"
     assert [row.label for row in diverged.rows] == ["DCGAN, second-order DAT"]
     assert outcome.findings[0] == (
-        "DCGAN, mean input gradient, reals, last step: 1.500 with 0-GP, 50% lower than 3.000 with no attack; single "
+        "DCGAN, mean input gradient, reals, last step: 1.50 with 0-GP, 50% lower than 3.00 with no attack; single "
         "runs, so the spread is unknown."
     )
-    assert any(
-        "DCGAN, DAT: 37.5 ± 17.7 (2 runs) % of the attacked samples are in the penalty case, which is less than "
-        "half of the cases" in finding
-        for finding in outcome.findings
+    assert outcome.findings[-1] == (
+        "DCGAN, DAT: on average over the training, the penalty case holds for 10.0 ± 7.1 (2 runs) % of the reals, "
+        "which is not most of them, and for 20.0 ± 14.1 (2 runs) % of the fakes, which is not most of them."
     )
     axes = outcome.figures[""].axes
     curve = axes[1].get_lines()[2]
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([100, 200], [1.0, 3.0])  # type: ignore[arg-type]
+    assert [len(panel.get_lines()) for panel in axes] == [3] * 6, "three arms have not diverged"
     assert "scaled down: a thin DCGAN" in written(outcome, tmp_path)
+
+
+def test_the_record_keeps_few_points_of_each_curve_and_the_last_one() -> None:
+    points = [[step, 0.5] for step in range(100, 100_100, 100)]
+    kept = lipschitz_study._thinned(points)
+    assert len(kept) == 200
+    assert (kept[0], kept[-1]) == ([500, 0.5], [100_000, 0.5])
+    assert lipschitz_study._thinned(points[:7]) == points[:7]
+    assert lipschitz_study._thinned([]) == []
 
 
 def test_the_monitor_of_the_study_is_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, short: None) -> None:
     on_noise(monkeypatch, lipschitz_study, images())
-    monkeypatch.setattr(lipschitz_study, "QUICK_EVERY", 2)
+    monkeypatch.setattr(lipschitz_study, "EVERY", 2)
     monkeypatch.setattr(lipschitz_study, "QUICK_SAMPLES", 5)
     outcome = lipschitz_study.run(replace(OPTIONS, only=("DCGAN, DAT",), seeds=1), tmp_path)
     (row,) = outcome.tables[0].rows
     assert all(isinstance(cell, Runs) for cell in row.cells.values())
+    assert all(isinstance(cell, Runs) for cell in outcome.tables[1].rows[0].cells.values())
     assert [step for step, _ in outcome.details["curves"]["DCGAN, DAT"][0]["sigma_max"]] == [2, 4]

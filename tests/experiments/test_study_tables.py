@@ -22,6 +22,7 @@ from fastdat.experiments.points.study_tables import (
     last_rows,
     mean,
     means_words,
+    over_mixtures,
     protocol,
 )
 from fastdat.experiments.points.sweep_figure import Sweep, draw_sweeps
@@ -33,7 +34,7 @@ RESULT = made_result(STUDY, {"none": ((5, 0.9, 0.8), (4, 0.7, 0.5)), "DAT": ((8,
 
 
 def test_rows_hold_every_seed_and_the_papers_numbers() -> None:
-    none, dat = last_rows(RESULT.arms, {"DAT": {"train FID": 17.93}})
+    none, dat = last_rows(RESULT, {"DAT": {"train FID": 17.93}})
     assert (none.label, none.paper, dat.label, dat.paper) == ("none", {}, "DAT", {"train FID": 17.93})
     names = [column.name for column in columns(MIXTURES)]
     assert names == [
@@ -48,6 +49,18 @@ def test_rows_hold_every_seed_and_the_papers_numbers() -> None:
     for name, value in zip(names, first, strict=True):
         runs = dat.cells[name]
         assert list(runs.values) == pytest.approx([value, value + 0.01, value + 0.02])
+
+
+def test_an_arm_that_diverged_has_a_row_that_says_so() -> None:
+    none, dat = last_rows(replace(RESULT, arms=RESULT.arms[:1], diverged={"DAT": "DAT: NaN"}))
+    assert list(none.cells) == list(dat.cells)
+    assert set(dat.cells.values()) == {"diverged"}
+
+
+def test_a_seeds_mean_over_mixtures() -> None:
+    _, dat = RESULT.arms
+    assert over_mixtures(dat.last, "modes").values == pytest.approx((7.5, 7.51, 7.52))
+    assert over_mixtures(dat.last, "KL").values == pytest.approx((0.185, 0.195, 0.205))
 
 
 def test_means() -> None:
@@ -77,8 +90,11 @@ def test_protocol_says_what_was_trained() -> None:
 def test_chosen() -> None:
     arms = {"eps 1": 1, "eps 1.4": 2, "none": 3}
     assert chosen(arms, ()) == arms
-    assert chosen(arms, ("eps 1", "x")) == {"eps 1": 1, "eps 1.4": 2}
-    with pytest.raises(ConfigError, match=r"--only x, y leaves no arm: .*eps 1; eps 1\.4; none"):
+    assert chosen(arms, ("eps 1", "x")) == {"eps 1": 1}  # a whole name
+    assert chosen(arms, ("eps 1.",)) == {"eps 1.4": 2}
+    assert chosen(arms, ("eps",)) == {"eps 1": 1, "eps 1.4": 2}
+    assert chosen(arms, ("none", "eps 1")) == {"eps 1": 1, "none": 3}
+    with pytest.raises(ConfigError, match=r"--only x --only y leaves no arm\. .*eps 1; eps 1\.4; none"):
         chosen(arms, ("x", "y"))
 
 

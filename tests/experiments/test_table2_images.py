@@ -120,7 +120,7 @@ def test_quick_compares_means_over_seeds(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_findings_know_that_a_greater_is_is_better() -> None:
     means = {"SNGAN": 7.0, "SNGAN-DAT": 8.0, "SSGAN": 8.0, "SSGAN-DAT": 7.0}
     row = Row("CIFAR-10", {name: Runs((mean,)) for name, mean in means.items()})
-    columns = (Column("SNGAN"),)
+    columns = (Column("SNGAN", 2),)
     texts = list(findings([ResultTable(head, "", columns, (row,)) for head in ("IS", "Train FID")]))
     assert texts == [
         "IS: DAT is better in 1 of 2 pairs; not in SSGAN on CIFAR-10.",
@@ -128,8 +128,26 @@ def test_findings_know_that_a_greater_is_is_better() -> None:
     ]
 
 
+def test_means_that_print_alike_are_equal() -> None:
+    means = {"SNGAN": 7.124, "SNGAN-DAT": 7.121, "SSGAN": 8.0, "SSGAN-DAT": 7.0}
+    row = Row("CIFAR-10", {name: Runs((mean,)) for name, mean in means.items()})
+    said = list(findings([ResultTable("KID", "", (Column("SNGAN", digits),), (row,)) for digits in (2, 3)]))
+    assert said == [
+        "KID: DAT is better in 1 of 2 pairs; equal in SNGAN on CIFAR-10.",
+        "KID: DAT is better in 2 of 2 pairs.",
+    ]
+
+
 def test_the_papers_own_exceptions_and_its_test_fid_of_lsun() -> None:
-    consistent, lsun, _ = notes()
+    consistent, lsun, step = notes()
+    # Sec. V's Table IV repeats two columns of Table II, all five scores of each, and says that it shows the best step.
+    assert step.startswith(
+        "Table II names no step and no number of runs. Table IV, which has the best FID of each run"
+    )
+    assert (
+        "same scores in Baseline and Discriminator only as Table II in SNGAN and SNGAN-DAT on CIFAR-10"
+        in step
+    )
     assert "2 exceptions" in consistent
     assert "SNGAN's train KID on CIFAR-100, 0.0158 without and 0.016 with DAT" in consistent
     assert "InfoMaxGAN's test KID on CIFAR-10, 0.0139 without and 0.0141 with DAT" in consistent

@@ -99,14 +99,19 @@ def test_scores_beside_the_papers(two_runs: tuple[Path, Path], tmp_path: Path) -
     assert page.row("dat and the paper", "FID train") == [
         "18.05 step 40", "17.93", "Yes, by extractor and counts",
     ]  # fmt: skip
-    assert page.row("dat and the paper", "FID test")[1:] == ["22.46", "Yes, by extractor and counts"]
+    assert page.row("dat and the paper", "FID test")[1:] == [
+        "22.46",
+        "Yes, by extractor and counts; 50,000 fakes, fastdat's default",
+    ]
     assert page.row("dat and the paper", "IS")[:2] == ["7.90 step 40", "7.97"]
     assert page.row("plain and the paper", "KID train4 efficientnet-lite0")[1:] == [
         "0.0149",
         "No: extractor is efficientnet-lite0, not Inception; 1,000 fakes, not 50,000; 2,000 reals, not 50,000",
     ]
     settings = "Apart from scores: 40 steps, the paper's are 100,000."
-    assert f"{settings} The attack is fastdat's default. Unlike Eq. 10: dat.seed is logits" in page.text
+    assert (
+        f"{settings} The attack is fastdat's default. Unlike that of Eq. 10: dat.seed is logits" in page.text
+    )
 
 
 def test_settings_that_differ_come_first(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -165,7 +170,7 @@ def test_curves_of_all_statistics(two_runs: tuple[Path, Path], tmp_path: Path) -
     assert {
         "Loss of D (loss)",
         "Size of the perturbation (RMS of δ, units of data)",
-        "Penalty case of Eq. (13) (% of attacked samples)",
+        "Objective of D lowered by the attack (% of attacked samples)",
         "Learning rate (learning rate)",
         "FID train (score)",
     } <= titles

@@ -91,10 +91,10 @@ def test_the_default_is_not_called_the_papers(tmp_path: Path) -> None:
     """At batch size 64, eps / 64 is what the released code divides by."""
     assert attack_of(tmp_path / "run", DATConfig()) == [
         "The attack is fastdat's default.",
-        "Unlike Eq. 10: dat.seed is logits instead of eq10, dat.reduction is batch instead of sample, dat.eps_batch is "
-        "64 instead of 1, dat.delta_clip is 1.0 instead of no limit.",
-        "Unlike the released code's: dat.clip_real is True instead of False, dat.power_iterations is once instead of "
-        "per_forward.",
+        "Unlike that of Eq. 10: dat.seed is logits instead of eq10, dat.reduction is batch instead of sample, "
+        "dat.eps_batch is 64 instead of 1, dat.delta_clip is 1.0 instead of no limit.",
+        "Unlike the attack of the released code: dat.clip_real is True instead of False, dat.power_iterations is once "
+        "instead of per_forward.",
     ]
 
 

@@ -54,7 +54,7 @@ def test_each_term_has_its_curves(tmp_path: Path) -> None:
     ]
     first = titles.index(expected[0])
     assert titles[first : first + 3] == expected
-    assert titles[first - 1].startswith("Penalty case of Eq. (13)")
+    assert titles[first - 1].startswith("Objective of D lowered by the attack")
     assert titles[first + 3].startswith("Speed")
     assert titles[-1] == "mine (value)"
     assert "a from 0.5 to 1.5, least 0.5, greatest 1.5." in charts[first + 1]

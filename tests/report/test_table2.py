@@ -8,7 +8,7 @@ import pytest
 
 from fastdat.report.runs import read_runs
 from fastdat.report.score_table import score_series
-from fastdat.report.table2 import PARTS, column, number, objections
+from fastdat.report.table2 import PARTS, column, counted_fakes, number, objections
 from tests.environment import REPOSITORY
 from tests.report.runs import make_run, read_run, scored
 
@@ -106,3 +106,20 @@ def test_objections_to_a_comparison_with_the_paper(
 ) -> None:
     (kind,) = score_series(read_run(tmp_path, record))
     assert objections(kind, dataset) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"split": "test", "fake_count": 10_000}, "10,000 fakes, as in the released code"),
+        ({"split": "test", "fake_count": 50_000}, "50,000 fakes, fastdat's default"),
+        ({"split": "test", "fake_count": 9_000}, ""),
+        ({"split": "train", "fake_count": 10_000}, ""),
+    ],
+)
+def test_of_a_test_score_it_is_said_how_many_fakes_it_has(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    """The paper does not say it."""
+    (kind,) = score_series(read_run(tmp_path, scored(1, {"fid": 1.0}, real_count=10_000, **changes)))
+    assert counted_fakes(kind) == expected

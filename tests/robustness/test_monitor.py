@@ -80,6 +80,8 @@ def test_the_numbers_are_those_of_the_functions() -> None:
         },
         "sigma_max": max(layers.values()),
         "sigma_mean": float(torch.tensor(list(layers.values()), dtype=torch.float64).log().mean().exp()),
+        "penalty_case_real": float((D(xr) >= D(xf).mean()).double().mean()),
+        "penalty_case_fake": float((D(xf) <= D(xr).mean()).double().mean()),
     }
     assert found == pytest.approx(expected, rel=1e-9)
     assert tuple(found) == MONITORED
@@ -90,7 +92,11 @@ def test_the_numbers_are_those_of_the_functions() -> None:
 def test_only_what_is_asked_for() -> None:
     G, D = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
     z, xr = torch.randn(5, 2), torch.randn(5, 3)
-    for part, beginning in (("latent", "latent"), ("pgd", "pgd"), ("lipschitz", ("lipschitz", "sigma"))):
+    for part, beginning in (
+        ("latent", "latent"),
+        ("pgd", "pgd"),
+        ("lipschitz", ("lipschitz", "sigma", "penalty_case")),
+    ):
         off = {"latent": False, "pgd": False, "lipschitz": False} | {part: True}
         found = measure(G, D, (z,), (xr,), MonitorConfig(**SMALL | off), bounds=None).numbers()
         assert found.keys() - {"verdict_threshold"} <= {

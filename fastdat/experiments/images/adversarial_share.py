@@ -8,8 +8,9 @@ thresholds are measured; the main one is rms and the midpoint of D's mean logits
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,10 +20,11 @@ from matplotlib.figure import Figure
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.figure_style import COLOURS, INK, draw_band, style_axes
 from fastdat.experiments.images import study_texts as texts
-from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, train_all
+from fastdat.experiments.images.image_study import RUNS, Arm, Trained, arms_wanted, train_all
 from fastdat.experiments.images.thin_runs import WIDTH, thin
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import FIG1_DELTA
+from fastdat.experiments.spent_time import timed
 from fastdat.robustness import latent_adversarial_share, midpoint
 from fastdat.robustness.latent_search import Norm
 from fastdat.training.callbacks import Callback
@@ -88,7 +90,10 @@ class ShareProbe:
         self._search = search
 
     def __call__(self, trainer: Trainer) -> dict[str, float] | None:
-        """``share_NORM_THRESHOLD`` and ``eligible_THRESHOLD``, parts of 1; None if it is not time for them."""
+        """``share_NORM_THRESHOLD`` and ``eligible_THRESHOLD``, parts of 1; None if it is not time for them.
+
+        Where D's mean logits are not finite, there is no midpoint, and its numbers are missing.
+        """
         search, size = self._search, trainer.config.batch_size
         if trainer.done % search.every and trainer.done != trainer.config.steps:
             return None
@@ -100,6 +105,7 @@ class ShareProbe:
             "midpoint": midpoint(trainer.netD, xr, xf, batch_size=size),
             "zero": 0.0,
         }
+        thresholds = {name: at for name, at in thresholds.items() if math.isfinite(at)}
         numbers: dict[str, float] = {}
         for norm in get_args(Norm):
             found = latent_adversarial_share(
@@ -128,11 +134,13 @@ def key_of(norm: Norm, threshold: Threshold) -> str:
 MAIN = key_of("rms", "midpoint")
 
 
+@timed
 def run_fig1(options: Options, folder: Path) -> Outcome:
     """All models without attack."""
     return _run("fig1", options, folder)
 
 
+@timed
 def run_fig8(options: Options, folder: Path) -> Outcome:
     """All models with and without DAT."""
     return _run("fig8", options, folder)
@@ -144,7 +152,12 @@ def _run(name: Which, options: Options, folder: Path) -> Outcome:
     # For so few steps of small nets, compiling each arm takes longer than it saves.
     compiled = replace(options, compile=False) if options.quick else options
     probes: list[Callback] = [ShareProbe(search)]
-    found = train_all(arms, seeds, compiled, runs_folder(name, folder), callbacks=lambda _: probes)
+    measures = {f"search.{key}": value for key, value in asdict(search).items()} | {
+        "search.delta": FIG1_DELTA
+    }
+    found = train_all(
+        arms, seeds, compiled, runs_folder(name, folder), callbacks=lambda _: probes, measures=measures
+    )
     number = 1 if name == "fig1" else 8
     first = arms[0].config
     width = f", ngf = ndf = {WIDTH}" if options.quick else ""
@@ -168,13 +181,20 @@ def _run(name: Which, options: Options, folder: Path) -> Outcome:
         config=texts.settings(arms, seeds) | {"search": vars(search) | {"delta": FIG1_DELTA}},
         details=texts.details(found) | {"shares": _details(found)},
         figures={"": draw(name, found)},
-        seconds=texts.seconds(found),
     )
 
 
 def runs_folder(name: Which, folder: Path) -> Path:
-    """Where the runs are: Fig. 8 takes those of Fig. 1 where both have the folders that they have by default."""
-    return folder.parent / "fig1" if folder.name == name else folder
+    """Where the runs are.
+
+    Fig. 8 goes on with those of Fig. 1 if they lie beside it, in ``fig1``, and it has none of its own. The time that
+    they took is in Fig. 1's record.
+    """
+    fig1 = folder.parent / "fig1"
+    shares = (
+        name == "fig8" and folder.name == name and (fig1 / RUNS).is_dir() and not (folder / RUNS).is_dir()
+    )
+    return fig1 if shares else folder
 
 
 def arms_of(name: Which, quick: bool) -> tuple[Arm, ...]:
@@ -195,9 +215,9 @@ def arms_of(name: Which, quick: bool) -> tuple[Arm, ...]:
 
 
 def shares(runs: Sequence[Trained], key: str = MAIN) -> dict[int, Runs]:
-    """A share in percent at each measured step, over the runs that have it."""
+    """A share in percent at each measured step, over the runs that have it and that NaN did not end."""
     found: dict[int, list[float]] = {}
-    for run in runs:
+    for run in texts.whole(runs):
         for line in run.stats:
             if key in line:
                 found.setdefault(line["step"], []).append(100 * line[key])
@@ -215,7 +235,7 @@ def unrest(runs: Sequence[Trained]) -> Runs | None:
 
 
 def _over_measurements(runs: Sequence[Trained], summary: Any) -> Runs | None:
-    listed = [[100 * line[MAIN] for line in run.stats if MAIN in line] for run in runs]
+    listed = [[100 * line[MAIN] for line in run.stats if MAIN in line] for run in texts.whole(runs)]
     values = tuple(summary(values) for values in listed if values)
     return Runs(values) if values else None
 
@@ -234,19 +254,22 @@ def _over_training(found: texts.Found) -> ResultTable:
 
 
 def _all_choices(found: texts.Found) -> Iterator[ResultTable]:
-    """At the last measurement: what other norms and the other threshold give."""
+    """What other norms and the other threshold give, all at the last step that was measured in the arm."""
     columns, rows = [], []
     for threshold in get_args(Threshold):
         columns += [Column(f"{norm}, {threshold}", 1) for norm in get_args(Norm)]
         columns.append(Column(f"taken for fakes, {threshold}", 1))
     for name, runs in found.items():
         cells: dict[str, Any] = {}
+        measured = [
+            step for threshold in get_args(Threshold) for step in shares(runs, f"eligible_{threshold}")
+        ]
         for threshold in get_args(Threshold):
             keys = {f"{norm}, {threshold}": key_of(norm, threshold) for norm in get_args(Norm)}
             keys[f"taken for fakes, {threshold}"] = f"eligible_{threshold}"
             for head, key in keys.items():
-                at = shares([run for run in runs if not run.diverged], key)
-                cells[head] = at[max(at)] if at else None
+                # A share is missing where D took no sample for a fake: that is no reason to show an earlier one.
+                cells[head] = shares(runs, key).get(max(measured, default=0))
         rows.append(Row(name, cells))
     title = "At the last measurement, by norm and threshold; and samples that D takes for fakes, % of all"
     yield ResultTable(title, "model", tuple(columns), tuple(rows))
@@ -258,8 +281,8 @@ def _findings(name: Which, found: texts.Found) -> Iterator[str]:
             mean, spread = mean_share(runs), unrest(runs)
             if mean is not None and spread is not None:
                 yield (
-                    f"{arm}: on average {texts.number(mean, 1)} % of the samples that D takes for fakes have an "
-                    f"adversarial example; over the training the share moves by {texts.number(spread, 1)} points."
+                    f"{arm}: on average {texts.number(mean)} % of the samples that D takes for fakes have an "
+                    f"adversarial example; over the training the share moves by {texts.number(spread)} points."
                 )
         return
     for what, summary in (
@@ -270,8 +293,8 @@ def _findings(name: Which, found: texts.Found) -> Iterator[str]:
         for model in (arm for arm in found if not arm.endswith(DAT)):
             plain, dat = summary(found[model]), summary(found.get(model + DAT, ()))
             if plain is not None and dat is not None:
-                lower.append(dat.mean < plain.mean)
-                yield from texts.difference(f"{model}, {what}", "DAT", dat, "no attack", plain, digits=1)
+                lower.append(dat.mean < plain.mean and not texts.alike(dat, plain))
+                yield from texts.difference(f"{model}, {what}", "DAT", dat, "no attack", plain)
         if lower:
             yield f"The {what.partition(',')[0]} is lower with DAT for {texts.counted(lower)} models."
 

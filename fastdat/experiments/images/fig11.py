@@ -20,6 +20,7 @@ from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, 
 from fastdat.experiments.images.thin_runs import FULL_FID, KID, full_protocol, thin, thin_protocol
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row
 from fastdat.experiments.paper_tables import TABLE_I
+from fastdat.experiments.spent_time import timed
 from fastdat.report.table2 import COLUMNS, SCORES
 from fastdat.training.presets import preset
 
@@ -32,6 +33,7 @@ QUICK: Mapping[str, Any] = {"ngf": 32, "ndf": 32, "batch_size": 16, "n_dis": 2}
 """Beside :func:`thin`'s settings: what two CPU cores train in minutes."""
 
 
+@timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train both sides on the data sets of both figures, of which ``--only`` chooses; scaled down only on CIFAR-10."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 1
@@ -63,7 +65,6 @@ def run(options: Options, folder: Path) -> Outcome:
         config=texts.settings(arms, seeds),
         details=texts.details(found),
         figures=_draw(figures, found, options.device),
-        seconds=texts.seconds(found),
     )
 
 

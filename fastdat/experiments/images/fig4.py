@@ -20,6 +20,7 @@ from fastdat.experiments.images.radar import draw_radar
 from fastdat.experiments.images.thin_runs import FULL_FID, KID, full_protocol, thin, thin_protocol
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import FIG4_BETAS, FIG4_FAILING_LRS, FIG4_LR
+from fastdat.experiments.spent_time import timed
 from fastdat.training.presets import preset
 
 LRS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
@@ -53,6 +54,7 @@ LEFT = tuple(Setting(lr, FIG4_BETAS) for lr in LRS)
 RIGHT = tuple(Setting(FIG4_LR, betas) for betas in BETAS)
 
 
+@timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train all settings with and without DAT; the one that both parts of the figure share is trained once."""
     parts = {"learning rate": tuple(Setting(lr, FIG4_BETAS) for lr in QUICK_LRS)}
@@ -79,7 +81,6 @@ def run(options: Options, folder: Path) -> Outcome:
         config=texts.settings(arms, seeds),
         details=texts.details(found),
         figures={"": draw(parts, found, score)},
-        seconds=texts.seconds(found),
     )
 
 

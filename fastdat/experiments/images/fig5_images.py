@@ -15,10 +15,11 @@ from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images import study_texts as texts
 from fastdat.experiments.images.grid_pairs import LATENTS, SHOWN, draw_pairs, panel
 from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, train_all
-from fastdat.experiments.images.thin_runs import FULL_FID, KID, full_protocol, thin, thin_protocol
+from fastdat.experiments.images.thin_runs import KID, full_protocol, thin, thin_protocol, train_fid
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row
 from fastdat.experiments.paper_tables import TABLE_III
 from fastdat.experiments.points.fig5_points import run_points
+from fastdat.experiments.spent_time import timed
 from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 
@@ -30,6 +31,7 @@ SIDES = {"0-GP": "0gp", "DAT": "dat"}
 LOSSES: Mapping[str, str] = {"wgan": "WGAN loss of the logits", "wgan-sigmoid": "WGAN loss of their sigmoid"}
 
 
+@timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train both sides with both readings of the loss, and draw a grid of each."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 1
@@ -65,7 +67,6 @@ def run(options: Options, folder: Path) -> Outcome:
         config=texts.settings(arms, seeds),
         details=texts.details(found),
         figures={"": draw_pairs(rows), "-points": points.figure},
-        seconds=texts.seconds(found) + points.seconds,
     )
 
 
@@ -78,7 +79,7 @@ def arms_of(quick: bool) -> tuple[Arm, ...]:
 
 def _config(loss: str, arm: str, quick: bool) -> TrainConfig:
     config = table3_config(loss, arm)
-    return thin(config, QUICK_STEPS) if quick else config.replace({"eval": FULL_FID})
+    return thin(config, QUICK_STEPS) if quick else train_fid(config)
 
 
 def _table(found: texts.Found, quick: bool) -> ResultTable:

@@ -36,8 +36,13 @@ class Panel:
 
 
 def panel(title: str, runs: Sequence[Trained], device: str) -> Panel:
-    """The grid of the first run of an arm, from its last checkpoint; empty if there is no run or no checkpoint."""
-    return Panel(title, samples_of(runs[0], device) if runs else None)
+    """The grid of the first run of an arm, from its last checkpoint; empty if there is no run or no checkpoint.
+
+    Of a run that NaN ended, the title says so: its last checkpoint is of an earlier step than those of the others.
+    """
+    if not runs:
+        return Panel(title, None)
+    return Panel(f"{title} (diverged)" if runs[0].diverged else title, samples_of(runs[0], device))
 
 
 def samples_of(run: Trained, device: str) -> Tensor | None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fastdat.data import ImageSet
+from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
+from fastdat.experiments.images.measured_settings import check_measured, note_measured
 from fastdat.experiments.outcome import Runs, Value
 from fastdat.metrics.evaluators import Evaluator
 from fastdat.metrics.scores import BETTER
@@ -24,12 +26,17 @@ from fastdat.training.config_file import recorded_config
 from fastdat.training.display import display_for
 from fastdat.training.resume import check_resumable
 from fastdat.training.train_config import TrainConfig
-from fastdat.util.errors import ConfigError, NonFiniteError
+from fastdat.util.errors import NonFiniteError
 from fastdat.util.files import write_atomically
 
 RUNS = "runs"
 DIVERGED = "diverged.txt"
 """The file in a run folder that says that NaN or infinity ended the run, and which; such a run is not tried again."""
+
+TEST_FAKES = 10_000
+"""Generated images behind scores against the test images, as in the paper's released code."""
+MADE_FOR = {"made_for": "reproduce"}
+"""What marks a line of metrics.jsonl that an experiment has added; one that ``fastdat eval`` adds has no such mark."""
 
 Score = dict[str, Any]
 
@@ -59,6 +66,7 @@ class Trained:
         stats: the lines of stats.jsonl.
         scores: the lines of metrics.jsonl.
         diverged: NaN or infinity ended it before its last step.
+        test_fakes: generated images behind its scores against the test images.
     """
 
     arm: str
@@ -68,26 +76,13 @@ class Trained:
     stats: tuple[dict[str, Any], ...]
     scores: tuple[Score, ...]
     diverged: bool
+    test_fakes: int = TEST_FAKES
 
 
 def arms_wanted(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
-    """The arms whose names contain one of ``only``; all arms if it is empty.
-
-    A text that is the whole name of an arm chooses this arm alone: ``sngan-cifar10`` and not ``sngan-cifar100``.
-
-    Raises:
-        ConfigError: no arm is left.
-    """
-    names = {arm.name for arm in arms}
-    wanted = tuple(
-        arm
-        for arm in arms
-        if not only or any(arm.name == part if part in names else part in arm.name for part in only)
-    )
-    if not wanted:
-        listed = ", ".join(arm.name for arm in arms)
-        raise ConfigError(f"--only {' --only '.join(only)} leaves no arm. The arms are: {listed}")
-    return wanted
+    """The arms that ``only`` chooses by their names, see :func:`fastdat.experiments.arm_choice.chosen_names`."""
+    wanted = chosen_names([arm.name for arm in arms], only)
+    return tuple(arm for arm in arms if arm.name in wanted)
 
 
 def train_all(
@@ -97,6 +92,7 @@ def train_all(
     folder: Path,
     *,
     callbacks: Callable[[Arm], Sequence[Callback]] | None = None,
+    measures: Mapping[str, Any] | None = None,
     images: ImageSet | None = None,
 ) -> dict[str, tuple[Trained, ...]]:
     """Train ``seeds`` runs of each arm in ``folder/runs``, or go on with those that are there.
@@ -110,6 +106,7 @@ def train_all(
         options: give the data, the device and ``compile``.
         folder: of the experiment.
         callbacks: makes the own metrics of the runs of an arm, anew for each run.
+        measures: all settings of the callbacks, by name, in types that JSON knows.
         images: the training images, if not those of ``options.data``.
 
     Returns:
@@ -117,7 +114,8 @@ def train_all(
 
     Raises:
         ConfigError, DataError, RunFolderError: as :func:`fastdat.training.load_data` and
-            :func:`fastdat.training.build_trainer`; also where ``folder`` holds runs with other settings.
+            :func:`fastdat.training.build_trainer`; also where ``folder`` holds runs with other settings, those of their
+            scores, their monitor and ``measures`` included.
         KeyboardInterrupt: the process was asked to stop.
     """
     folders = _run_folders(arms, folder)
@@ -129,7 +127,8 @@ def train_all(
         config = arm.config.replace(filled | ({"data": options.data} if options.data else {}))
         run = Path(f"{folders[arm.name]}-{seed}")
         what = f"run {number} of {len(planned)}: {arm.name}, seed {seed}"
-        _train(config, run, shared, () if callbacks is None else callbacks(arm), what)
+        check_measured(run, config, measures or {})
+        _train(config, run, shared, () if callbacks is None else callbacks(arm), measures or {}, what)
         found[arm.name].append(read(arm.name, run, config))
     return {name: tuple(runs) for name, runs in found.items()}
 
@@ -181,11 +180,33 @@ def diverged(runs: Sequence[Trained]) -> str:
 
 
 def score_at(run: Trained, score: str, split: str, which: Literal["last", "best"]) -> float | None:
-    """One score of one run; arguments as in :func:`scores_of`. If a step was scored twice, the later one counts."""
+    """One score of one run; arguments as in :func:`scores_of`. If a step was scored twice, the later one counts.
+
+    Scores that were made otherwise than this run's do not count: those that a later ``fastdat eval`` has added.
+    """
     step = best_step(run) if which == "best" else run.config.steps
-    of_step = [line for line in run.scores if line["step"] == step and line.get("split") == split]
+    of_step = [line for line in run.scores if line["step"] == step and is_own(line, run, split)]
     values = [line["scores"][score] for line in of_step if is_number(line["scores"].get(score))]
     return float(values[-1]) if values else None
+
+
+def is_own(line: Score, run: Trained, split: str) -> bool:
+    """Whether a line of metrics.jsonl is a score of this run against ``split`` as its experiment makes them.
+
+    Against a split of ``config.eval`` that is a score of the training, with its extractor and its numbers of images;
+    against another one, a line with the mark :data:`MADE_FOR` and ``run.test_fakes`` fakes.
+    """
+    scored = run.config.eval
+    trained = split in scored.splits
+    made = line.get("by") == "train" if trained else MADE_FOR.items() <= line.items()
+    return (
+        made
+        and line.get("split") == split
+        and line.get("extractor") == scored.extractor
+        and line.get("weights") == ("ema" if run.config.ema else "G")
+        and line.get("fake_count") == (scored.fakes if trained else run.test_fakes)
+        and line.get("real_count", 0) <= scored.reals  # a smaller split is used whole
+    )
 
 
 def best_step(run: Trained) -> int | None:
@@ -195,7 +216,7 @@ def best_step(run: Trained) -> int | None:
     ranks = {
         line["step"]: BETTER[name] * line["scores"][name]
         for line in run.scores
-        if line.get("split") == split and line.get("by") != "eval" and is_number(line["scores"].get(name))
+        if is_own(line, run, split) and is_number(line["scores"].get(name))
     }
     return max(ranks, key=lambda step: ranks[step]) if ranks else None
 
@@ -228,7 +249,14 @@ class _Shared:
         return self._images, self._evaluator
 
 
-def _train(config: TrainConfig, run: Path, shared: _Shared, callbacks: Sequence[Callback], what: str) -> None:
+def _train(
+    config: TrainConfig,
+    run: Path,
+    shared: _Shared,
+    callbacks: Sequence[Callback],
+    measures: Mapping[str, Any],
+    what: str,
+) -> None:
     display = display_for(config.steps)
     display.note(what)
     if (run / DIVERGED).exists():
@@ -237,6 +265,7 @@ def _train(config: TrainConfig, run: Path, shared: _Shared, callbacks: Sequence[
         return
     images, evaluator = shared.of(config)
     trainer = build_trainer(config, images, run, evaluator=evaluator, callbacks=callbacks, display=display)
+    note_measured(run, config, measures)
     try:
         trainer.train()
     except NonFiniteError as error:

@@ -7,6 +7,7 @@ after 500 steps, 500 reals and 500 fakes, D's threshold (the midpoint of its mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, tr
 from fastdat.experiments.images.thin_runs import thin
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import FIG9_STEPS_WITHOUT_DAT
+from fastdat.experiments.spent_time import timed
 from fastdat.robustness import PGDFlips, midpoint, pgd_steps_to_flip
 from fastdat.robustness.pgd import Side
 from fastdat.training import noise
@@ -32,7 +34,6 @@ from fastdat.training.noise import Noise
 from fastdat.training.png import grid
 from fastdat.training.presets import preset
 from fastdat.training.saved_nets import read_nets
-from fastdat.util.errors import RunFolderError
 
 ARMS = {"DCGAN": "dcgan-mnist", "DCGAN-DAT": "dcgan-dat-mnist"}
 STEPS, QUICK_STEPS = 500, 600
@@ -62,17 +63,20 @@ class Attacked:
     """One run under attack: for each size of a step, what was found on each side.
 
     Args:
+        seed: of the run.
         threshold: of D's verdict.
         fakes, reals: the clean images.
         flips: size of a step -> side -> result.
     """
 
+    seed: int
     threshold: float
     fakes: Tensor
     reals: Tensor
     flips: Mapping[float, Mapping[Side, PGDFlips]]
 
 
+@timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train DCGAN with and without DAT on MNIST, and attack both discriminators."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 3
@@ -104,7 +108,6 @@ def run(options: Options, folder: Path) -> Outcome:
         config=texts.settings(arms, seeds) | {"count": COUNT, "cap": CAP, "step_sizes": list(STEP_SIZES)},
         details=texts.details(found) | {"attacks": _details(attacked)},
         figures={"": draw(attacked)},
-        seconds=texts.seconds(found),
     )
 
 
@@ -119,13 +122,10 @@ def arms_of(quick: bool) -> tuple[Arm, ...]:
 
 
 def attack(run: Trained, images: ImageSet | None, device: str) -> Attacked | None:
-    """Attack D of the last checkpoint; None for a run that NaN ended before it had one."""
-    try:
-        nets = read_nets(run.folder, "latest", ema=False)
-    except RunFolderError:
-        if run.diverged:
-            return None
-        raise
+    """Attack D of the last step; None for a run that NaN ended, or where D has no verdict since its logits overflow."""
+    if run.diverged:
+        return None
+    nets = read_nets(run.folder, "latest", ema=False)
     where = choose_device(device)
     G, D = nets.G.to(where), nets.D.to(where)
     data = images if images is not None else load_data(nets.config)
@@ -134,6 +134,8 @@ def attack(run: Trained, images: ImageSet | None, device: str) -> Attacked | Non
     with torch.no_grad():
         fakes = G(Noise(nets.config.nz, seed=_SEED, device=where).draw(noise.COMMAND, 0, COUNT))
     threshold = midpoint(D, reals, fakes)
+    if not math.isfinite(threshold):
+        return None
     sides: dict[Side, Tensor] = {"fake": fakes, "real": reals}
     flips = {
         size: {
@@ -142,7 +144,7 @@ def attack(run: Trained, images: ImageSet | None, device: str) -> Attacked | Non
         }
         for size in STEP_SIZES
     }
-    return Attacked(threshold, fakes, reals, flips)
+    return Attacked(run.seed, threshold, fakes, reals, flips)
 
 
 def _images(found: texts.Found) -> ImageSet | None:
@@ -192,10 +194,11 @@ def _findings(attacked: Mapping[str, Sequence[Attacked]]) -> Iterator[str]:
         for side in get_args(Side):
             plain, dat = (steps_of(attacked.get(name, ()), size, side) for name in ARMS)
             if plain is not None and dat is not None and plain.mean > 0:
-                verdict = "the same or lower" if dat.mean <= plain.mean else "higher"
+                verdict = "lower" if dat.mean < plain.mean else "higher"
+                verdict = "equal" if texts.alike(dat, plain) else verdict
                 yield (
-                    f"Step {_size(size)}: with DAT, K of {side}s is {verdict}: {texts.number(dat, 2)} against "
-                    f"{texts.number(plain, 2)} without attack, {dat.mean / plain.mean:.2f} times."
+                    f"Step {_size(size)}: with DAT, K of {side}s is {verdict}: {texts.number(dat)} against "
+                    f"{texts.number(plain)} without attack, {dat.mean / plain.mean:.2f} times."
                 )
 
 
@@ -203,7 +206,7 @@ def _details(attacked: Mapping[str, Sequence[Attacked]]) -> list[dict[str, Any]]
     return [
         {
             "arm": name,
-            "seed": seed,
+            "seed": result.seed,
             "threshold": result.threshold,
             "attacks": [
                 {
@@ -218,7 +221,7 @@ def _details(attacked: Mapping[str, Sequence[Attacked]]) -> list[dict[str, Any]]
             ],
         }
         for name, results in attacked.items()
-        for seed, result in enumerate(results)
+        for result in results
     ]
 
 

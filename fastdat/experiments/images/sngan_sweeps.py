@@ -22,6 +22,7 @@ from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, 
 from fastdat.experiments.images.thin_runs import FULL_FID, full_protocol
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import FIG6_BEST_EPS, FIG6_EPS, FIG7_BEST, FIG7_EPS, FIG7_STEPS
+from fastdat.experiments.spent_time import timed
 from fastdat.training.presets import preset
 
 SEEDS = 2
@@ -47,6 +48,7 @@ FIG6 = tuple(Setting(eps, 1) for eps in FIG6_EPS)
 FIG7 = {eps: tuple(Setting(eps, steps) for steps in FIG7_STEPS) for eps in FIG7_EPS}
 
 
+@timed
 def run_fig6(options: Options, folder: Path) -> Outcome:
     """Fig. 6 in full length."""
     found, shared = _train("fig6", FIG6, options, folder)
@@ -56,13 +58,14 @@ def run_fig6(options: Options, folder: Path) -> Outcome:
     )
     return Outcome(
         title="Fig. 6: train FID of SNGAN-DAT over the perturbation level",
-        tables=(_table("Train FID by eps, K = 1", FIG6, found), *texts.divergences(found)),
+        tables=(_table("Train FID by eps, K = 1", FIG6, found), *texts.divergences(found, best=True)),
         findings=tuple(_best("eps", FIG6, found, f"eps {FIG6_BEST_EPS:g}")),
         figures={"": figure},
         **shared,
     )
 
 
+@timed
 def run_fig7(options: Options, folder: Path) -> Outcome:
     """Fig. 7 in full length."""
     settings = [setting for part in FIG7.values() for setting in part]
@@ -78,7 +81,7 @@ def run_fig7(options: Options, folder: Path) -> Outcome:
     tables = tuple(_table(f"Train FID by K, eps = {eps:g}", part, found) for eps, part in FIG7.items())
     return Outcome(
         title="Fig. 7: train FID of SNGAN-DAT over the number of perturbations",
-        tables=(*tables, *texts.divergences(found)),
+        tables=(*tables, *texts.divergences(found, best=True)),
         findings=tuple(_best("setting", settings, found, f"eps {FIG7_BEST[0]:g}, K {FIG7_BEST[1]}")),
         figures={"": figure},
         **shared,
@@ -120,7 +123,6 @@ def _train(
         "notes": ("The figure's points are not printed as numbers.",),
         "config": texts.settings(arms, seeds),
         "details": texts.details(found),
-        "seconds": texts.seconds(found),
     }
 
 
@@ -149,6 +151,6 @@ def _best(what: str, settings: Sequence[Setting], found: texts.Found, paper: str
         best = min(measured, key=lambda arm: measured[arm].mean)
         worst = max(measured, key=lambda arm: measured[arm].mean)
         yield (
-            f"The best {what} is {best}: train FID {texts.number(measured[best], 2)}; the paper's is {paper}. The "
-            f"worst is {worst}: {texts.number(measured[worst], 2)}."
+            f"The best {what} is {best}: train FID {texts.number(measured[best])}; the paper's is {paper}. The "
+            f"worst is {worst}: {texts.number(measured[worst])}."
         )

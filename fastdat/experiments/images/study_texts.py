@@ -50,52 +50,75 @@ def details(found: Found) -> dict[str, Any]:
     }
 
 
-def seconds(found: Found) -> float:
-    """Time that the runs took, with their scores; also where this call has only read them."""
-    return sum(map(_run_seconds, (run for runs in found.values() for run in runs)))
+def divergences(found: Found, *, best: bool = False) -> Iterator[ResultTable]:
+    """A table of the arms with runs that NaN ended; no table if there is none.
 
-
-def _run_seconds(run: Trained) -> float:
-    trained = float(run.stats[-1].get("seconds", 0.0)) if run.stats else 0.0
-    last = max((line["step"] for line in run.stats), default=0)
-    # Scores before the last line of stats.jsonl are in its seconds.
-    return trained + sum(float(s.get("seconds", 0.0)) for s in run.scores if s["step"] >= last)
-
-
-def divergences(found: Found) -> Iterator[ResultTable]:
-    """A table of the arms with runs that NaN ended; no table if there is none."""
+    Args:
+        found: all runs.
+        best: some means are those of the best step, which such runs may have had.
+    """
     rows = [
         Row(name, {"runs": diverged(runs)}) for name, runs in found.items() if any(r.diverged for r in runs)
     ]
     if rows:
-        yield ResultTable(
-            "Runs that NaN or infinity ended, which no mean contains", "arm", (Column("runs"),), tuple(rows)
+        but = (
+            "the means at the best step contain them if they were scored before"
+            if best
+            else "no mean contains them"
         )
+        yield ResultTable(f"Runs that NaN or infinity ended; {but}", "arm", (Column("runs"),), tuple(rows))
 
 
-def difference(what: str, first: str, a: Value, second: str, b: Value, digits: int = 2) -> Iterator[str]:
+def whole(runs: Sequence[Trained]) -> list[Trained]:
+    """The runs that have reached their last step: all but those that NaN or infinity ended."""
+    return [run for run in runs if not run.diverged]
+
+
+def difference(what: str, first: str, a: Value, second: str, b: Value) -> Iterator[str]:
     """A sentence that compares a score of which less is better; nothing unless both were measured.
 
     Args:
         what: the score: ``"train KID (efficientnet-lite0)"``.
         first, second: the names of the arms.
         a, b: their values.
-        digits: decimal places.
     """
     if isinstance(a, Runs) and isinstance(b, Runs):
-        gap, verdict = abs(a.mean - b.mean), "lower" if a.mean < b.mean else "higher"
-        much = f"{_percent(gap / abs(b.mean))} {verdict} than" if gap and b.mean else "beside"
-        compared = f"{number(a, digits)} with {first}, {much} {number(b, digits)} with {second}"
-        yield f"{what}: {compared}{_against_spread(gap, a, b)}."
+        gap, much, spread = abs(a.mean - b.mean), "equal to", ""
+        if not alike(a, b):
+            verdict = "lower than" if a.mean < b.mean else "higher than"
+            much = f"{_percent(gap / abs(b.mean))} {verdict}" if b.mean else verdict
+            spread = _against_spread(gap, a, b)
+        yield f"{what}: {number(a)} with {first}, {much} {number(b)} with {second}{spread}."
     elif "diverged" in (a, b):
-        texts = [number(v, digits) if isinstance(v, Runs) else str(v or "not measured") for v in (a, b)]
+        texts = [number(v) if isinstance(v, Runs) else str(v or "not measured") for v in (a, b)]
         yield f"{what}: {texts[0]} with {first}, {texts[1]} with {second}."
 
 
-def number(runs: Runs, digits: int) -> str:
-    """``"1.23 ± 0.04 (3 runs)"``; ``"1.23"`` of a single run."""
-    mean = f"{runs.mean:,.{digits}f}"
-    return mean if runs.std is None else f"{mean} ± {runs.std:,.{digits}f} ({len(runs.values)} runs)"
+def alike(a: Runs, b: Runs) -> bool:
+    """Whether the two means print alike, so that a reader would see no difference."""
+    places = max(_places(a), _places(b))
+    return f"{a.mean:.{places}f}" == f"{b.mean:.{places}f}"
+
+
+def number(runs: Runs) -> str:
+    """``"1.23 ± 0.04 (3 runs)"``; ``"1.23"`` of a single run: three significant digits of the mean, or more where its
+    deviation would print as 0."""
+    mean, places = f"{runs.mean:,.{_places(runs)}f}", _places(runs)
+    return mean if runs.std is None else f"{mean} ± {runs.std:,.{places}f} ({len(runs.values)} runs)"
+
+
+def _places(runs: Runs) -> int:
+    """Decimal places of a mean and of its deviation."""
+
+    def shown(value: float, digits: int) -> int:
+        exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 9.996 counts as 10
+        return max(0, digits - 1 - exponent)
+
+    spread = shown(runs.std, 1) if runs.std else 0
+    if not runs.mean:
+        return max(2, spread)
+    places = shown(abs(runs.mean), 3)
+    return max(places, min(spread, places + 3))  # a deviation far below that is rounding
 
 
 def _against_spread(gap: float, a: Runs, b: Runs) -> str:
@@ -108,6 +131,8 @@ def _against_spread(gap: float, a: Runs, b: Runs) -> str:
 
 def _percent(part: float) -> str:
     """``"57%"``, and ``"0.4%"`` where that would round away what differs."""
+    if part < 0.0005:
+        return "less than 0.1%"
     return f"{part:.0%}" if part >= 0.1 else f"{part:.1%}"
 
 

@@ -20,6 +20,7 @@ from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, 
 from fastdat.experiments.images.thin_runs import FULL_EVAL, KID, full_protocol, thin, thin_protocol
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import TABLE_IV, TABLE_IV_SCORES, PositionRow
+from fastdat.experiments.spent_time import timed
 from fastdat.training.presets import preset
 from fastdat.training.train_config import TrainConfig
 
@@ -39,6 +40,7 @@ _RANKING: Mapping[bool, tuple[str, texts.Which]] = {True: ("kid", "last"), False
 """Scaled down or not -> what compares the rows."""
 
 
+@timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train all rows, position (iii) with both wirings: SNGAN in full length, or a thin DCGAN."""
     arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 1
@@ -61,12 +63,14 @@ def run(options: Options, folder: Path) -> Outcome:
             "in the released code, and one attack step. Position (iii): the attack of D's step, on the fakes of G's "
             "step.",
         ),
-        tables=(_quick_table(found) if options.quick else _full_table(found), *texts.divergences(found)),
+        tables=(
+            _quick_table(found) if options.quick else _full_table(found),
+            *texts.divergences(found, best=not options.quick),
+        ),
         findings=tuple(findings(found, options.quick)),
         notes=tuple(_notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        seconds=texts.seconds(found),
     )
 
 

@@ -25,6 +25,11 @@ FULL_FID = EvalConfig(every=10_000, metrics=("fid",), splits=("train",))
 """The same for experiments that report train FID alone."""
 
 
+def train_fid(config: TrainConfig) -> TrainConfig:
+    """``config`` with train FID as its only score; how often, and from how many images, stays."""
+    return config.replace({"eval.metrics": ["fid"], "eval.splits": ["train"]})
+
+
 def thin(config: TrainConfig, steps: int, **changes: Any) -> TrainConfig:
     """``config`` scaled down: thin nets, few steps, one score after the last one.
 

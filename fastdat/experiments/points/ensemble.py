@@ -290,7 +290,16 @@ def _stack(nets: Sequence[nn.Module], device: torch.device | str, dtype: torch.d
 
 def _mapped(function: Callable[..., Tensors], compile: bool) -> Callable[..., Tensors]:
     mapped: Callable[..., Tensors] = torch.vmap(function)
-    return torch.compile(mapped, fullgraph=True, dynamic=False) if compile else mapped
+    if not compile:
+        return mapped
+
+    def alone(*tensors: Any) -> Tensors:
+        return mapped(*tensors)
+
+    # torch keeps at most eight graphs of one code object, and closures share theirs: this one gets a copy.
+    alone.__code__ = alone.__code__.replace()
+    compiled: Callable[..., Tensors] = torch.compile(alone, fullgraph=True, dynamic=False)
+    return compiled
 
 
 def _adam_step(adam: torch.optim.Adam, params: Tensors, grads: Tensors) -> None:

@@ -80,16 +80,19 @@ def outcome(result: StudyResult, config: Mapping[str, Any]) -> Outcome:
         command=_command(config),
         protocol=protocol(result),
         tables=(table, ResultTable(title, "arm", columns_of_speed, speed)),
-        findings=tuple(_findings(result)),
+        findings=tuple(findings(result)),
         notes=_NOTES,
         config=as_dict(result, config)["config"],
         details={},
         figures={"": draw(result)},
         seconds=result.seconds,
+        trained_at=result.commits,
+        training_machines=result.machines,
     )
 
 
-def _findings(result: StudyResult) -> Iterator[str]:
+def findings(result: StudyResult) -> Iterator[str]:
+    """What the measurements say, one sentence each."""
     study = result.study
     found = "; ".join(f"{arm.name} {means_words(arm.last, 'modes')}" for arm in result.arms)
     mixtures = ", ".join(mixture.name for mixture in study.mixtures)

@@ -51,7 +51,7 @@ def run_points(options: Options, folder: Path) -> PointsPart:
     result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
     mixtures = result.study.mixtures
     return PointsPart(
-        table=ResultTable("wgan on nine Gaussians", "arm", columns(mixtures), last_rows(result.arms)),
+        table=ResultTable("wgan on nine Gaussians", "arm", columns(mixtures), last_rows(result)),
         findings=tuple(f"wgan on nine Gaussians: {arm_words(arm)}." for arm in result.arms),
         protocol=protocol(result),
         figure=draw_arms(result.arms, mixtures),

@@ -2,6 +2,10 @@
 
 The paper gives the nine levels, two runs of each, and that the best one is around 0.6 (Sec. V-A). Ours: nets, training
 and data of Fig. 3, four runs for each mixture, and eps divided by 64 as in fastdat's default.
+
+Each level is trained by itself, eight GANs at once, and not all 72 GANs of the nine levels in one stack: eps is a
+constant of the compiled step, which would have to become a tensor of the engine. One stack would save little: an
+iteration of eight GANs takes 8.1 ms of one CPU core and one of 72 takes 58 ms (measured), 0.80 of nine times 8.1 ms.
 """
 
 from __future__ import annotations
@@ -77,7 +81,7 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
         ),
         tables=(
             ResultTable(
-                "After the last iteration", "perturbation level", columns(mixtures), last_rows(result.arms)
+                "After the last iteration", "perturbation level", columns(mixtures), last_rows(result)
             ),
         ),
         findings=tuple(_findings(levels, without)),
@@ -86,6 +90,8 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
         details={"arms": arms_as_dict(result)},
         figures=figures,
         seconds=result.seconds,
+        trained_at=result.commits,
+        training_machines=result.machines,
     )
 
 

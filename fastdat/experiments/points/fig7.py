@@ -72,15 +72,15 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
             *protocol(result),
             "DAT with its default settings but for eps, which is divided by 64, and K steps of that size each.",
         ),
-        tables=(
-            ResultTable("After the last iteration", "setting", columns(mixtures), last_rows(result.arms)),
-        ),
+        tables=(ResultTable("After the last iteration", "setting", columns(mixtures), last_rows(result)),),
         findings=tuple(_findings(sweeps, without)),
         notes=_NOTES,
         config=settings_as_dict(result),
         details={"arms": arms_as_dict(result)},
         figures=figures,
         seconds=result.seconds,
+        trained_at=result.commits,
+        training_machines=result.machines,
     )
 
 

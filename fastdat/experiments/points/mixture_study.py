@@ -17,8 +17,7 @@ from fastdat.experiments.points.study_state import ArmFile, ArmState
 from fastdat.metrics.modes import coverage
 from fastdat.training.display import Display
 from fastdat.util.errors import NonFiniteError
-from fastdat.util.provenance import commit_info
-from fastdat.util.version import __version__
+from fastdat.util.provenance import commit_in_words, commit_info, device_name, processor_name
 
 
 def run_study(
@@ -40,14 +39,14 @@ def run_study(
         compile: compile the training steps, where that is possible.
         folder: keeps the state of the study after each measurement. A study that was stopped goes on from there, with
             the numbers that it would have had, and a finished one is only read. None: nothing is kept.
-        leave_out_diverged: go on with the next arm where one diverges; the result says so.
+        leave_out_diverged: go on with the next arm where one diverges; the result says so. It may have no arm left.
 
     Raises:
-        NonFiniteError: the generators of an arm diverged; with ``leave_out_diverged``, those of all arms.
+        NonFiniteError: the generators of an arm diverged, without ``leave_out_diverged``.
         RunFolderError: ``folder`` holds a study with other settings, or cannot be used.
     """
     progress = StudyProgress(study)
-    with progress.display as display, _one_thread():
+    with progress.display as display, one_thread():
         display.note(
             f"{study.name}: {len(study.arms)} arms x {len(study.mixtures)} mixtures x "
             f"{study.seeds} seed{'s' * (study.seeds > 1)}, "
@@ -64,7 +63,7 @@ def run_study(
                 arms.append(_train_arm(study, name, device, compiled, progress, file, state))
             except NonFiniteError as error:
                 diverged[name] = str(error)
-                if not leave_out_diverged or len(diverged) == len(study.arms):
+                if not leave_out_diverged:
                     raise
                 display.note(f"{error}: left out")
     seconds = sum(arm.times.everything for arm in arms)
@@ -86,12 +85,11 @@ def _train_arm(
     progress.begin(name, compiled, done)
     if rest:
         start = time.perf_counter()
-        if compiled:
-            torch.compiler.reset()  # torch keeps eight graphs of a function, and all arms' are graphs of vmap's one
         ensemble = Ensemble(
             study.mixtures, range(study.seeds), attack, recipe, device=device, compile=compiled
         )
         commits = tuple(dict.fromkeys([*state.commits, _commit()]))
+        machines = tuple(dict.fromkeys([*state.machines, _machine(device)]))
         if state.ensemble is not None:
             ensemble.restore(state.ensemble)
         for iteration in rest:
@@ -101,11 +99,12 @@ def _train_arm(
             times += Times(everything=end - start)
             start = end
             unfinished = file is not None and iteration != study.iterations
-            state = ArmState(measured, state.times + times, ensemble.state() if unfinished else None, commits)
+            saved = ensemble.state() if unfinished else None
+            state = ArmState(measured, state.times + times, saved, commits, machines)
             if file is not None:
                 file.write(state)
             progress.advance(measured[-1])
-    return Arm(name, attack, recipe, state.measurements, state.times, state.commits)
+    return Arm(name, attack, recipe, state.measurements, state.times, state.commits, state.machines)
 
 
 def _train(ensemble: Ensemble, iterations: int, compiles: bool, device: torch.device) -> Times:
@@ -129,12 +128,16 @@ def _measure(study: Study, name: str, ensemble: Ensemble, iteration: int) -> Mea
 @cache
 def _commit() -> str:
     """The commit of this process in words, asked once: the files may change while it runs."""
-    commit = commit_info()
-    return f"{commit['id'] or __version__}{' with changes' if commit['dirty'] else ''}"
+    return commit_in_words(commit_info())
+
+
+def _machine(device: torch.device) -> str:
+    """The name of what trains on ``device``."""
+    return device_name() if device.type == "cuda" else processor_name()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Run torch's CPU kernels on one thread, so that the numbers do not depend on the number of cores.
 
     The matrices are too small to share out: on two busy cores, two threads took three to four times as long as one

@@ -99,6 +99,7 @@ class Arm:
         measurements: in ascending order.
         times: of training and measurements.
         commits: of fastdat that trained it, in their order; more than one if it was stopped and went on later.
+        machines: on which it was trained, in their order.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Arm:
     measurements: tuple[Measurement, ...]
     times: Times
     commits: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
 
     @property
     def members(self) -> int:
@@ -147,6 +149,16 @@ class StudyResult:
     arms: tuple[Arm, ...]
     seconds: float
     diverged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Those of all arms."""
+        return tuple(dict.fromkeys(commit for arm in self.arms for commit in arm.commits))
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Those of all arms."""
+        return tuple(dict.fromkeys(machine for arm in self.arms for machine in arm.machines))
 
     def arm(self, name: str) -> Arm:
         """The arm with this name."""

@@ -69,6 +69,7 @@ def _arm_as_dict(arm: Arm, common: Mapping[str, Any]) -> dict[str, Any]:
         "regularizers": terms,
         **({"recipe": own} if own else {}),
         "commits": list(arm.commits),
+        "machines": list(arm.machines),
         "first_iteration_seconds": round(arm.times.first, 3),
         "milliseconds_per_iteration": round(arm.milliseconds, 4),
         "measurements": [_measurement_as_dict(m) for m in arm.measurements],

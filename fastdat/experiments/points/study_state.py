@@ -35,12 +35,14 @@ class ArmState:
         times: so far.
         ensemble: of :meth:`fastdat.experiments.points.ensemble.Ensemble.state`; None once the arm is finished.
         commits: of fastdat so far.
+        machines: so far.
     """
 
     measurements: tuple[Measurement, ...] = ()
     times: Times = Times()  # noqa: RUF009  it is frozen
     ensemble: Mapping[str, Any] | None = None
     commits: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
 
 
 class ArmFile:
@@ -80,7 +82,7 @@ class ArmFile:
                 tuple(_measurement(record) for record in found["measurements"]),
                 Times(**found["times"]),
                 found["ensemble"],
-                tuple(found.get("commits", ())),
+                *(tuple(found.get(key, ())) for key in ("commits", "machines")),  # older files have none
             )
         except Exception as error:  # torch.load raises errors of many kinds for a damaged file
             raise RunFolderError(
@@ -102,6 +104,7 @@ class ArmFile:
             "times": asdict(state.times),
             "ensemble": state.ensemble,
             "commits": list(state.commits),
+            "machines": list(state.machines),
         }
         torch.save(record, content)
         try:

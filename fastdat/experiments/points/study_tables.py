@@ -6,22 +6,25 @@ A cell is of all seeds of one arm and one mixture, at the end of the training or
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from fastdat.data.mixture import MEANS, STD, Mixture
+from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
-from fastdat.experiments.outcome import Column, Row, Runs
+from fastdat.experiments.outcome import Column, Row, Runs, Value
 from fastdat.experiments.points.study import MEASURED, Arm, Measurement, StudyResult
 from fastdat.metrics.modes import FOUND, NEAR, Coverage
-from fastdat.util.errors import ConfigError
 
 Named = TypeVar("Named")
 
 #: What is measured, and its decimal places: modes found of nine, share of good points, KL divergence in nats.
 MEASURES = {"modes": 1, "quality": 2, "KL": 2}
+#: The cells of an arm that is left out because it diverged.
+DIVERGED = "diverged"
 #: Said beside every table of points: what replaces the paper's scores, and why no difference is shown.
 NOT_COMPARABLE = (
     "The paper's numbers are scores of images. They stand beside ours so that the orders can be compared; their "
@@ -48,14 +51,29 @@ def cells(coverage: Mapping[str, Coverage]) -> dict[str, Runs]:
     }
 
 
-def last_rows(arms: Iterable[Arm], paper: Mapping[str, Mapping[str, float]] | None = None) -> tuple[Row, ...]:
-    """A row for each arm, at the end of the training.
+def last_cells(result: StudyResult, name: str) -> Mapping[str, Value]:
+    """The values of all columns for the arm ``name`` at the end of the training; ``DIVERGED`` if it was left out."""
+    if name in result.diverged:
+        return {column.name: DIVERGED for column in columns(result.study.mixtures)}
+    return cells(result.arm(name).last.coverage)
+
+
+def last_rows(result: StudyResult, paper: Mapping[str, Mapping[str, float]] | None = None) -> tuple[Row, ...]:
+    """A row for each arm of a study, at the end of the training.
 
     Args:
-        arms: the rows.
+        result: the study.
         paper: the paper's numbers by the names of arms and columns.
     """
-    return tuple(Row(arm.name, cells(arm.last.coverage), (paper or {}).get(arm.name, {})) for arm in arms)
+    return tuple(
+        Row(name, last_cells(result, name), (paper or {}).get(name, {})) for name in result.study.arms
+    )
+
+
+def over_mixtures(measurement: Measurement, what: str) -> Runs:
+    """One of ``MEASURES`` for each seed, the mean of its GANs on all mixtures."""
+    values = [values_of(found)[what].double() for found in measurement.coverage.values()]
+    return Runs(tuple(torch.stack(values).mean(dim=0).tolist()))
 
 
 def mean(measurement: Measurement, what: str) -> float:
@@ -72,8 +90,13 @@ def means_words(measurement: Measurement, what: str) -> str:
 
 def arm_words(arm: Arm) -> str:
     """``"DAT (8.2 / 8.8 modes, quality 0.75 / 0.86, KL 0.17 / 0.07)"``, at the end of the training."""
-    modes, quality, kl = (means_words(arm.last, what) for what in MEASURES)
-    return f"{arm.name} ({modes} modes, quality {quality}, KL {kl})"
+    return f"{arm.name} ({measures_words(arm.last)})"
+
+
+def measures_words(measurement: Measurement) -> str:
+    """``"8.2 / 8.8 modes, quality 0.75 / 0.86, KL 0.17 / 0.07"``: they belong together."""
+    modes, quality, kl = (means_words(measurement, what) for what in MEASURES)
+    return f"{modes} modes, quality {quality}, KL {kl}"
 
 
 def protocol(result: StudyResult) -> tuple[str, ...]:
@@ -97,15 +120,8 @@ def protocol(result: StudyResult) -> tuple[str, ...]:
 
 
 def chosen(arms: Mapping[str, Named], only: Sequence[str]) -> dict[str, Named]:
-    """The arms whose names contain one of the texts in ``only``; all arms if it is empty.
-
-    Raises:
-        ConfigError: no arm is left.
-    """
-    left = {name: arm for name, arm in arms.items() if not only or any(part in name for part in only)}
-    if not left:
-        raise ConfigError(f"--only {', '.join(only)} leaves no arm: choose parts of {'; '.join(arms)}")
-    return left
+    """The arms that ``only`` chooses by their names, see :func:`fastdat.experiments.arm_choice.chosen_names`."""
+    return {name: arms[name] for name in chosen_names(arms, only)}
 
 
 def command(name: str, options: Options) -> str:

@@ -21,7 +21,7 @@ from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import TABLE_IV, TABLE_IV_SCORES, PositionRow
 from fastdat.experiments.points.ensemble import Ensemble, Recipe
-from fastdat.experiments.points.mixture_study import run_study
+from fastdat.experiments.points.mixture_study import one_thread, run_study
 from fastdat.experiments.points.points_figure import draw_arms
 from fastdat.experiments.points.quick_study import DAT, quick_study
 from fastdat.experiments.points.study import MEASURED, Arm, Study, StudyResult
@@ -32,8 +32,9 @@ from fastdat.experiments.points.study_tables import (
     chosen,
     columns,
     command,
+    last_cells,
     mean,
-    means_words,
+    measures_words,
     protocol,
 )
 from fastdat.metrics.modes import coverage
@@ -46,14 +47,14 @@ WIRINGS: tuple[Wiring, ...] = ("pass", "cut")
 SCALES: dict[str, DATConfig] = {"eps / 64": DAT, "eps unscaled": replace(DAT, eps_batch=1)}
 _UNTRAINED, _BASELINE = "G untrained", "Baseline"
 _IN_D = ("Real only", "Fake only", "Discriminator only")
-#: An arm is at chance where its quality exceeds that of an untrained G by no more than this.
+#: An arm is no better than an untrained G where its quality exceeds that of one by no more than this.
 _MARGIN = 0.05
 _PAPER_COLUMNS = tuple(Column(name, 4 if "KID" in name else 2) for name in TABLE_IV_SCORES)
 _NOTES = (
-    'The paper\'s "Generator only" (FID 309, IS 1.59) and "All" (FID 292, IS 1.62) are what an untrained G scores, at '
-    "the best checkpoint of each run. The released code makes its attacked images as new variables, which cuts the "
-    "graph; used so in G's step, G gets no gradient. That is the wiring `cut`. The text agrees: it says that "
-    'adversarial training "breaks the gradient" (Sec. V-C).',
+    'The paper\'s "Generator only" (FID 309, IS 1.59) and "All" (FID 292, IS 1.62) are, at the best checkpoint of each '
+    "run, about what an untrained G would score (our reading; not measured). The released code makes its attacked "
+    "images as new variables, which cuts the graph; used so in G's step, G gets no gradient. That is the wiring `cut`. "
+    'The text fits this: it says that adversarial training "breaks the gradient" (Sec. V-C).',
     "With `cut` G stays as it was initialised whatever D does. Those rows say nothing about DAT in G's step.",
     "The wiring `second_order` of `fastdat.generator_step` is left out: on these nets it gives the numbers of `pass`, "
     "bit for bit, since D is piecewise linear and its input gradient does not change where a sample moves a little.",
@@ -90,16 +91,19 @@ class Position:
         """With the attack of G's step."""
         return Recipe(dat_generator=self.wiring)
 
+    @property
+    def eps_matters(self) -> bool:
+        """Whether there is an attack whose gradient reaches a net."""
+        return self.row.real or self.row.fake or self.wiring not in ("none", "cut")
+
 
 def _positions() -> Iterator[tuple[str, Position]]:
     for scale in SCALES:
         for row in TABLE_IV.values():
             for wiring in WIRINGS if row.generator else ("none",):
-                attacks = row.real or row.fake or wiring not in ("none", "cut")
-                if attacks or scale == next(
-                    iter(SCALES)
-                ):  # without an attack that matters, eps has no effect
-                    position = Position(row, wiring, scale)
+                position = Position(row, wiring, scale)
+                first = scale == next(iter(SCALES))
+                if position.eps_matters or first:  # others are trained once, for both scales
                     yield f"{position.label}, {scale}", position
 
 
@@ -131,7 +135,7 @@ def study(options: Options) -> Study:
 
 def outcome(result: StudyResult, options: Options) -> Outcome:
     """A table for each scale of eps, sentences and a figure."""
-    chance = untrained(result.study)
+    chance = untrained(result)
     tables = [_table(scale, result, chance) for scale in SCALES]
     shown = [arm for arm in result.arms if POSITIONS[arm.name].scale == next(iter(SCALES))]
     mixtures = result.study.mixtures
@@ -145,31 +149,38 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
             *protocol(result),
             "DAT with its default settings: eps 1, one step. `pass`, `cut`: how the gradient of G's "
             "step passes its attack, which aims at the reals of the iteration's D step. The last row is G as it was "
-            "initialised. The figure: eps / 64, points of seed 0 from equal z.",
+            "initialised. `Baseline` and `Generator only, cut` do not depend on eps and stand in both tables. The "
+            "figure: eps / 64, points of seed 0 from equal z.",
         ),
         tables=tuple(table for table in tables if len(table.rows) > 1),
-        findings=tuple(_findings(result.arms, chance)),
+        findings=(*_untrained_words(result.arms, chance), *_place_words(result.arms)),
         notes=_NOTES,
         config=settings_as_dict(result),
         details={"arms": arms_as_dict(result)},
         figures={"": draw_arms(shown, mixtures, titles=titles)} if shown else {},
         seconds=result.seconds,
+        trained_at=result.commits,
+        training_machines=result.machines,
     )
 
 
-def untrained(study: Study) -> dict[str, Runs]:
-    """The cells of generators with their initial weights."""
-    ensemble = Ensemble(study.mixtures, range(study.seeds), DAT, study.recipe)
-    points = ensemble.sample(MEASURED)
+def untrained(result: StudyResult) -> dict[str, Runs]:
+    """The cells of generators with their initial weights, measured as those of the arms."""
+    study = result.study
+    with one_thread():
+        ensemble = Ensemble(study.mixtures, range(study.seeds), DAT, study.recipe, device=result.device)
+        points = ensemble.sample(MEASURED).cpu()
     found = {m.name: coverage(x, m) for m, x in zip(study.mixtures, points, strict=True)}
     return cells(found)
 
 
 def _table(scale: str, result: StudyResult, chance: Mapping[str, Runs]) -> ResultTable:
+    of_scale = [name for name in result.study.arms if POSITIONS[name].scale == scale]
+    shared = [name for name in result.study.arms if not POSITIONS[name].eps_matters] if of_scale else []
+    order = [position.label for position in POSITIONS.values()]
+    names = sorted({*of_scale, *shared}, key=lambda name: order.index(POSITIONS[name].label))
     rows = [
-        Row(POSITIONS[arm.name].label, cells(arm.last.coverage), POSITIONS[arm.name].row.scores)
-        for arm in result.arms
-        if POSITIONS[arm.name].scale == scale
+        Row(POSITIONS[name].label, last_cells(result, name), POSITIONS[name].row.scores) for name in names
     ]
     return ResultTable(
         f"{scale}, after the last iteration",
@@ -180,27 +191,42 @@ def _table(scale: str, result: StudyResult, chance: Mapping[str, Runs]) -> Resul
     )
 
 
-def _findings(arms: Sequence[Arm], chance: Mapping[str, Runs]) -> Iterator[str]:
+def _untrained_words(arms: Sequence[Arm], chance: Mapping[str, Runs]) -> Iterator[str]:
+    """Which arms with an attack in G's step have left G where it was."""
     level = statistics.fmean(runs.mean for name, runs in chance.items() if name.startswith("quality"))
-    generator = [arm for arm in arms if POSITIONS[arm.name].row.generator]
-    if generator:
-        quality = {arm.name: mean(arm.last, "quality") for arm in generator}
-        stay = "; ".join(name for name, value in quality.items() if value <= level + _MARGIN)
-        leave = "; ".join(f"{name} {value:.2f}" for name, value in quality.items() if value > level + _MARGIN)
+    stays: list[str] = []
+    no_better: list[str] = []
+    better: list[str] = []
+    for arm in arms:
+        if not POSITIONS[arm.name].row.generator:
+            continue
+        quality = mean(arm.last, "quality")
+        if cells(arm.last.coverage) == chance:
+            stays.append(arm.name)
+        elif quality <= level + _MARGIN:
+            no_better.append(f"{arm.name} {quality:.2f}")
+        else:
+            better.append(f"{arm.name} {quality:.2f}")
+    if stays or no_better or better:
         yield (
-            f"An untrained G has quality {level:.2f}. Rows with position (iii) that end there: {stay or 'none'}. Rows "
-            f"that do not: {leave or 'none'}."
+            f"An untrained G has quality {level:.2f}. Rows with position (iii) whose cells are exactly those of an "
+            f"untrained G: {'; '.join(stays) or 'none'}. Other rows, of no better quality: "
+            f"{'; '.join(no_better) or 'none'}. Of better quality: {'; '.join(better) or 'none'}."
         )
-    found = {
-        (POSITIONS[arm.name].label, POSITIONS[arm.name].scale): means_words(arm.last, "modes") for arm in arms
-    }
-    baseline = next((modes for (label, _), modes in found.items() if label == _BASELINE), None)
+
+
+def _place_words(arms: Sequence[Arm]) -> Iterator[str]:
+    """Modes, quality and KL of the places in D's step, and of those in G's step beside what they are added to."""
+    found = {}
+    for arm in arms:
+        position = POSITIONS[arm.name]
+        found[position.label, position.scale] = f"{position.label} ({measures_words(arm.last)})"
+    baseline = next((words for (label, _), words in found.items() if label == _BASELINE), None)
     for scale in SCALES:
-        in_d = {label: found[label, scale] for label in _IN_D if (label, scale) in found}
+        in_d = [found[label, scale] for label in _IN_D if (label, scale) in found]
         if in_d:
-            listed = ", ".join(f"{label} {modes}" for label, modes in in_d.items())
-            yield f"Modes found with DAT in D's step, {scale}: {listed}{f'; Baseline {baseline}' if baseline else ''}."
+            yield f"DAT in D's step, {scale}: {'; '.join([*in_d, *([baseline] if baseline else [])])}."
         for before, after in ((_BASELINE, "Generator only, pass"), ("Discriminator only", "All, pass")):
-            modes = baseline if before == _BASELINE else found.get((before, scale))
-            if modes and (after, scale) in found:
-                yield f"Modes found, {scale}: {before} {modes}; {after} {found[after, scale]}."
+            without = baseline if before == _BASELINE else found.get((before, scale))
+            if without and (after, scale) in found:
+                yield f"DAT in G's step, {scale}: {without}; {found[after, scale]}."
