@@ -23,7 +23,7 @@ from bench.timing.device_time import (
     of_host,
 )
 from bench.timing.interleaved import MatrixProduct, Step, Timing, as_called, interleave
-from fastdat.experiments.step_counters import peak_bytes_on_cpu
+from fastdat.experiments.step_counters import peak_bytes
 
 LARGEST_GRAPH = 4 << 30
 """Largest device memory of a step, in bytes, for which a CUDA graph is made: larger graphs would fill the device, and
@@ -244,11 +244,4 @@ def _examine(step: workloads.Step) -> Result:
 def _peak_bytes(step: workloads.Step) -> int:
     step()
     step.D.zero_grad(set_to_none=True)
-    if not step.workload.cuda:
-        return peak_bytes_on_cpu(step)
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    return peak_bytes(step, torch.device("cuda" if step.workload.cuda else "cpu"))

@@ -5,7 +5,6 @@ A round runs every step once, in a new random order. Compare two steps only with
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from fastdat.experiments.step_counters import seconds_in_turns
 
 Step = Callable[[], object]
 
@@ -56,15 +57,7 @@ def interleave(
         repeats: calls in one timing, which is their mean.
         warmup: rounds before the timed ones.
     """
-    order = list(steps)
-    shuffle = random.Random(0).shuffle
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(warmup + rounds):
-        shuffle(order)
-        for name in order:
-            elapsed = clock(steps[name], repeats)
-            if i >= warmup:
-                seconds[name].append(elapsed)
+    seconds = seconds_in_turns(steps, lambda step: clock(step, repeats), rounds=rounds, warmup=warmup)
     return {name: Timing(times) for name, times in seconds.items()}
 
 

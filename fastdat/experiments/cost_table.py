@@ -31,7 +31,8 @@ from fastdat.experiments.cost_rows import (
 )
 from fastdat.experiments.figure_style import COLOURS, INK, style_axes
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Value
-from fastdat.experiments.step_costs import Size, StepOf, Way, Workload, seconds_in_turns
+from fastdat.experiments.step_costs import Size, StepOf, Way, Workload, seconds_of
+from fastdat.experiments.step_counters import seconds_in_turns
 from fastdat.regularizers.cost import cost
 from fastdat.regularizers.term_registry import make_term, plain
 from fastdat.training.build import choose_device
@@ -105,7 +106,7 @@ def run(options: Options, folder: Path, *, size: Size | None = None, rounds: int
     workload = Workload(size, device)
     steps: dict[tuple[str, Way], StepOf] = {}
     found = [_examine(row, workload, _ways(row, options), steps) for row in _rows_wanted(options.only)]
-    timed = seconds_in_turns(steps, rounds)
+    timed = seconds_in_turns(steps, seconds_of, rounds=rounds, warmup=1)
     for cost_of in found:
         cost_of.seconds = {way: timed[label, way] for label, way in steps if label == cost_of.row.label}
     return _outcome(options, found, size, device, rounds, time.perf_counter() - start)

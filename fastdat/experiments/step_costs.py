@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,10 @@ from torch import Tensor, nn
 from fastdat import reference
 from fastdat.engine.step import dat_step
 from fastdat.experiments.cost_rows import CostRow
-from fastdat.experiments.step_counters import CountFlops, peak_bytes_on_cpu
+from fastdat.experiments.step_counters import CountFlops, peak_bytes
 from fastdat.nets import GradientNormalised, SANLinear, SNGANDiscriminator
 from fastdat.regularizers.term_registry import make_term
 
-Key = TypeVar("Key")
 Way = Literal["plain", "eager", "compiled"]
 """``"plain"``: :mod:`fastdat.reference`, which asks autograd for each gradient where a formula needs it and shares
 nothing; ``"eager"`` and ``"compiled"``: ``fastdat.dat_step``."""
@@ -127,14 +124,7 @@ class StepOf:
     def peak_bytes(self) -> int:
         """Memory that one step needs beside parameters and batch."""
         self()
-        if self.workload.device.type == "cpu":
-            return peak_bytes_on_cpu(self)
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        self()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        return peak_bytes(self, self.workload.device)
 
     def _backward(self) -> None:
         (xr, xf), row = self.workload.batch, self.row
@@ -157,23 +147,8 @@ class StepOf:
         loss.backward()
 
 
-def seconds_in_turns(steps: Mapping[Key, StepOf], rounds: int) -> dict[Key, list[float]]:
-    """Seconds of each step, one number a round. A round takes every step once, in a new random order, so that noise of
-    the machine affects all of them alike; one round before them is not counted.
-    """
-    seconds: dict[Key, list[float]] = {name: [] for name in steps}
-    order = list(steps)
-    shuffle = random.Random(0).shuffle
-    for i in range(rounds + 1):
-        shuffle(order)
-        for name in order:
-            elapsed = _seconds(steps[name])
-            if i:
-                seconds[name].append(elapsed)
-    return seconds
-
-
-def _seconds(step: StepOf) -> float:
+def seconds_of(step: StepOf) -> float:
+    """Seconds that one step takes."""
     on_gpu = step.workload.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()

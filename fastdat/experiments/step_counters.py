@@ -1,17 +1,22 @@
-"""What a step costs while it runs: its FLOPs, and the memory that it needs on a CPU."""
+"""What a step costs while it runs: its FLOPs, its memory, and its time beside that of others."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+Key = TypeVar("Key")
+Step = TypeVar("Step")
 
 
 class CountFlops(TorchDispatchMode):
@@ -37,6 +42,18 @@ class CountFlops(TorchDispatchMode):
         return out
 
 
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that ``call`` needs on ``device`` beside what is there; a first call of it comes before."""
+    if device.type == "cpu":
+        return peak_bytes_on_cpu(call)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def peak_bytes_on_cpu(call: Callable[[], object]) -> int:
     """The most bytes that tensors made during ``call`` hold at once.
 
@@ -55,3 +72,23 @@ def peak_bytes_on_cpu(call: Callable[[], object]) -> int:
         alive += change["args"]["Bytes"]  # the profiler leaves out what was there before
         peak = max(peak, alive)
     return peak
+
+
+def seconds_in_turns(
+    steps: Mapping[Key, Step], clock: Callable[[Step], float], *, rounds: int, warmup: int
+) -> dict[Key, list[float]]:
+    """Seconds of each step by ``clock``, one number a round.
+
+    A round takes every step once, in a new random order, so that noise of the machine affects all of them alike;
+    ``warmup`` rounds before them are not counted.
+    """
+    order = list(steps)
+    shuffle = random.Random(0).shuffle
+    seconds: dict[Key, list[float]] = {name: [] for name in steps}
+    for i in range(warmup + rounds):
+        shuffle(order)
+        for name in order:
+            elapsed = clock(steps[name])
+            if i >= warmup:
+                seconds[name].append(elapsed)
+    return seconds

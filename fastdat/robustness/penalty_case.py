@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fastdat.robustness.probe import Args, check_rows, logits_in_parts, probed
+from fastdat.robustness.probe import Args, logits_of_both
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ def penalty_case(
     Raises:
         ValueError: D does not return one logit a sample, or arguments of other lengths.
     """
-    check_rows(("xr", xr), args_real=args_real)
-    check_rows(("xf", xf), args_fake=args_fake)
-    with probed(D):
-        real, fake = (
-            logits_in_parts(D, x, args, batch_size).double() for x, args in ((xr, args_real), (xf, args_fake))
-        )
+    real, fake = logits_of_both(D, xr, xf, args_real, args_fake, batch_size)
     mean_real, mean_fake = real.mean().item(), fake.mean().item()
     if not (math.isfinite(mean_real) and math.isfinite(mean_fake)):
         return PenaltyCase(math.nan, math.nan)

@@ -76,14 +76,21 @@ def midpoint(
     Raises:
         ValueError: D does not return one logit a sample, or arguments of other lengths.
     """
+    real, fake = logits_of_both(D, xr, xf, args_real, args_fake, batch_size)
+    return float((real.mean() + fake.mean()) / 2)
+
+
+def logits_of_both(
+    D: nn.Module, xr: Tensor, xf: Tensor, args_real: Args, args_fake: Args, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """The logits of reals (N,) and of fakes (M,) by the evaluated D, in float64; arguments as in :func:`midpoint`."""
     check_rows(("xr", xr), args_real=args_real)
     check_rows(("xf", xf), args_fake=args_fake)
     with probed(D):
-        means = [
-            logits_in_parts(D, x, args, batch_size).double().mean()
-            for x, args in ((xr, args_real), (xf, args_fake))
-        ]
-    return float((means[0] + means[1]) / 2)
+        real, fake = (
+            logits_in_parts(D, x, args, batch_size).double() for x, args in ((xr, args_real), (xf, args_fake))
+        )
+    return real, fake
 
 
 def split(batch_size: int | None, x: Tensor, *more: Tensor) -> Iterator[tuple[Tensor, ...]]:

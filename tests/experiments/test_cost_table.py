@@ -25,7 +25,8 @@ from fastdat.experiments.cost_rows import (
 from fastdat.experiments.cost_table import RowCost, _findings, run
 from fastdat.experiments.outcome import Outcome
 from fastdat.experiments.outcome_files import as_record, markdown
-from fastdat.experiments.step_costs import Size, StepOf, Workload, seconds_in_turns, with_head
+from fastdat.experiments.step_costs import Size, StepOf, Workload, seconds_of, with_head
+from fastdat.experiments.step_counters import seconds_in_turns
 from fastdat.util.errors import ConfigError
 
 SMALL = Size(ndf=8, batch=2)
@@ -124,7 +125,7 @@ def test_heads_change_what_a_step_costs_and_what_it_gives() -> None:
 def test_rounds() -> None:
     workload = Workload(SMALL, CPU)
     steps = {name: StepOf(COST_ROWS[0], "eager", workload) for name in ("a", "b")}
-    seconds = seconds_in_turns(steps, 3)
+    seconds = seconds_in_turns(steps, seconds_of, rounds=3, warmup=1)
     assert {name: len(found) for name, found in seconds.items()} == {"a": 3, "b": 3}
     assert min(min(found) for found in seconds.values()) > 0
 

@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import ResultTable
 from fastdat.experiments.points.ensemble import Recipe
-from fastdat.experiments.points.mixture_study import run_study
 from fastdat.experiments.points.points_figure import draw_arms
-from fastdat.experiments.points.quick_study import quick_study
+from fastdat.experiments.points.quick_study import quick_study, run_quick
 from fastdat.experiments.points.regularizer_study import ARMS
 from fastdat.experiments.points.study import Study
 from fastdat.experiments.points.study_tables import arm_words, columns, last_rows, protocol
-from fastdat.training.build import choose_device
 
 #: Arms of ``regularizer_study``, from left to right.
 SHOWN_ARMS = ("0-GP real 10", "0-GP both 0.1", "DAT", "DAT + 0-GP both 0.1")
@@ -47,8 +45,7 @@ class PointsPart:
 
 def run_points(options: Options, folder: Path) -> PointsPart:
     """Train and measure, or go on where an earlier run in ``folder`` stopped."""
-    device = choose_device(options.device)
-    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
+    result = run_quick(study(options), options, folder)
     mixtures = result.study.mixtures
     return PointsPart(
         table=ResultTable("wgan on nine Gaussians", "arm", columns(mixtures), last_rows(result)),

@@ -17,21 +17,16 @@ from pathlib import Path
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Outcome, ResultTable
 from fastdat.experiments.paper_tables import FIG6_BEST_EPS, FIG6_EPS
-from fastdat.experiments.points.mixture_study import run_study
-from fastdat.experiments.points.quick_study import DAT, NO_ATTACK, quick_study
+from fastdat.experiments.points.quick_study import DAT, NO_ATTACK, quick_outcome, quick_study, run_quick
 from fastdat.experiments.points.study import Arm, Study, StudyResult
-from fastdat.experiments.points.study_record import arms_as_dict, settings_as_dict
 from fastdat.experiments.points.study_tables import (
     arm_words,
     chosen,
     columns,
-    command,
     last_rows,
     mean,
-    protocol,
 )
 from fastdat.experiments.points.sweep_figure import Sweep, draw_sweeps
-from fastdat.training.build import choose_device
 
 _WITHOUT = "no attack"
 #: eps by the names of arms.
@@ -50,9 +45,7 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import sngan_sweeps
 
         return sngan_sweeps.run_fig6(options, folder)
-    device = choose_device(options.device)
-    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
-    return outcome(result, options)
+    return outcome(run_quick(study(options), options, folder), options)
 
 
 def study(options: Options) -> Study:
@@ -66,32 +59,19 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
     levels = [arm for arm in result.arms if arm.name in EPS]
     without = next((arm for arm in result.arms if arm.name == _WITHOUT), None)
     mixtures = result.study.mixtures
-    figures = {}
-    if levels:
-        sweep = Sweep("", [EPS[arm.name] for arm in levels], levels)
-        figures[""] = draw_sweeps([sweep], mixtures, "perturbation level eps", without)
-    return Outcome(
-        name="fig6",
+    sweep = Sweep("", [EPS[arm.name] for arm in levels], levels)
+    table = ResultTable(
+        "After the last iteration", "perturbation level", columns(mixtures), last_rows(result)
+    )
+    return quick_outcome(
+        result,
+        options,
         title="Fig. 6, scaled down: the perturbation level on nine Gaussians",
-        quick=True,
-        command=command("fig6", options),
-        protocol=(
-            *protocol(result),
-            "DAT with its default settings but for eps, which is divided by 64.",
-        ),
-        tables=(
-            ResultTable(
-                "After the last iteration", "perturbation level", columns(mixtures), last_rows(result)
-            ),
-        ),
-        findings=tuple(_findings(levels, without)),
+        about="DAT with its default settings but for eps, which is divided by 64.",
+        tables=[table],
+        findings=_findings(levels, without),
         notes=_NOTES,
-        config=settings_as_dict(result),
-        details={"arms": arms_as_dict(result)},
-        figures=figures,
-        seconds=result.seconds,
-        trained_at=result.commits,
-        training_machines=result.machines,
+        figure=draw_sweeps([sweep], mixtures, "perturbation level eps", without) if levels else None,
     )
 
 

@@ -14,21 +14,16 @@ from pathlib import Path
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Outcome, ResultTable
 from fastdat.experiments.paper_tables import FIG7_BEST, FIG7_EPS, FIG7_STEPS
-from fastdat.experiments.points.mixture_study import run_study
-from fastdat.experiments.points.quick_study import DAT, NO_ATTACK, quick_study
+from fastdat.experiments.points.quick_study import DAT, NO_ATTACK, quick_outcome, quick_study, run_quick
 from fastdat.experiments.points.study import Arm, Study, StudyResult
-from fastdat.experiments.points.study_record import arms_as_dict, settings_as_dict
 from fastdat.experiments.points.study_tables import (
     arm_words,
     chosen,
     columns,
-    command,
     last_rows,
     mean,
-    protocol,
 )
 from fastdat.experiments.points.sweep_figure import Sweep, draw_sweeps
-from fastdat.training.build import choose_device
 
 _WITHOUT = "no attack"
 #: eps and K by the names of arms.
@@ -47,9 +42,7 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import sngan_sweeps
 
         return sngan_sweeps.run_fig7(options, folder)
-    device = choose_device(options.device)
-    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
-    return outcome(result, options)
+    return outcome(run_quick(study(options), options, folder), options)
 
 
 def study(options: Options) -> Study:
@@ -62,25 +55,15 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
     """Table, sentences and figure."""
     without = next((arm for arm in result.arms if arm.name == _WITHOUT), None)
     mixtures, sweeps = result.study.mixtures, _sweeps(result.arms)
-    figures = {"": draw_sweeps(sweeps, mixtures, "number of attack steps K", without)} if sweeps else {}
-    return Outcome(
-        name="fig7",
+    return quick_outcome(
+        result,
+        options,
         title="Fig. 7, scaled down: the number of attack steps on nine Gaussians",
-        quick=True,
-        command=command("fig7", options),
-        protocol=(
-            *protocol(result),
-            "DAT with its default settings but for eps, which is divided by 64, and K steps of that size each.",
-        ),
-        tables=(ResultTable("After the last iteration", "setting", columns(mixtures), last_rows(result)),),
-        findings=tuple(_findings(sweeps, without)),
+        about="DAT with its default settings but for eps, which is divided by 64, and K steps of that size each.",
+        tables=[ResultTable("After the last iteration", "setting", columns(mixtures), last_rows(result))],
+        findings=_findings(sweeps, without),
         notes=_NOTES,
-        config=settings_as_dict(result),
-        details={"arms": arms_as_dict(result)},
-        figures=figures,
-        seconds=result.seconds,
-        trained_at=result.commits,
-        training_machines=result.machines,
+        figure=draw_sweeps(sweeps, mixtures, "number of attack steps K", without) if sweeps else None,
     )
 
 

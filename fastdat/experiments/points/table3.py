@@ -22,8 +22,7 @@ from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Value
 from fastdat.experiments.paper_tables import TABLE_III
 from fastdat.experiments.points.ensemble import Recipe
-from fastdat.experiments.points.mixture_study import run_study
-from fastdat.experiments.points.quick_study import quick_study
+from fastdat.experiments.points.quick_study import quick_study, run_quick
 from fastdat.experiments.points.regularizer_study import ARMS as REGULARIZER_ARMS
 from fastdat.experiments.points.study import Arm, Study, StudyResult
 from fastdat.experiments.points.study_record import arms_as_dict, settings_as_dict
@@ -39,7 +38,6 @@ from fastdat.experiments.points.study_tables import (
     over_mixtures,
     protocol,
 )
-from fastdat.training.build import choose_device
 
 #: Name of an arm in ``regularizer_study`` -> column of Table III; None: not in the table.
 ARMS: dict[str, str | None] = {
@@ -91,12 +89,7 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import table3_images
 
         return table3_images.run(options, folder)
-    device = choose_device(options.device)
-    results = [
-        run_study(study, device, options.compile, folder, leave_out_diverged=True)
-        for study in studies(options)
-    ]
-    return outcome(results, options)
+    return outcome([run_quick(study, options, folder) for study in studies(options)], options)
 
 
 def studies(options: Options) -> tuple[Study, ...]:

@@ -21,24 +21,20 @@ from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import TABLE_IV, TABLE_IV_SCORES, PositionRow
 from fastdat.experiments.points.ensemble import Ensemble, Recipe
-from fastdat.experiments.points.mixture_study import one_thread, run_study
+from fastdat.experiments.points.mixture_study import one_thread
 from fastdat.experiments.points.points_figure import draw_arms
-from fastdat.experiments.points.quick_study import DAT, quick_study
+from fastdat.experiments.points.quick_study import DAT, quick_outcome, quick_study, run_quick
 from fastdat.experiments.points.study import MEASURED, Arm, Study, StudyResult
-from fastdat.experiments.points.study_record import arms_as_dict, settings_as_dict
 from fastdat.experiments.points.study_tables import (
     NOT_COMPARABLE,
     cells,
     chosen,
     columns,
-    command,
     last_cells,
     mean,
     measures_words,
-    protocol,
 )
 from fastdat.metrics.modes import coverage
-from fastdat.training.build import choose_device
 
 Wiring = Literal["none", "pass", "cut"]
 
@@ -117,9 +113,7 @@ def run(options: Options, folder: Path) -> Outcome:
         from fastdat.experiments.images import table4_images
 
         return table4_images.run(options, folder)
-    device = choose_device(options.device)
-    result = run_study(study(options), device, options.compile, folder, leave_out_diverged=True)
-    return outcome(result, options)
+    return outcome(run_quick(study(options), options, folder), options)
 
 
 def study(options: Options) -> Study:
@@ -140,27 +134,18 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
     shown = [arm for arm in result.arms if POSITIONS[arm.name].scale == next(iter(SCALES))]
     mixtures = result.study.mixtures
     titles = [POSITIONS[arm.name].label for arm in shown]
-    return Outcome(
-        name="table4",
+    return quick_outcome(
+        result,
+        options,
         title="Table IV, scaled down: DAT at three places of the training, on nine Gaussians",
-        quick=True,
-        command=command("table4", options),
-        protocol=(
-            *protocol(result),
-            "DAT with its default settings: eps 1, one step. `pass`, `cut`: how the gradient of G's "
-            "step passes its attack, which aims at the reals of the iteration's D step. The last row is G as it was "
-            "initialised. `Baseline` and `Generator only, cut` do not depend on eps and stand in both tables. The "
-            "figure: eps / 64, points of seed 0 from equal z.",
-        ),
-        tables=tuple(table for table in tables if len(table.rows) > 1),
+        about="DAT with its default settings: eps 1, one step. `pass`, `cut`: how the gradient of G's "
+        "step passes its attack, which aims at the reals of the iteration's D step. The last row is G as it was "
+        "initialised. `Baseline` and `Generator only, cut` do not depend on eps and stand in both tables. The "
+        "figure: eps / 64, points of seed 0 from equal z.",
+        tables=[table for table in tables if len(table.rows) > 1],
         findings=(*_untrained_words(result.arms, chance), *_place_words(result.arms)),
         notes=_NOTES,
-        config=settings_as_dict(result),
-        details={"arms": arms_as_dict(result)},
-        figures={"": draw_arms(shown, mixtures, titles=titles)} if shown else {},
-        seconds=result.seconds,
-        trained_at=result.commits,
-        training_machines=result.machines,
+        figure=draw_arms(shown, mixtures, titles=titles) if shown else None,
     )
 
 
