@@ -141,9 +141,13 @@ def _value_record(value: Value) -> Any:
 
 def _page(record: Record, level: int, folder: str) -> Iterator[str]:
     yield f"{'#' * level} {record['title']}"
-    for finding in record["findings"]:
+    if record["findings"]:
+        first, *others = record["findings"]
         yield ""
-        yield f"**{finding}**"
+        yield f"**{first}**"
+        if others:
+            yield ""
+            yield from (f"- {finding}" for finding in others)
     for picture in record["figures"]:
         yield ""
         yield f"![{record['title']}]({folder}{picture})"

@@ -43,7 +43,7 @@ def outcome() -> Outcome:
         command="fastdat reproduce table9 --quick",
         protocol=("What was trained.", "What was measured."),
         tables=(TABLE,),
-        findings=("DAT is better.",),
+        findings=("DAT is better.", "It costs more.", "It needs no tuning."),
         notes=("The paper prints no spread.",),
         config={"steps": 3},
         details={"curve": [1, 2]},
@@ -140,10 +140,20 @@ def test_the_page_has_ours_the_papers_and_the_difference() -> None:
         r"| plain \| as it is | 22.0 ± 1.7 (3) | 2.97 | bad | 19.75 | - | +2.25 |",
         "| DAT | 17.5 | - | - | 17.93 | 7.97 | -0.43 |",
     ]
-    assert "**DAT is better.**" in lines
+    first = lines.index("**DAT is better.**")
+    assert lines[first + 1 : first + 5] == ["", "- It costs more.", "- It needs no tuning.", ""]
     assert "- The paper prints no spread." in lines
     assert "    fastdat reproduce table9 --quick" in lines
     assert "![Table IX, scaled down: two runs](table9.png)" in lines
+
+
+@pytest.mark.parametrize(
+    ("findings", "expected"), [((), []), (("DAT is better.",), ["", "**DAT is better.**"])]
+)
+def test_pages_with_one_finding_or_none(findings: tuple[str, ...], expected: list[str]) -> None:
+    lines = markdown(as_record(replace(outcome(), findings=findings))).splitlines()
+    picture = "![Table IX, scaled down: two runs](table9.png)"
+    assert lines[1 : lines.index(picture) + 1] == [*expected, "", picture]
 
 
 def test_what_is_not_comparable_has_no_difference() -> None:

@@ -365,13 +365,15 @@ def test_steepness_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert means["DCGAN, no attack"]["fakes in the penalty case, %"] == close(40.0), "any D can be asked"
     assert set(means["DCGAN, second-order DAT"].values()) == {None}, "NaN has ended it"
     assert [row.label for row in diverged.rows] == ["DCGAN, second-order DAT"]
+    assert len(outcome.findings) == 4, "three places and the penalty case"
     assert outcome.findings[0] == (
-        "DCGAN, mean input gradient, reals, last step: 1.50 with 0-GP, 50% lower than 3.00 with no attack; single "
-        "runs, so the spread is unknown."
+        "DCGAN, mean input gradient, reals, last step: 3.00 with no attack; 1.50 with 0-GP (50% lower); 1.50 ± 1.06 (2 "
+        "runs) with DAT (50% lower)."
     )
     assert outcome.findings[-1] == (
-        "DCGAN, DAT: on average over the training, the penalty case holds for 10.0 ± 7.1 (2 runs) % of the reals, "
-        "which is not most of them, and for 20.0 ± 14.1 (2 runs) % of the fakes, which is not most of them."
+        "DCGAN, samples in the penalty case, mean over the training: no attack 20.0 % of the reals and 40.0 % of the "
+        "fakes; 0-GP 10.0 % of the reals and 20.0 % of the fakes; DAT 10.0 ± 7.1 (2 runs) % of the reals and 20.0 ± "
+        "14.1 (2 runs) % of the fakes. It is most of the reals and most of the fakes in 0 of 3 arms."
     )
     axes = outcome.figures[""].axes
     curve = axes[1].get_lines()[2]

@@ -63,6 +63,34 @@ def test_a_difference_needs_both_sides_unless_one_diverged() -> None:
     assert sentence == "FID: 3.00 with DAT, diverged with none."
 
 
+def test_a_ranking_compares_all_arms_with_one_in_the_order_of_their_means() -> None:
+    # As above: the standard error of means 2 and 4 is sqrt(5).
+    others = {
+        "DAT": Runs((30.0,)),
+        "R1": Runs((1.0, 3.0)),
+        "GP": "diverged",
+        "LP": None,
+        "same": Runs((4.0,)),
+    }
+    (sentence,) = texts.ranking("KID", others, "none", Runs((2.0, 6.0)))
+    assert sentence == (
+        "KID: 4.00 ± 2.83 (2 runs) with none; 2.00 ± 1.41 (2 runs) with R1 (50% lower, 0.9 standard errors); 4.00 with "
+        "same (equal); 30.0 with DAT (650% higher); diverged with GP."
+    )
+    (sentence,) = texts.ranking("KID", {"DAT": Runs((3.0,)), "R1": Runs((1.0,))}, "none", Runs((2.0,)))
+    assert sentence == (
+        "KID: 2.00 with none; 1.00 with R1 (50% lower); 3.00 with DAT (50% higher). Single runs, so the spread is "
+        "unknown."
+    )
+
+
+def test_a_ranking_needs_both_sides_unless_one_diverged() -> None:
+    assert list(texts.ranking("FID", {"DAT": Runs((3.0,))}, "none", None)) == []
+    assert list(texts.ranking("FID", {"DAT": None}, "none", Runs((3.0,)))) == []
+    (sentence,) = texts.ranking("FID", {"DAT": Runs((3.0, 3.5))}, "none", "diverged")
+    assert sentence == "FID: diverged with none; 3.25 ± 0.35 (2 runs) with DAT."
+
+
 def test_divergences_are_counted_only_where_there_are_some() -> None:
     well = {"a": (ended("a", []),)}
     assert list(texts.divergences(well)) == []

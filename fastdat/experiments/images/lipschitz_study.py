@@ -43,6 +43,7 @@ _PLACES = {"real": "reals", "fake": "fakes", "between": "between"}
 _OVER_SAMPLES = {"mean": "mean", "q95": "95 %", "max": "greatest"}
 PENALTY = {"reals": "penalty_case_real", "fakes": "penalty_case_fake"}
 LOWERED = "penalty_fraction"
+_PLAIN = "no attack"
 KEPT = 200
 """Points of a curve in the record."""
 
@@ -187,30 +188,39 @@ def percent(runs: Sequence[Trained], key: str, *, least: bool = False) -> Runs |
 
 
 def _compared(found: texts.Found) -> Iterator[str]:
-    """Each arm against that of its model without attack: mean gradient at the last step, at all three places."""
-    for name, runs in found.items():
-        model, _, what = name.partition(", ")
-        plain = f"{model}, no attack"
-        if name == plain or plain not in found:
-            continue
+    """The arms of each model against that without attack: mean gradient at the last step, at all three places."""
+    for model, arms in _by_model(found).items():
         for key, place in _PLACES.items():
-            a, b = (last(of_arm, f"lipschitz_{key}_mean") for of_arm in (runs, found[plain]))
-            yield from texts.difference(
-                f"{model}, mean input gradient, {place}, last step", what, a, "no attack", b
-            )
+            at = {what: last(runs, f"lipschitz_{key}_mean") for what, runs in arms.items()}
+            plain = at.pop(_PLAIN, None)
+            yield from texts.ranking(f"{model}, mean input gradient, {place}, last step", at, _PLAIN, plain)
 
 
 def _penalty(found: texts.Found) -> Iterator[str]:
     """Whether the residual is >= 0 "in most cases"."""
-    for name, runs in found.items():
-        shares = {side: percent(runs, key) for side, key in PENALTY.items()}
-        said = [
-            f"{texts.number(share)} % of the {side}, which is {'most' if share.mean > 50 else 'not most'} of them"
-            for side, share in shares.items()
-            if share is not None
-        ]
+    for model, arms in _by_model(found).items():
+        said, most = [], []
+        for what, runs in arms.items():
+            shares = {side: percent(runs, key) for side, key in PENALTY.items()}
+            measured = {side: share for side, share in shares.items() if share is not None}
+            if measured:
+                of_sides = " and ".join(f"{texts.number(s)} % of the {side}" for side, s in measured.items())
+                said.append(f"{what} {of_sides}")
+                most.append(all(share.mean > 50 for share in measured.values()))
         if said:
-            yield f"{name}: on average over the training, the penalty case holds for {', and for '.join(said)}."
+            yield (
+                f"{model}, samples in the penalty case, mean over the training: {'; '.join(said)}. It is most of the "
+                f"reals and most of the fakes in {texts.counted(most)} arms."
+            )
+
+
+def _by_model(found: texts.Found) -> dict[str, dict[str, Sequence[Trained]]]:
+    """Model -> what D is trained with -> its runs, from the names of the arms."""
+    models: dict[str, dict[str, Sequence[Trained]]] = {}
+    for name, runs in found.items():
+        model, _, what = name.partition(", ")
+        models.setdefault(model, {})[what] = runs
+    return models
 
 
 def _details(found: texts.Found) -> dict[str, Any]:

@@ -83,15 +83,38 @@ def difference(what: str, first: str, a: Value, second: str, b: Value) -> Iterat
         a, b: their values.
     """
     if isinstance(a, Runs) and isinstance(b, Runs):
-        gap, much, spread = abs(a.mean - b.mean), "equal to", ""
+        much, spread = f"{_compared(a, b)} {'to' if alike(a, b) else 'than'}", ""
         if not alike(a, b):
-            verdict = "lower than" if a.mean < b.mean else "higher than"
-            much = f"{_percent(gap / abs(b.mean))} {verdict}" if b.mean else verdict
-            spread = _against_spread(gap, a, b)
+            spread = _against_spread(a, b)
         yield f"{what}: {number(a)} with {first}, {much} {number(b)} with {second}{spread}."
     elif "diverged" in (a, b):
         texts = [number(v) if isinstance(v, Runs) else str(v or "not measured") for v in (a, b)]
         yield f"{what}: {texts[0]} with {first}, {texts[1]} with {second}."
+
+
+def ranking(what: str, others: Mapping[str, Value], base: str, against: Value) -> Iterator[str]:
+    """One sentence or two that compare several arms with one, in the order of their means.
+
+    Args:
+        what: the score: ``"train KID (efficientnet-lite0)"``.
+        others: arm -> its value. What was not measured is left out; nothing is said if that is all, or the other one.
+        base: the name of the arm with which they are compared.
+        against: its value.
+    """
+    measured = {name: value for name, value in others.items() if isinstance(value, Runs)}
+    said = [
+        f"{number(value)} with {name}{_beside(value, against)}"
+        for name, value in sorted(measured.items(), key=lambda item: item[1].mean)
+    ]
+    said += [f"{value} with {name}" for name, value in others.items() if value == "diverged"]
+    if against is None or not said:
+        return
+    baseline = f"{number(against) if isinstance(against, Runs) else against} with {base}"
+    single = all(value.std is None for value in (*measured.values(), against) if isinstance(value, Runs))
+    yield (
+        f"{what}: {baseline}; {'; '.join(said)}."
+        + (" Single runs, so the spread is unknown." if single else "")
+    )
 
 
 def alike(a: Runs, b: Runs) -> bool:
@@ -121,12 +144,37 @@ def _places(runs: Runs) -> int:
     return max(places, min(spread, places + 3))  # a deviation far below that is rounding
 
 
-def _against_spread(gap: float, a: Runs, b: Runs) -> str:
-    """How the difference of two means compares with its standard error (Welch)."""
-    if a.std is None or b.std is None:
+def _beside(value: Runs, against: Value) -> str:
+    """``" (29% lower, 1.3 standard errors)"``; nothing beside a run that diverged."""
+    if not isinstance(against, Runs):
+        return ""
+    error = 0.0 if alike(value, against) else _standard_error(value, against)
+    spread = f", {abs(value.mean - against.mean) / error:.1f} standard errors" if error else ""
+    return f" ({_compared(value, against)}{spread})"
+
+
+def _compared(a: Runs, b: Runs) -> str:
+    """``"29% lower"``, ``"equal"``; without the percentage beside 0."""
+    if alike(a, b):
+        return "equal"
+    verdict = "lower" if a.mean < b.mean else "higher"
+    return f"{_percent(abs(a.mean - b.mean) / abs(b.mean))} {verdict}" if b.mean else verdict
+
+
+def _against_spread(a: Runs, b: Runs) -> str:
+    """How the difference of two means compares with its standard error."""
+    error = _standard_error(a, b)
+    if error is None:
         return "; single runs, so the spread is unknown"
-    error = math.sqrt(a.std**2 / len(a.values) + b.std**2 / len(b.values))
+    gap = abs(a.mean - b.mean)
     return f"; the difference is {gap / error:.1f} times its standard error" if error else ""
+
+
+def _standard_error(a: Runs, b: Runs) -> float | None:
+    """Of the difference of two means (Welch); None where one of them is of a single run."""
+    if a.std is None or b.std is None:
+        return None
+    return math.sqrt(a.std**2 / len(a.values) + b.std**2 / len(b.values))
 
 
 def _percent(part: float) -> str:

@@ -120,17 +120,15 @@ def _quick_table(found: texts.Found) -> ResultTable:
 
 
 def findings(found: texts.Found, quick: bool) -> Iterator[str]:
-    """Each row against the baseline."""
+    """The best row, and all rows against the baseline."""
     head = KID if quick else "best train FID"
     score, which = _RANKING[quick]
     cells = {label: scores_of(found.get(label, ()), score, which=which) for label, _, _ in rows()}
     base = next(label for label, row, _ in rows() if not (row.real or row.fake or row.generator))
-    for label, cell in cells.items():
-        if label != base:
-            yield from texts.difference(head, label, cell, base, cells[base])
     measured = {label: cell.mean for label, cell in cells.items() if isinstance(cell, Runs)}
     if len(measured) > 1:
         yield f"The lowest {head} is that of {min(measured, key=lambda label: measured[label])!r}."
+    yield from texts.ranking(head, {k: v for k, v in cells.items() if k != base}, base, cells[base])
 
 
 def _notes() -> Iterator[str]:

@@ -12,7 +12,7 @@ form; ``lsgan`` and ``wgan`` are other losses then, ``lsgan-sigmoid`` and ``wgan
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def outcome(results: Sequence[StudyResult], options: Options) -> Outcome:
             *(f"Left out: {message}, with {_loss(r)}." for r in results for message in r.diverged.values()),
         ),
         tables=(*(_overview(results, what) for what in ("modes", "KL")), *map(_table, results)),
-        findings=tuple(sentence for result in results for sentence in _findings(result)),
+        findings=tuple(_findings(results)),
         notes=_NOTES,
         config=settings_as_dict(first) | {"recipe": _recipe(first), "losses": [_loss(r) for r in results]},
         details={"losses": {_loss(result): arms_as_dict(result) for result in results}},
@@ -199,22 +199,35 @@ def _printed(loss: str) -> dict[str, float]:
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def _findings(result: StudyResult) -> Iterator[str]:
-    loss, arms = _loss(result), {arm.name: arm for arm in result.arms}
+def _findings(results: Sequence[StudyResult]) -> Iterator[str]:
+    """For each loss where DAT stands among the others, and how the paper's order agrees with ours."""
+    for result in results:
+        yield from _place_of_dat(result)
+    correlations = {_loss(result): _rank_correlation(result) for result in results}
+    known = [f"{value:+.2f} ({loss})" for loss, value in correlations.items() if value is not None]
+    if known:
+        yield (
+            "Rank correlation of our KL with the paper's train FID over the methods that both have; 1 is the same "
+            f"order, 0 none: {', '.join(known)}."
+        )
+
+
+def _place_of_dat(result: StudyResult) -> Iterator[str]:
+    arms = {arm.name: arm for arm in result.arms}
     order = sorted(result.arms, key=lambda arm: mean(arm.last, "KL"))
-    if "DAT" in arms and len(arms) > 1:
-        place, without = order.index(arms["DAT"]) + 1, arms.get("none")
-        beside = "" if without is None else f", beside {arm_words(without)}"
-        yield f"{loss}: {arm_words(arms['DAT'])} has place {place} of {len(order)} by KL{beside}."
-        if place > 1:
-            yield f"{loss}: the lowest KL is that of {arm_words(order[0])}."
-        blurred = "; ".join(arm.name for arm in result.arms if _blurs(arm, arms["DAT"]))
-        if blurred:
-            yield (
-                f"{loss}: about as many modes as DAT (at most {_MODES_MARGIN:g} fewer) or more, but of lower quality: "
-                f"{blurred}."
-            )
-    yield from _rank_correlation(loss, arms)
+    if "DAT" not in arms or len(arms) < 2:
+        return
+    place, without = order.index(arms["DAT"]) + 1, arms.get("none")
+    beside = "" if without is None else f", beside {arm_words(without)}"
+    said = [f"{_loss(result)}: {arm_words(arms['DAT'])} has place {place} of {len(order)} by KL{beside}."]
+    if place > 1:
+        said.append(f"The lowest KL is that of {arm_words(order[0])}.")
+    blurred = "; ".join(arm.name for arm in result.arms if _blurs(arm, arms["DAT"]))
+    if blurred:
+        said.append(
+            f"About as many modes as DAT (at most {_MODES_MARGIN:g} fewer) or more, but of lower quality: {blurred}."
+        )
+    yield " ".join(said)
 
 
 def _blurs(arm: Arm, dat: Arm) -> bool:
@@ -222,15 +235,14 @@ def _blurs(arm: Arm, dat: Arm) -> bool:
     return covers and mean(arm.last, "quality") < mean(dat.last, "quality") - _QUALITY_MARGIN
 
 
-def _rank_correlation(loss: str, arms: Mapping[str, Arm]) -> Iterator[str]:
-    printed = {name: fid for name, fid in _printed(loss).items() if name in arms}
+def _rank_correlation(result: StudyResult) -> float | None:
+    """Of our KL with the paper's train FID; None where too few methods have both."""
+    arms = {arm.name: arm for arm in result.arms}
+    printed = {name: fid for name, fid in _printed(_loss(result)).items() if name in arms}
     ours = _ranks([mean(arms[name].last, "KL") for name in printed])
-    if len(printed) > 3 and len(set(ours)) > 1:  # equal values have no order
-        value = statistics.correlation(ours, _ranks(list(printed.values())))
-        yield (
-            f"{loss}: rank correlation of our KL with the paper's train FID over the {len(printed)} methods that both "
-            f"have: {value:+.2f}; 1 is the same order, 0 none."
-        )
+    if len(printed) <= 3 or len(set(ours)) < 2:  # equal values have no order
+        return None
+    return statistics.correlation(ours, _ranks(list(printed.values())))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
