@@ -175,12 +175,16 @@ def test_fig8_compares_each_model_with_itself(monkeypatch: pytest.MonkeyPatch, t
     assert last["rms, zero"] == Runs((18.75, 6.25))
     assert last["taken for fakes, midpoint"] == Runs((50.0, 50.0))
     assert last["l2, midpoint"] is None
-    assert (
-        "The mean share of samples with an adversarial example is lower with DAT for 1 of 2 models."
-        in outcome.findings
+    assert outcome.findings[0] == (
+        "The mean share of samples with an adversarial example, over the steps at which both sides were measured, is "
+        "lower with DAT for 1 of 2 models."
     )
-    assert outcome.findings[0].startswith(
+    assert outcome.findings[1].startswith(
         "DCGAN, gan, mean share of samples with an adversarial example, %: 15.6"
+    )
+    # lsgan without DAT has no share at step 400, so that only step 200 is compared.
+    assert outcome.findings[2].startswith(
+        "DCGAN, lsgan, mean share of samples with an adversarial example, %: 50.0 with DAT, 300% higher than 12.5 with"
     )
     gan, lsgan, wgan = outcome.figures[""].axes
     assert [axes.get_title() for axes in (gan, lsgan, wgan)] == ["DCGAN, gan", "DCGAN, lsgan", "DCGAN, wgan"]

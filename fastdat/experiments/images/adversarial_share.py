@@ -9,7 +9,7 @@ thresholds are measured; the main one is rms and the midpoint of D's mean logits
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -148,7 +148,7 @@ def run_fig8(options: Options, folder: Path) -> Outcome:
 
 def _run(name: Which, options: Options, folder: Path) -> Outcome:
     arms = arms_wanted(arms_of(name, options.quick), options.only)
-    search, seeds = (QUICK_SEARCH, options.seeds or 1) if options.quick else (FULL_SEARCH, options.seeds or 3)
+    search, seeds = (QUICK_SEARCH, options.seeds or 2) if options.quick else (FULL_SEARCH, options.seeds or 3)
     # For so few steps of small nets, compiling each arm takes longer than it saves.
     compiled = replace(options, compile=False) if options.quick else options
     probes: list[Callback] = [ShareProbe(search)]
@@ -224,20 +224,31 @@ def shares(runs: Sequence[Trained], key: str = MAIN) -> dict[int, Runs]:
     return {step: Runs(tuple(values)) for step, values in sorted(found.items())}
 
 
-def mean_share(runs: Sequence[Trained]) -> Runs | None:
-    """Mean over each run's measurements, in percent."""
-    return _over_measurements(runs, lambda values: sum(values) / len(values))
+def mean_share(runs: Sequence[Trained], at: Container[int] | None = None) -> Runs | None:
+    """Mean over each run's measurements, in percent; with ``at`` over those at these steps."""
+    return _over_measurements(runs, at, lambda values: sum(values) / len(values))
 
 
-def unrest(runs: Sequence[Trained]) -> Runs | None:
+def unrest(runs: Sequence[Trained], at: Container[int] | None = None) -> Runs | None:
     """Greatest minus least of each run's measurements, in percentage points: the paper's "unstable"."""
-    return _over_measurements(runs, lambda values: max(values) - min(values))
+    return _over_measurements(runs, at, lambda values: max(values) - min(values))
 
 
-def _over_measurements(runs: Sequence[Trained], summary: Any) -> Runs | None:
-    listed = [[100 * line[MAIN] for line in run.stats if MAIN in line] for run in texts.whole(runs)]
+def _over_measurements(
+    runs: Sequence[Trained], at: Container[int] | None, summary: Callable[[list[float]], float]
+) -> Runs | None:
+    listed = [
+        [100 * line[MAIN] for line in run.stats if MAIN in line and (at is None or line["step"] in at)]
+        for run in texts.whole(runs)
+    ]
     values = tuple(summary(values) for values in listed if values)
     return Runs(values) if values else None
+
+
+def _steps_of_all(runs: Sequence[Trained]) -> set[int]:
+    """The steps at which every run has a share: where D took no sample for a fake, there is none."""
+    of_each = [{line["step"] for line in run.stats if MAIN in line} for run in texts.whole(runs)]
+    return set.intersection(*of_each) if of_each else set()
 
 
 def _over_training(found: texts.Found) -> ResultTable:
@@ -289,14 +300,21 @@ def _findings(name: Which, found: texts.Found) -> Iterator[str]:
         ("mean share of samples with an adversarial example, %", mean_share),
         ("range of that share over the training, points", unrest),
     ):
-        lower = []
+        lower: list[bool] = []
+        compared: list[str] = []
         for model in (arm for arm in found if not arm.endswith(DAT)):
-            plain, dat = summary(found[model]), summary(found.get(model + DAT, ()))
+            sides = found[model], found.get(model + DAT, ())
+            steps = _steps_of_all([*sides[0], *sides[1]])
+            plain, dat = (summary(runs, steps) for runs in sides)
             if plain is not None and dat is not None:
                 lower.append(dat.mean < plain.mean and not texts.alike(dat, plain))
-                yield from texts.difference(f"{model}, {what}", "DAT", dat, "no attack", plain)
+                compared += texts.difference(f"{model}, {what}", "DAT", dat, "no attack", plain)
         if lower:
-            yield f"The {what.partition(',')[0]} is lower with DAT for {texts.counted(lower)} models."
+            yield (
+                f"The {what.partition(',')[0]}, over the steps at which both sides were measured, is lower with DAT "
+                f"for {texts.counted(lower)} models."
+            )
+            yield from compared
 
 
 def _details(found: texts.Found) -> list[dict[str, Any]]:

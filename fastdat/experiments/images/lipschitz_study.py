@@ -66,10 +66,7 @@ _NOTES = (
 @timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train all arms with the monitor on, and compare what it measured."""
-    arms, seeds = (
-        arms_wanted(arms_of(options.quick), options.only),
-        options.seeds or (1 if options.quick else 3),
-    )
+    arms, seeds = arms_wanted(arms_of(options.quick), options.only), options.seeds or 3
     # For so few steps of small nets, compiling takes longer than it saves.
     found = train_all(arms, seeds, replace(options, compile=False) if options.quick else options, folder)
     first = arms[0].config
