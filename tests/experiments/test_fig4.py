@@ -89,6 +89,7 @@ def test_scores_stand_at_their_setting_and_side(monkeypatch: pytest.MonkeyPatch,
     assert not table.comparable
     assert [row.label for row in diverged.rows] == [f"LR 5e-3, {betas}, DCGAN"]
     text = " ".join(outcome.findings)
+    assert outcome.findings[0] == "The KID is lower with DAT at 3 of 3 settings of the learning rate."
     assert f"LR 2e-4, {betas}: KID: 0.250 with DCGAN-DAT, 50% lower than 0.500 with DCGAN" in text
     assert f"LR 5e-3, {betas}: KID: 2.00 with DCGAN-DAT, diverged with DCGAN." in text
     assert (

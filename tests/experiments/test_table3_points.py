@@ -102,6 +102,19 @@ def test_table3_findings() -> None:
     )
 
 
+def test_the_headline_of_several_losses() -> None:
+    options = Options(seeds=1, only=("gan: none", "gan: DAT", "lsgan: none", "lsgan: DAT", "wgan: DAT"))
+    results = []
+    for study, kl in zip(table3.studies(options), (0.5, 0.125, 0.25), strict=True):
+        numbers = {"none": ((5, 0.9, 0.25), (5, 0.9, 0.25)), "DAT": ((5, 0.9, kl), (5, 0.9, kl))}
+        results.append(made_result(study, {name: numbers[name] for name in study.arms}))
+    found = table3.outcome(results, options).findings
+    assert (
+        found[0] == "DAT's place by KL: 2 of 2 with gan, 1 of 2 with lsgan."
+    )  # wgan has nothing to compare it with
+    assert len(found) == 3
+
+
 def test_what_blurs() -> None:
     options = Options(seeds=1, only=("wgan-sigmoid",))
     (study,) = table3.studies(options)

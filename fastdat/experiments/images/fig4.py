@@ -76,7 +76,7 @@ def run(options: Options, folder: Path) -> Outcome:
             f"Left: betas {FIG4_BETAS}. Right, in full length only: LR {_rate(FIG4_LR)}. All with n_dis {first.n_dis}.",
         ),
         tables=(*tables, *texts.divergences(found)),
-        findings=tuple(s for part in parts.values() for s in _findings(part, found, score)),
+        findings=tuple(s for what, part in parts.items() for s in _findings(what, part, found, score)),
         notes=_NOTES,
         config=texts.settings(arms, seeds),
         details=texts.details(found),
@@ -108,12 +108,21 @@ def _table(what: str, part: Sequence[Setting], found: texts.Found, score: str, q
     return ResultTable(f"Score at the last step, by {what}", what, tuple(columns), tuple(rows))
 
 
-def _findings(part: Sequence[Setting], found: texts.Found, score: str) -> Iterator[str]:
-    """For each setting which side is better, and how much each side loses at the rates that fail in the paper."""
+def _findings(what: str, part: Sequence[Setting], found: texts.Found, score: str) -> Iterator[str]:
+    """At how many settings DAT is better, each setting by itself, and what the rates that fail in the paper cost."""
+    lower: list[bool] = []
+    compared: list[str] = []
     for setting in part:
         plain, dat = (scores_of(found.get(setting.arm(side), ()), score) for side in SIDES)
+        if isinstance(plain, Runs) and isinstance(dat, Runs):
+            lower.append(dat.mean < plain.mean and not texts.alike(dat, plain))
+        elif "diverged" in (plain, dat) and None not in (plain, dat):
+            lower.append(isinstance(dat, Runs))
         where = f"LR {_rate(setting.lr)}, betas {setting.betas}"
-        yield from texts.difference(f"{where}: {score.upper()}", "DCGAN-DAT", dat, "DCGAN", plain)
+        compared += texts.difference(f"{where}: {score.upper()}", "DCGAN-DAT", dat, "DCGAN", plain)
+    if len(lower) > 1:
+        yield f"The {score.upper()} is lower with DAT at {texts.counted(lower)} settings of the {what}."
+    yield from compared
     base = next((s for s in part if s.lr == FIG4_LR and s.betas == FIG4_BETAS), None)
     if base is None:
         return

@@ -201,6 +201,14 @@ def _printed(loss: str) -> dict[str, float]:
 
 def _findings(results: Sequence[StudyResult]) -> Iterator[str]:
     """For each loss where DAT stands among the others, and how the paper's order agrees with ours."""
+    orders = {_loss(result): [arm.name for arm in _by_kl(result)] for result in results}
+    told = [
+        f"{order.index('DAT') + 1} of {len(order)} with {loss}"
+        for loss, order in orders.items()
+        if "DAT" in order and len(order) > 1
+    ]
+    if len(told) > 1:
+        yield f"DAT's place by KL: {', '.join(told)}."
     for result in results:
         yield from _place_of_dat(result)
     correlations = {_loss(result): _rank_correlation(result) for result in results}
@@ -214,7 +222,7 @@ def _findings(results: Sequence[StudyResult]) -> Iterator[str]:
 
 def _place_of_dat(result: StudyResult) -> Iterator[str]:
     arms = {arm.name: arm for arm in result.arms}
-    order = sorted(result.arms, key=lambda arm: mean(arm.last, "KL"))
+    order = _by_kl(result)
     if "DAT" not in arms or len(arms) < 2:
         return
     place, without = order.index(arms["DAT"]) + 1, arms.get("none")
@@ -228,6 +236,11 @@ def _place_of_dat(result: StudyResult) -> Iterator[str]:
             f"About as many modes as DAT (at most {_MODES_MARGIN:g} fewer) or more, but of lower quality: {blurred}."
         )
     yield " ".join(said)
+
+
+def _by_kl(result: StudyResult) -> list[Arm]:
+    """The arms, the one of the lowest KL first."""
+    return sorted(result.arms, key=lambda arm: mean(arm.last, "KL"))
 
 
 def _blurs(arm: Arm, dat: Arm) -> bool:
