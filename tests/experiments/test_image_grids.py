@@ -17,6 +17,7 @@ from fastdat.experiments.images.grid_pairs import Panel, draw_pairs, panel, samp
 from fastdat.experiments.images.image_study import DIVERGED, read, train_all
 from fastdat.experiments.outcome import Column, ResultTable, Row, Runs
 from fastdat.experiments.points.fig5_points import PointsPart
+from fastdat.experiments.training_origin import Origin
 from fastdat.metrics import extractors, register_extractor
 from fastdat.training.trained import load_trained
 from fastdat.util.errors import RunFolderError
@@ -156,7 +157,7 @@ def test_fig11_full_draws_only_what_was_trained(monkeypatch: pytest.MonkeyPatch,
 def no_points(options: Options, folder: Path) -> PointsPart:
     assert options.only == ()
     table = ResultTable("points", "arm", (Column("modes"),), (Row("DAT", {"modes": 1.5}),))
-    return PointsPart(table, ("On points.",), ("Points.",), Figure(), 2.0)
+    return PointsPart(table, ("On points.",), ("Points.",), Figure(), Origin(("of the points",)))
 
 
 def test_fig5_quick_has_both_methods_with_both_losses(
@@ -178,6 +179,7 @@ def test_fig5_quick_has_both_methods_with_both_losses(
     assert table.rows[0].paper == {"0-GP": 43.06, "DAT": 25.67}
     assert not table.comparable
     assert "On points." in outcome.findings
+    assert outcome.trained_at == (*run.origin.commits, "of the points")
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdat.experiments.images import image_study
+from fastdat.experiments import training_origin
+from fastdat.experiments.images import image_study, study_texts
 from fastdat.experiments.images.image_study import (
     DIVERGED,
     Arm,
@@ -23,7 +24,9 @@ from fastdat.experiments.images.image_study import (
     train_all,
 )
 from fastdat.experiments.images.measured_settings import MEASURED
+from fastdat.experiments.images.run_origin import ORIGIN
 from fastdat.experiments.outcome import Runs
+from fastdat.experiments.training_origin import Origin
 from fastdat.metrics import Extractor, extractors, register_extractor
 from fastdat.training import checkpoint
 from fastdat.util.errors import ConfigError, RunFolderError
@@ -114,6 +117,45 @@ def test_an_interrupt_ends_the_whole_experiment_and_the_same_call_goes_on(tmp_pa
             assert untimed(one) == untimed(other)
             assert [line["scores"] for line in one.scores] == [line["scores"] for line in other.scores]
             assert all(torch.equal(weights(one)[key], weights(other)[key]) for key in weights(one))
+
+
+def test_the_commits_and_machines_of_a_run_that_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run with one commit, the second is stopped and goes on with another; a third only reads them."""
+
+    def stops(arm: Arm) -> list[Any]:
+        def callback(trainer: Any) -> None:
+            if trainer.config.seed == 1 and trainer.done == 2:
+                raise KeyboardInterrupt
+
+        return [callback]
+
+    arms = [tiny_arm("a")]
+    for commit, machine in (("first", "a slow one"), ("second", "a fast one"), ("third", "another one")):
+        monkeypatch.setattr(training_origin, "_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(training_origin, "processor_name", lambda machine=machine: machine)
+        if commit == "first":
+            with pytest.raises(KeyboardInterrupt):
+                train_all(arms, 2, OPTIONS, tmp_path, images=images(), callbacks=stops)
+        else:
+            found = train_all(arms, 2, OPTIONS, tmp_path, images=images())
+    assert [run.origin.commits for run in found["a"]] == [("first",), ("first", "second")]
+    assert study_texts.origin(found) == Origin(("first", "second"), ("a slow one", "a fast one"))
+
+
+def test_a_run_of_an_earlier_version_or_with_a_damaged_record_of_its_origin(tmp_path: Path) -> None:
+    arms = [tiny_arm("a")]
+    train_all(arms, 1, OPTIONS, tmp_path, images=images())
+    noted = tmp_path / "runs" / "a-0" / ORIGIN
+    noted.unlink()
+    assert train_all(arms, 1, OPTIONS, tmp_path, images=images())["a"][0].origin == Origin()
+    for content in ("", "[]", '{"commits": []}'):
+        noted.write_text(content)
+        with pytest.raises(
+            RunFolderError, match=r"origin\.json is damaged .*: remove it, and the page does not say"
+        ):
+            train_all(arms, 1, OPTIONS, tmp_path, images=images())
 
 
 def test_a_run_that_diverges_is_kept_and_not_tried_again(

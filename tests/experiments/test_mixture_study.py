@@ -12,7 +12,7 @@ import torch
 
 from fastdat.config import DATConfig
 from fastdat.data.mixture import BALANCED, IMBALANCED
-from fastdat.experiments.points import mixture_study
+from fastdat.experiments import training_origin
 from fastdat.experiments.points.ensemble import Ensemble, Recipe
 from fastdat.experiments.points.fig3 import Fig3Config
 from fastdat.experiments.points.mixture_study import run_study
@@ -213,10 +213,10 @@ def test_commits_of_a_study_that_went_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return sample(self, points)
 
     monkeypatch.setattr(Ensemble, "sample", dies)
-    monkeypatch.setattr(mixture_study, "_commit", lambda: "first")
+    monkeypatch.setattr(training_origin, "_commit", lambda: "first")
     with pytest.raises(KilledError):
         run_study(STUDY, CPU, compile=False, folder=tmp_path)
-    monkeypatch.setattr(mixture_study, "_commit", lambda: "second with changes")
+    monkeypatch.setattr(training_origin, "_commit", lambda: "second with changes")
     result = run_study(STUDY, CPU, compile=False, folder=tmp_path)
     commits = {name: arm["commits"] for name, arm in arms_as_dict(result).items()}
     assert commits == {"none": ["first"], "DAT, GP": ["first", "second with changes"]}
@@ -226,10 +226,10 @@ def test_commits_of_a_study_that_went_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_machines_of_a_study_stay_those_that_trained_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(mixture_study, "processor_name", lambda: "a fast one")
+    monkeypatch.setattr(training_origin, "processor_name", lambda: "a fast one")
     run_study(STUDY, CPU, compile=False, folder=tmp_path)
-    monkeypatch.setattr(mixture_study, "processor_name", lambda: "another one")
-    monkeypatch.setattr(mixture_study, "_commit", lambda: "a later one")
+    monkeypatch.setattr(training_origin, "processor_name", lambda: "another one")
+    monkeypatch.setattr(training_origin, "_commit", lambda: "a later one")
     read = run_study(STUDY, CPU, compile=False, folder=tmp_path)
     assert read.machines == ("a fast one",)
     assert "a later one" not in read.commits

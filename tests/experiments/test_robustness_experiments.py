@@ -1,9 +1,7 @@
-"""Figs. 1, 8 and 9 and the steepness of D: what is trained and measured, and that each number stands at its place."""
+"""Figs. 1, 8 and 9: what is trained and measured, and that each number stands at its place."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,40 +10,13 @@ import pytest
 import torch
 
 from fastdat.data import ImageSet
-from fastdat.experiments import catalogue, outcome_files
-from fastdat.experiments.images import adversarial_share, image_study, lipschitz_study, pgd_flip
-from fastdat.experiments.images.image_study import Arm, Trained
-from fastdat.experiments.outcome import Outcome, Runs
-from fastdat.training import preset
+from fastdat.experiments import catalogue
+from fastdat.experiments.images import adversarial_share, pgd_flip
+from fastdat.experiments.outcome import Runs
 from fastdat.training.build import build_trainer
 from fastdat.util.errors import ConfigError
-from tests.experiments.image_runs import OPTIONS, TINY, images
-
-SHORT = {key: value for key, value in TINY.items() if not key.startswith("eval.")} | {"eval.every": None}
-
-
-def ended(arm: str, lines: Sequence[dict[str, Any]], seed: int = 0, *, diverged: bool = False) -> Trained:
-    """A run with these lines of stats.jsonl, of which no file exists."""
-    config = preset("dcgan-cifar10").replace({"steps": 400})
-    return Trained(arm, seed, Path("nowhere") / arm, config, tuple(lines), (), diverged)
-
-
-def given(monkeypatch: pytest.MonkeyPatch, module: Any, runs: dict[str, list[Trained]]) -> None:
-    """Let the experiment find these runs instead of training."""
-
-    def found(arms: Sequence[Arm], *_: Any, **__: Any) -> dict[str, tuple[Trained, ...]]:
-        return {arm.name: tuple(runs[arm.name]) for arm in arms}
-
-    monkeypatch.setattr(module, "train_all", found)
-
-
-def written(outcome: Outcome, folder: Path) -> str:
-    """The page, after all files were written."""
-    outcome_files.write(outcome, folder)
-    record = json.loads((folder / f"{outcome.name}.json").read_text())
-    assert str(folder) not in json.dumps(record), "no paths"
-    return outcome_files.markdown(record)
-
+from tests.experiments.image_runs import OPTIONS, images
+from tests.experiments.monitored_runs import SHORT, ended, given, on_noise, shorten, written
 
 # --- what is trained -------------------------------------------------------------------------------------------------
 
@@ -90,7 +61,7 @@ def test_fig8_takes_the_runs_of_fig1_if_they_lie_beside_it(tmp_path: Path) -> No
     assert where("fig8", fig8) == fig8, "it has begun runs of its own"
 
 
-def test_fig9_and_the_steepness() -> None:
+def test_fig9_with_and_without_dat() -> None:
     plain, dat = pgd_flip.arms_of(quick=False)
     assert (plain.config.dataset, plain.config.steps, plain.config.ngf, plain.config.dat.attacks) == (
         "mnist",
@@ -101,18 +72,6 @@ def test_fig9_and_the_steepness() -> None:
     same = [{key: v for key, v in arm.config.to_dict().items() if key != "dat"} for arm in (plain, dat)]
     assert same[0] == same[1]
     assert dat.config.dat.attacks
-    arms = {arm.name: arm.config for arm in lipschitz_study.arms_of(quick=False)}
-    assert [term.name for term in arms["DCGAN, 0-GP"].regularizers] == ["0gp"]
-    assert arms["DCGAN, second-order DAT"].dat.second_order
-    assert not arms["DCGAN, DAT"].dat.second_order
-    assert all(
-        (c.monitor.every, c.monitor.latent, c.monitor.pgd) == (100, False, False) for c in arms.values()
-    )
-    assert arms["DCGAN, DAT, sign per sample"].dat.reduction == "sample"
-    assert [name for name in arms if arms[name].dat.reduction == "sample"] == ["DCGAN, DAT, sign per sample"]
-    assert [arm.name for arm in lipschitz_study.arms_of(quick=True)] == list(arms)[:4]
-    for quick in lipschitz_study.arms_of(quick=True):
-        assert (quick.config.ngf, quick.config.monitor.samples, quick.config.steps) == (16, 128, 600)
 
 
 # --- Figs. 1 and 8 ---------------------------------------------------------------------------------------------------
@@ -198,18 +157,7 @@ def test_fig8_compares_each_model_with_itself(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of four steps of tiny nets."""
-
-    def thin(config: Any, steps: int, **_: Any) -> Any:
-        return config.replace(SHORT | {"steps": 4})
-
-    for module in (adversarial_share, lipschitz_study, pgd_flip):
-        monkeypatch.setattr(module, "thin", thin)
-
-
-def on_noise(monkeypatch: pytest.MonkeyPatch, module: Any, data: ImageSet) -> None:
-    """Train on ``data`` instead of images from a folder."""
-    monkeypatch.setattr(module, "train_all", lambda *a, **k: image_study.train_all(*a, images=data, **k))
+    shorten(monkeypatch, adversarial_share, pgd_flip)
 
 
 def test_the_probe_measures_every_norm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, short: None) -> None:
@@ -303,104 +251,3 @@ def test_the_picture_shows_eligible_images_above_attacked_ones() -> None:
     clean, attacked = pgd_flip._rows_of(flips, x)
     assert clean.flatten().tolist() == [-0.5, -0.25, *[1.0] * 8]
     assert attacked.flatten().tolist() == [0.0, 0.0, *[1.0] * 8]
-
-
-# --- steepness -------------------------------------------------------------------------------------------------------
-
-
-def steep_lines(scale: float, fraction: float | None) -> list[dict[str, Any]]:
-    lines = []
-    for step, more in ((100, 1.0), (200, 3.0)):
-        numbers = {
-            f"lipschitz_{p}_{w}": scale * more * (1 + i + 10 * j)
-            for i, p in enumerate(("real", "fake", "between"))
-            for j, w in enumerate(("mean", "q95", "max"))
-        }
-        numbers |= {"sigma_max": scale * 5, "sigma_mean": scale * 2}
-        # Real and fake apart, and neither as the share of the attack.
-        numbers |= {"penalty_case_real": scale * more / 10, "penalty_case_fake": scale * more / 5}
-        lowered = {} if fraction is None else {"penalty_fraction": fraction * more}
-        lines += [
-            {"step": step - 50, "seconds": 1.0, **lowered},
-            {"step": step, "seconds": 2.0, **numbers, **lowered},
-        ]
-    return lines
-
-
-def close(*values: float) -> Any:
-    """Runs of nearly these values."""
-
-    class Close:
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Runs) and other.values == pytest.approx(values)
-
-    return Close()
-
-
-def test_steepness_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given(
-        monkeypatch,
-        lipschitz_study,
-        {
-            "DCGAN, no attack": [ended("a", steep_lines(1.0, None))],
-            "DCGAN, 0-GP": [ended("b", steep_lines(0.5, None))],
-            "DCGAN, DAT": [ended("c", steep_lines(0.25, 0.25)), ended("c", steep_lines(0.75, 0.125), 1)],
-            "DCGAN, second-order DAT": [ended("d", steep_lines(2.0, 0.0625), diverged=True)],
-        },
-    )
-    outcome = lipschitz_study.run(OPTIONS, tmp_path)
-    end, over, diverged = outcome.tables
-    cells = {row.label: row.cells for row in end.rows}
-    dat = cells["DCGAN, DAT"]
-    assert dat["reals, mean"] == Runs((0.75, 2.25))
-    assert dat["fakes, 95 %"] == Runs((0.75 * 12, 2.25 * 12))
-    assert dat["between, greatest"] == Runs((0.75 * 23, 2.25 * 23))
-    assert (dat["sigma, greatest"], dat["sigma, mean"]) == (Runs((1.25, 3.75)), Runs((0.5, 1.5)))
-    assert cells["DCGAN, second-order DAT"]["reals, mean"] is None, "it has no last step"
-    means = {row.label: row.cells for row in over.rows}
-    assert means["DCGAN, DAT"]["fakes, mean"] == Runs((1.0, 3.0))
-    dat = means["DCGAN, DAT"]  # scales 0.25 and 0.75, times 1 and 3
-    assert dat["reals in the penalty case, %"] == close(5.0, 15.0)
-    assert dat["fakes in the penalty case, %"] == close(10.0, 30.0)
-    assert dat["fakes in the penalty case, least, %"] == close(5.0, 15.0)
-    assert dat["reals in the penalty case, least, %"] == close(2.5, 7.5)
-    assert dat["objective lowered by the attack, %"] == Runs((50.0, 25.0))
-    assert means["DCGAN, no attack"]["objective lowered by the attack, %"] is None
-    assert means["DCGAN, no attack"]["fakes in the penalty case, %"] == close(40.0), "any D can be asked"
-    assert set(means["DCGAN, second-order DAT"].values()) == {None}, "NaN has ended it"
-    assert [row.label for row in diverged.rows] == ["DCGAN, second-order DAT"]
-    assert len(outcome.findings) == 4, "three places and the penalty case"
-    assert outcome.findings[0] == (
-        "DCGAN, mean input gradient, reals, last step: 3.00 with no attack; 1.50 with 0-GP (50% lower); 1.50 ± 1.06 (2 "
-        "runs) with DAT (50% lower)."
-    )
-    assert outcome.findings[-1] == (
-        "DCGAN, samples in the penalty case, mean over the training: no attack 20.0 % of the reals and 40.0 % of the "
-        "fakes; 0-GP 10.0 % of the reals and 20.0 % of the fakes; DAT 10.0 ± 7.1 (2 runs) % of the reals and 20.0 ± "
-        "14.1 (2 runs) % of the fakes. It is most of the reals and most of the fakes in 0 of 3 arms."
-    )
-    axes = outcome.figures[""].axes
-    curve = axes[1].get_lines()[2]
-    assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([100, 200], [1.0, 3.0])  # type: ignore[arg-type]
-    assert [len(panel.get_lines()) for panel in axes] == [3] * 6, "three arms have not diverged"
-    assert "scaled down: a thin DCGAN" in written(outcome, tmp_path)
-
-
-def test_the_record_keeps_few_points_of_each_curve_and_the_last_one() -> None:
-    points = [[step, 0.5] for step in range(100, 100_100, 100)]
-    kept = lipschitz_study._thinned(points)
-    assert len(kept) == 200
-    assert (kept[0], kept[-1]) == ([500, 0.5], [100_000, 0.5])
-    assert lipschitz_study._thinned(points[:7]) == points[:7]
-    assert lipschitz_study._thinned([]) == []
-
-
-def test_the_monitor_of_the_study_is_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, short: None) -> None:
-    on_noise(monkeypatch, lipschitz_study, images())
-    monkeypatch.setattr(lipschitz_study, "EVERY", 2)
-    monkeypatch.setattr(lipschitz_study, "QUICK_SAMPLES", 5)
-    outcome = lipschitz_study.run(replace(OPTIONS, only=("DCGAN, DAT",), seeds=1), tmp_path)
-    (row,) = outcome.tables[0].rows
-    assert all(isinstance(cell, Runs) for cell in row.cells.values())
-    assert all(isinstance(cell, Runs) for cell in outcome.tables[1].rows[0].cells.values())
-    assert [step for step, _ in outcome.details["curves"]["DCGAN, DAT"][0]["sigma_max"]] == [2, 4]

@@ -180,6 +180,8 @@ def _run(name: Which, options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds) | {"search": vars(search) | {"delta": FIG1_DELTA}},
         details=texts.details(found) | {"shares": _details(found)},
+        trained_at=texts.origin(found).commits,
+        training_machines=texts.origin(found).machines,
         figures={"": draw(name, found)},
     )
 

@@ -80,6 +80,8 @@ def run(options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds),
         details=texts.details(found),
+        trained_at=texts.origin(found).commits,
+        training_machines=texts.origin(found).machines,
         figures={"": draw(parts, found, score)},
     )
 

@@ -20,6 +20,7 @@ from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row
 from fastdat.experiments.paper_tables import TABLE_III
 from fastdat.experiments.points.fig5_points import run_points
 from fastdat.experiments.spent_time import timed
+from fastdat.experiments.training_origin import joined
 from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 
@@ -41,7 +42,7 @@ def run(options: Options, folder: Path) -> Outcome:
         [panel(f"{side}, {words}", found.get(_arm(side, loss), ()), options.device) for side in SIDES]
         for loss, words in LOSSES.items()
     ]
-    first = arms[0].config
+    first, origin = arms[0].config, joined([texts.origin(found), points.origin])
     return Outcome(
         name="fig5",
         title="Fig. 5: 0-GP and DAT with the WGAN loss"
@@ -66,6 +67,8 @@ def run(options: Options, folder: Path) -> Outcome:
         ),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
+        trained_at=origin.commits,
+        training_machines=origin.machines,
         figures={"": draw_pairs(rows), "-points": points.figure},
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from fastdat.data import ImageSet
 from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.measured_settings import check_measured, note_measured
+from fastdat.experiments.images.run_origin import note_origin, read_origin
 from fastdat.experiments.outcome import Runs, Value
+from fastdat.experiments.training_origin import Origin, here
 from fastdat.metrics.evaluators import Evaluator
 from fastdat.metrics.scores import BETTER
 from fastdat.report.runs import is_number, read_runs
@@ -67,6 +69,7 @@ class Trained:
         scores: the lines of metrics.jsonl.
         diverged: NaN or infinity ended it before its last step.
         test_fakes: generated images behind its scores against the test images.
+        origin: where it was trained, as far as the run folder knows it.
     """
 
     arm: str
@@ -77,6 +80,7 @@ class Trained:
     scores: tuple[Score, ...]
     diverged: bool
     test_fakes: int = TEST_FAKES
+    origin: Origin = field(default_factory=Origin)
 
 
 def arms_wanted(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
@@ -138,10 +142,12 @@ def read(arm: str, run: Path, config: TrainConfig) -> Trained:
 
     Raises:
         ReportError: it is no run folder, or a file is damaged.
+        RunFolderError: the file that holds where it was trained is damaged.
     """
     record = read_runs([run])[0]
     stats, scores = tuple(map(dict, record.stats)), tuple(map(dict, record.metrics))
-    return Trained(arm, config.seed, run, config, stats, scores, (run / DIVERGED).exists())
+    ended, origin = (run / DIVERGED).exists(), read_origin(run)
+    return Trained(arm, config.seed, run, config, stats, scores, ended, origin=origin)
 
 
 def slug(name: str) -> str:
@@ -266,6 +272,8 @@ def _train(
     images, evaluator = shared.of(config)
     trainer = build_trainer(config, images, run, evaluator=evaluator, callbacks=callbacks, display=display)
     note_measured(run, config, measures)
+    if trainer.done < config.steps:
+        note_origin(run, here(choose_device(config.device)))
     try:
         trainer.train()
     except NonFiniteError as error:

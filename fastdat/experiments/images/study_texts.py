@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.image_study import Arm, Trained, diverged
 from fastdat.experiments.outcome import Column, ResultTable, Row, Runs, Value
+from fastdat.experiments.training_origin import Origin, joined
 
 Which = Literal["last", "best"]
 Found = Mapping[str, Sequence[Trained]]
@@ -48,6 +49,11 @@ def details(found: Found) -> dict[str, Any]:
             for run in runs
         ]
     }
+
+
+def origin(found: Found) -> Origin:
+    """Where all runs were trained, as far as their folders know it."""
+    return joined(run.origin for runs in found.values() for run in runs)
 
 
 def divergences(found: Found, *, best: bool = False) -> Iterator[ResultTable]:

@@ -83,6 +83,8 @@ def _full(options: Options, folder: Path) -> Outcome:
         notes=tuple(notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
+        trained_at=texts.origin(found).commits,
+        training_machines=texts.origin(found).machines,
     )
 
 
@@ -138,4 +140,6 @@ def _quick(options: Options, folder: Path) -> Outcome:
         notes=tuple(notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
+        trained_at=texts.origin(found).commits,
+        training_machines=texts.origin(found).machines,
     )

@@ -19,6 +19,7 @@ from fastdat.experiments.points.quick_study import quick_study, run_quick
 from fastdat.experiments.points.regularizer_study import ARMS
 from fastdat.experiments.points.study import Study
 from fastdat.experiments.points.study_tables import arm_words, columns, last_rows, protocol
+from fastdat.experiments.training_origin import Origin
 
 #: Arms of ``regularizer_study``, from left to right.
 SHOWN_ARMS = ("0-GP real 10", "0-GP both 0.1", "DAT", "DAT + 0-GP both 0.1")
@@ -33,14 +34,14 @@ class PointsPart:
         findings: one sentence for each arm.
         protocol: what was trained and measured.
         figure: points side by side.
-        seconds: time of training and measurements.
+        origin: where it was trained.
     """
 
     table: ResultTable
     findings: tuple[str, ...]
     protocol: tuple[str, ...]
     figure: Figure
-    seconds: float
+    origin: Origin
 
 
 def run_points(options: Options, folder: Path) -> PointsPart:
@@ -52,7 +53,7 @@ def run_points(options: Options, folder: Path) -> PointsPart:
         findings=tuple(f"wgan on nine Gaussians: {arm_words(arm)}." for arm in result.arms),
         protocol=protocol(result),
         figure=draw_arms(result.arms, mixtures),
-        seconds=result.seconds,
+        origin=Origin(result.commits, result.machines),
     )
 
 

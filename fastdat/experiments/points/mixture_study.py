@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +14,10 @@ from fastdat.experiments.points.ensemble import Ensemble
 from fastdat.experiments.points.study import MEASURED, SHOWN, Arm, Measurement, Study, StudyResult, Times
 from fastdat.experiments.points.study_progress import StudyProgress
 from fastdat.experiments.points.study_state import ArmFile, ArmState
+from fastdat.experiments.training_origin import Origin, here, joined
 from fastdat.metrics.modes import coverage
 from fastdat.training.display import Display
 from fastdat.util.errors import NonFiniteError
-from fastdat.util.provenance import commit_in_words, commit_info, device_name, processor_name
 
 
 def run_study(
@@ -88,8 +88,7 @@ def _train_arm(
         ensemble = Ensemble(
             study.mixtures, range(study.seeds), attack, recipe, device=device, compile=compiled
         )
-        commits = tuple(dict.fromkeys([*state.commits, _commit()]))
-        machines = tuple(dict.fromkeys([*state.machines, _machine(device)]))
+        origin = joined([Origin(state.commits, state.machines), here(device)])
         if state.ensemble is not None:
             ensemble.restore(state.ensemble)
         for iteration in rest:
@@ -100,7 +99,7 @@ def _train_arm(
             start = end
             unfinished = file is not None and iteration != study.iterations
             saved = ensemble.state() if unfinished else None
-            state = ArmState(measured, state.times + times, saved, commits, machines)
+            state = ArmState(measured, state.times + times, saved, origin.commits, origin.machines)
             if file is not None:
                 file.write(state)
             progress.advance(measured[-1])
@@ -123,17 +122,6 @@ def _measure(study: Study, name: str, ensemble: Ensemble, iteration: int) -> Mea
     }
     shown = points[:, 0, :SHOWN].cpu().clone() if iteration in study.checkpoints else None
     return Measurement(iteration, found, shown)
-
-
-@cache
-def _commit() -> str:
-    """The commit of this process in words, asked once: the files may change while it runs."""
-    return commit_in_words(commit_info())
-
-
-def _machine(device: torch.device) -> str:
-    """The name of what trains on ``device``."""
-    return device_name() if device.type == "cuda" else processor_name()
 
 
 @contextmanager
