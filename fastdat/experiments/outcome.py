@@ -13,6 +13,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fastdat.experiments.training_origin import Origin
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -126,9 +128,8 @@ class Outcome:
         details: all numbers that are in no table, in types that JSON knows.
         figures: by the end of their file's name: ``""`` is NAME.png, ``"-samples"`` is NAME-samples.png.
         seconds: time of the training and the measurements.
-        trained_at: the commits that trained it, as :func:`fastdat.util.provenance.commit_in_words` says them, in their
-            order. The page names them where they are not its own. Empty if the experiment does not keep them.
-        training_machines: the machines, in the same way.
+        origin: where it was trained. The page names what is not its own commit or machine. Empty if the experiment does
+            not keep it.
     """
 
     name: str
@@ -143,5 +144,4 @@ class Outcome:
     details: Mapping[str, Any]
     figures: Mapping[str, Figure] = field(default_factory=dict)
     seconds: float = 0.0
-    trained_at: tuple[str, ...] = ()
-    training_machines: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)

@@ -73,8 +73,8 @@ def as_record(outcome: Outcome) -> Record:
         "seconds": round(outcome.seconds, 1),
         "machine": machine_info(),
         "commit": commit_info(),
-        "trained_at": list(outcome.trained_at),
-        "training_machines": list(outcome.training_machines),
+        "trained_at": list(outcome.origin.commits),
+        "training_machines": list(outcome.origin.machines),
         "details": dict(outcome.details),
     }
 

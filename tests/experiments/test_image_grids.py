@@ -179,7 +179,7 @@ def test_fig5_quick_has_both_methods_with_both_losses(
     assert table.rows[0].paper == {"0-GP": 43.06, "DAT": 25.67}
     assert not table.comparable
     assert "On points." in outcome.findings
-    assert outcome.trained_at == (*run.origin.commits, "of the points")
+    assert outcome.origin.commits == (*run.origin.commits, "of the points")
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -220,7 +220,7 @@ def test_commits_of_a_study_that_went_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
     result = run_study(STUDY, CPU, compile=False, folder=tmp_path)
     commits = {name: arm["commits"] for name, arm in arms_as_dict(result).items()}
     assert commits == {"none": ["first"], "DAT, GP": ["first", "second with changes"]}
-    assert result.commits == ("first", "second with changes")
+    assert result.origin.commits == ("first", "second with changes")
 
 
 def test_machines_of_a_study_stay_those_that_trained_it(
@@ -231,8 +231,8 @@ def test_machines_of_a_study_stay_those_that_trained_it(
     monkeypatch.setattr(training_origin, "processor_name", lambda: "another one")
     monkeypatch.setattr(training_origin, "_commit", lambda: "a later one")
     read = run_study(STUDY, CPU, compile=False, folder=tmp_path)
-    assert read.machines == ("a fast one",)
-    assert "a later one" not in read.commits
+    assert read.origin.machines == ("a fast one",)
+    assert "a later one" not in read.origin.commits
 
 
 def test_a_state_of_an_earlier_version_has_no_machine(tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ def test_a_state_of_an_earlier_version_has_no_machine(tmp_path: Path) -> None:
         del record["machines"]
         torch.save(record, file)
     read = run_study(STUDY, CPU, compile=False, folder=tmp_path)
-    assert read.machines == ()
-    assert len(read.commits) == 1
+    assert read.origin.machines == ()
+    assert len(read.origin.commits) == 1
 
 
 def test_damaged_state(tmp_path: Path) -> None:

@@ -109,9 +109,8 @@ def test_the_headline_of_several_losses() -> None:
         numbers = {"none": ((5, 0.9, 0.25), (5, 0.9, 0.25)), "DAT": ((5, 0.9, kl), (5, 0.9, kl))}
         results.append(made_result(study, {name: numbers[name] for name in study.arms}))
     found = table3.outcome(results, options).findings
-    assert (
-        found[0] == "DAT's place by KL: 2 of 2 with gan, 1 of 2 with lsgan."
-    )  # wgan has nothing to compare it with
+    # wgan has nothing to compare DAT with.
+    assert found[0] == "DAT's place by KL: 2 of 2 with gan, 1 of 2 with lsgan."
     assert len(found) == 3
 
 

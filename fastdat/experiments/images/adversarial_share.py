@@ -180,8 +180,7 @@ def _run(name: Which, options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds) | {"search": vars(search) | {"delta": FIG1_DELTA}},
         details=texts.details(found) | {"shares": _details(found)},
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
         figures={"": draw(name, found)},
     )
 
@@ -309,7 +308,7 @@ def _findings(name: Which, found: texts.Found) -> Iterator[str]:
             steps = _steps_of_all([*sides[0], *sides[1]])
             plain, dat = (summary(runs, steps) for runs in sides)
             if plain is not None and dat is not None:
-                lower.append(dat.mean < plain.mean and not texts.alike(dat, plain))
+                lower.append(texts.lower(dat, plain))
                 compared += texts.difference(f"{model}, {what}", "DAT", dat, "no attack", plain)
         if lower:
             yield (

@@ -80,8 +80,7 @@ def run(options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
         figures={"": draw(parts, found, score)},
     )
 
@@ -117,7 +116,7 @@ def _findings(what: str, part: Sequence[Setting], found: texts.Found, score: str
     for setting in part:
         plain, dat = (scores_of(found.get(setting.arm(side), ()), score) for side in SIDES)
         if isinstance(plain, Runs) and isinstance(dat, Runs):
-            lower.append(dat.mean < plain.mean and not texts.alike(dat, plain))
+            lower.append(texts.lower(dat, plain))
         elif "diverged" in (plain, dat) and None not in (plain, dat):
             lower.append(isinstance(dat, Runs))
         where = f"LR {_rate(setting.lr)}, betas {setting.betas}"

@@ -42,7 +42,7 @@ def run(options: Options, folder: Path) -> Outcome:
         [panel(f"{side}, {words}", found.get(_arm(side, loss), ()), options.device) for side in SIDES]
         for loss, words in LOSSES.items()
     ]
-    first, origin = arms[0].config, joined([texts.origin(found), points.origin])
+    first = arms[0].config
     return Outcome(
         name="fig5",
         title="Fig. 5: 0-GP and DAT with the WGAN loss"
@@ -67,8 +67,7 @@ def run(options: Options, folder: Path) -> Outcome:
         ),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        trained_at=origin.commits,
-        training_machines=origin.machines,
+        origin=joined([texts.origin(found), points.origin]),
         figures={"": draw_pairs(rows), "-points": points.figure},
     )
 

@@ -89,8 +89,7 @@ def run(options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds),
         details=texts.details(found) | {"curves": _details(found)},
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
         figures={"": draw(found)},
     )
 

@@ -107,8 +107,7 @@ def run(options: Options, folder: Path) -> Outcome:
         notes=_NOTES,
         config=texts.settings(arms, seeds) | {"count": COUNT, "cap": CAP, "step_sizes": list(STEP_SIZES)},
         details=texts.details(found) | {"attacks": _details(attacked)},
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
         figures={"": draw(attacked)},
     )
 

@@ -123,8 +123,7 @@ def _train(
         "notes": ("The figure's points are not printed as numbers.",),
         "config": texts.settings(arms, seeds),
         "details": texts.details(found),
-        "trained_at": texts.origin(found).commits,
-        "training_machines": texts.origin(found).machines,
+        "origin": texts.origin(found),
     }
 
 

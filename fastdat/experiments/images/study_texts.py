@@ -129,6 +129,11 @@ def alike(a: Runs, b: Runs) -> bool:
     return f"{a.mean:.{places}f}" == f"{b.mean:.{places}f}"
 
 
+def lower(a: Runs, b: Runs) -> bool:
+    """Whether ``a`` is lower than ``b`` as they print."""
+    return a.mean < b.mean and not alike(a, b)
+
+
 def number(runs: Runs) -> str:
     """``"1.23 ± 0.04 (3 runs)"``; ``"1.23"`` of a single run: three significant digits of the mean, or more where its
     deviation would print as 0."""

@@ -83,8 +83,7 @@ def _full(options: Options, folder: Path) -> Outcome:
         notes=tuple(notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
     )
 
 
@@ -140,6 +139,5 @@ def _quick(options: Options, folder: Path) -> Outcome:
         notes=tuple(notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
     )

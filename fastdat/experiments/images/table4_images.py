@@ -71,8 +71,7 @@ def run(options: Options, folder: Path) -> Outcome:
         notes=tuple(_notes()),
         config=texts.settings(arms, seeds),
         details=texts.details(found),
-        trained_at=texts.origin(found).commits,
-        training_machines=texts.origin(found).machines,
+        origin=texts.origin(found),
     )
 
 

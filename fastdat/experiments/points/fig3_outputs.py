@@ -86,8 +86,7 @@ def outcome(result: StudyResult, config: Mapping[str, Any]) -> Outcome:
         details={},
         figures={"": draw(result)},
         seconds=result.seconds,
-        trained_at=result.commits,
-        training_machines=result.machines,
+        origin=result.origin,
     )
 
 

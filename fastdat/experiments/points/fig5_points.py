@@ -53,7 +53,7 @@ def run_points(options: Options, folder: Path) -> PointsPart:
         findings=tuple(f"wgan on nine Gaussians: {arm_words(arm)}." for arm in result.arms),
         protocol=protocol(result),
         figure=draw_arms(result.arms, mixtures),
-        origin=Origin(result.commits, result.machines),
+        origin=result.origin,
     )
 
 

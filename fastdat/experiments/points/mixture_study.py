@@ -14,7 +14,7 @@ from fastdat.experiments.points.ensemble import Ensemble
 from fastdat.experiments.points.study import MEASURED, SHOWN, Arm, Measurement, Study, StudyResult, Times
 from fastdat.experiments.points.study_progress import StudyProgress
 from fastdat.experiments.points.study_state import ArmFile, ArmState
-from fastdat.experiments.training_origin import Origin, here, joined
+from fastdat.experiments.training_origin import here, joined
 from fastdat.metrics.modes import coverage
 from fastdat.training.display import Display
 from fastdat.util.errors import NonFiniteError
@@ -88,7 +88,7 @@ def _train_arm(
         ensemble = Ensemble(
             study.mixtures, range(study.seeds), attack, recipe, device=device, compile=compiled
         )
-        origin = joined([Origin(state.commits, state.machines), here(device)])
+        origin = joined([state.origin, here(device)])
         if state.ensemble is not None:
             ensemble.restore(state.ensemble)
         for iteration in rest:
@@ -99,11 +99,11 @@ def _train_arm(
             start = end
             unfinished = file is not None and iteration != study.iterations
             saved = ensemble.state() if unfinished else None
-            state = ArmState(measured, state.times + times, saved, origin.commits, origin.machines)
+            state = ArmState(measured, state.times + times, saved, origin)
             if file is not None:
                 file.write(state)
             progress.advance(measured[-1])
-    return Arm(name, attack, recipe, state.measurements, state.times, state.commits, state.machines)
+    return Arm(name, attack, recipe, state.measurements, state.times, state.origin)
 
 
 def _train(ensemble: Ensemble, iterations: int, compiles: bool, device: torch.device) -> Times:

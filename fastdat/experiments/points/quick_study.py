@@ -95,6 +95,5 @@ def quick_outcome(
         details={"arms": arms_as_dict(result)},
         figures={} if figure is None else {"": figure},
         seconds=result.seconds,
-        trained_at=result.commits,
-        training_machines=result.machines,
+        origin=result.origin,
     )

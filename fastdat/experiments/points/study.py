@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastdat.data.mixture import Mixture
 from fastdat.experiments.points.ensemble import Attack, Recipe
+from fastdat.experiments.training_origin import Origin, joined
 from fastdat.metrics.modes import Coverage
 from fastdat.regularizers.term import Term
 
@@ -98,8 +99,7 @@ class Arm:
         name, attack, recipe: from the study.
         measurements: in ascending order.
         times: of training and measurements.
-        commits: of fastdat that trained it, in their order; more than one if it was stopped and went on later.
-        machines: on which it was trained, in their order.
+        origin: where it was trained.
     """
 
     name: str
@@ -107,8 +107,7 @@ class Arm:
     recipe: Recipe
     measurements: tuple[Measurement, ...]
     times: Times
-    commits: tuple[str, ...] = ()
-    machines: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def members(self) -> int:
@@ -151,14 +150,9 @@ class StudyResult:
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def commits(self) -> tuple[str, ...]:
-        """Those of all arms."""
-        return tuple(dict.fromkeys(commit for arm in self.arms for commit in arm.commits))
-
-    @property
-    def machines(self) -> tuple[str, ...]:
-        """Those of all arms."""
-        return tuple(dict.fromkeys(machine for arm in self.arms for machine in arm.machines))
+    def origin(self) -> Origin:
+        """That of all arms."""
+        return joined(arm.origin for arm in self.arms)
 
     def arm(self, name: str) -> Arm:
         """The arm with this name."""

@@ -18,6 +18,7 @@ import torch
 
 from fastdat.experiments.points.ensemble import Attack, Recipe
 from fastdat.experiments.points.study import MEASURED, SHOWN, Measurement, Study, Times
+from fastdat.experiments.training_origin import Origin
 from fastdat.metrics.modes import Coverage
 from fastdat.regularizers.term_registry import plain
 from fastdat.util.errors import RunFolderError
@@ -34,15 +35,13 @@ class ArmState:
         measurements: so far.
         times: so far.
         ensemble: of :meth:`fastdat.experiments.points.ensemble.Ensemble.state`; None once the arm is finished.
-        commits: of fastdat so far.
-        machines: so far.
+        origin: of the training so far.
     """
 
     measurements: tuple[Measurement, ...] = ()
     times: Times = Times()  # noqa: RUF009  it is frozen
     ensemble: Mapping[str, Any] | None = None
-    commits: tuple[str, ...] = ()
-    machines: tuple[str, ...] = ()
+    origin: Origin = Origin()  # noqa: RUF009  it is frozen
 
 
 class ArmFile:
@@ -82,7 +81,9 @@ class ArmFile:
                 tuple(_measurement(record) for record in found["measurements"]),
                 Times(**found["times"]),
                 found["ensemble"],
-                *(tuple(found.get(key, ())) for key in ("commits", "machines")),  # older files have none
+                Origin(
+                    *(tuple(found.get(key, ())) for key in ("commits", "machines"))
+                ),  # older files have none
             )
         except Exception as error:  # torch.load raises errors of many kinds for a damaged file
             raise RunFolderError(
@@ -103,8 +104,8 @@ class ArmFile:
             "measurements": [_record(m) for m in state.measurements],
             "times": asdict(state.times),
             "ensemble": state.ensemble,
-            "commits": list(state.commits),
-            "machines": list(state.machines),
+            "commits": list(state.origin.commits),
+            "machines": list(state.origin.machines),
         }
         torch.save(record, content)
         try:

@@ -38,6 +38,7 @@ from fastdat.experiments.points.study_tables import (
     over_mixtures,
     protocol,
 )
+from fastdat.experiments.training_origin import joined
 
 #: Name of an arm in ``regularizer_study`` -> column of Table III; None: not in the table.
 ARMS: dict[str, str | None] = {
@@ -147,8 +148,7 @@ def outcome(results: Sequence[StudyResult], options: Options) -> Outcome:
         config=settings_as_dict(first) | {"recipe": _recipe(first), "losses": [_loss(r) for r in results]},
         details={"losses": {_loss(result): arms_as_dict(result) for result in results}},
         seconds=sum(result.seconds for result in results),
-        trained_at=tuple(dict.fromkeys(commit for result in results for commit in result.commits)),
-        training_machines=tuple(dict.fromkeys(machine for result in results for machine in result.machines)),
+        origin=joined(result.origin for result in results),
     )
 
 
