@@ -15,6 +15,7 @@ from fastdat.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastdat.config import DATConfig as DATConfig
+    from fastdat.engine.capture import capture as capture
     from fastdat.engine.generator_step import generator_step as generator_step
     from fastdat.engine.plain_step import d_step as d_step
     from fastdat.engine.spectral.fused import fuse_spectral_norm as fuse_spectral_norm
@@ -34,6 +35,7 @@ _HOME = {
     "Loss": "fastdat.losses",
     "PairLoss": "fastdat.losses",
     "Trainer": "fastdat.training",
+    "capture": "fastdat.engine.capture",
     "d_step": "fastdat.engine.plain_step",
     "dat_step": "fastdat.engine.step",
     "fuse_spectral_norm": "fastdat.engine.spectral.fused",
@@ -63,6 +65,7 @@ __all__ = [
     "Loss",
     "PairLoss",
     "Trainer",
+    "capture",
     "d_step",
     "dat_step",
     "fuse_spectral_norm",

@@ -140,12 +140,15 @@ def test_presets_are_listed() -> None:
 def test_dry_run_prints_the_resolved_configuration() -> None:
     code, out, _ = invoke(
         "train", "--preset", "sngan-dat-cifar10", "--steps", 7, "--seed", 3, "--no-compile",
-        "--set", "dat.eps=0.5", "--set", "betas=[0.5, 0.9]", "--set", "lr=1e-4", "--dry-run",
+        "--set", "dat.eps=0.5", "--set", "betas=[0.5, 0.9]", "--set", "lr=1e-4", "--precision", "fp32",
+        "--set", "channels_last=true", "--dry-run",
     )  # fmt: skip
     assert code == 0
     expected = preset("sngan-dat-cifar10").replace(
         {"steps": 7, "seed": 3, "compile": False, "dat.eps": 0.5, "betas": (0.5, 0.9), "lr": 1e-4}
+        | {"precision": "fp32", "channels_last": True}
     )
+    assert (expected.precision, expected.channels_last, expected.cudnn_benchmark) == ("fp32", True, "auto")
     assert TrainConfig.from_dict(yaml.safe_load(out)) == expected
 
 
@@ -187,6 +190,10 @@ def test_dry_run_prints_paths_that_mean_the_same_in_any_folder(
         (["--preset", "sngan-cifar10", "--set", "lr"], "error: expected key=value"),
         (["--preset", "sngan-cifar10", "--steps", "0"], "error: steps must be an integer >= 1; got 0"),
         (["--preset", "sngan-cifar10", "--device", "tpu"], "error: device must be one of auto, cpu, cuda"),
+        (
+            ["--preset", "sngan-cifar10", "--precision", "fp16"],
+            "error: precision must be one of auto, fp32, bf16; got 'fp16'",
+        ),
         (
             ["--preset", "sngan-cifar10", "--set", "dat.eps=-1"],
             "error: dat.eps must be a finite number >= 0; got -1",

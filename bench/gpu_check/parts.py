@@ -41,6 +41,8 @@ def all_parts() -> dict[str, Part]:
         ),
         "step512": _benchmarks(step, "-k", "batch512", limit=280),
         "step2048": _benchmarks(step, "-k", "batch2048", limit=280),
+        "iteration": _benchmarks("bench/bench_iteration.py", limit=280),
+        "train": _benchmarks("bench/bench_cifar10_run.py", limit=180),
         "loop": Part(("bench/bench_training.py", "bench/bench_data.py", "--benchmark-only"), limit=240),
     }
 

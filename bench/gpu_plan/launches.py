@@ -8,7 +8,7 @@ runs at the rate of a large one. So the model shows where work grows or shrinks;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class Launch:
     """Bytes of the tensors that it reads and writes."""
     flops: int = 0
     """FLOPs of a convolution or matrix product, by torch's formulas; otherwise 0."""
+    part: str = ""
+    """Of an iteration, that it belongs to."""
 
     @property
     def us(self) -> float:
@@ -87,19 +89,29 @@ def total(launches: Iterable[Launch]) -> Total:
 
 def by_kind(launches: Iterable[Launch]) -> dict[str, Total]:
     """Kind -> its total, the kind with the most time first."""
-    kinds: dict[str, Total] = {}
-    for launch in launches:
-        kinds.setdefault(launch.kind, Total()).add(launch)
-    return dict(sorted(kinds.items(), key=lambda item: (-item[1].us, item[0])))
+    return _grouped((launch.kind, launch) for launch in launches)
 
 
-def table(launches: list[Launch]) -> Iterator[str]:
-    """The lines of a table: kind, launches, MB, GFLOP, model us."""
-    yield f"  {'kind':<40}{'launches':>9}{'MB':>10}{'GFLOP':>9}{'model us':>10}"
-    for kind, of_kind in (*by_kind(launches).items(), ("all", total(launches))):
+def by_part(launches: Iterable[Launch]) -> dict[str, Total]:
+    """Part of an iteration -> its total, the part with the most time first."""
+    return _grouped((launch.part, launch) for launch in launches)
+
+
+def _grouped(launches: Iterable[tuple[str, Launch]]) -> dict[str, Total]:
+    groups: dict[str, Total] = {}
+    for name, launch in launches:
+        groups.setdefault(name, Total()).add(launch)
+    return dict(sorted(groups.items(), key=lambda item: (-item[1].us, item[0])))
+
+
+def table(launches: Sequence[Launch], parts: bool = False) -> Iterator[str]:
+    """The lines of a table: kind, launches, MB, GFLOP, model us; with ``parts`` part in place of kind."""
+    groups, what = (by_part(launches), "part") if parts else (by_kind(launches), "kind")
+    yield f"  {what:<40}{'launches':>9}{'MB':>10}{'GFLOP':>9}{'model us':>10}"
+    for name, group in (*groups.items(), ("all", total(launches))):
         yield (
-            f"  {kind:<40}{of_kind.launches:>9}{of_kind.bytes / 1e6:>10.1f}{of_kind.flops / 1e9:>9.1f}"
-            f"{of_kind.us:>10.1f}"
+            f"  {name:<40}{group.launches:>9}{group.bytes / 1e6:>10.1f}{group.flops / 1e9:>9.1f}"
+            f"{group.us:>10.1f}"
         )
 
 
@@ -108,5 +120,5 @@ def listing(launches: Iterable[Launch]) -> Iterator[str]:
     for launch in launches:
         yield (
             f"{launch.us:8.1f} us {launch.bytes / 1e6:9.2f} MB {launch.flops / 1e9:9.2f} GFLOP  "
-            f"{launch.kind:<12} {launch.name}"
+            f"{launch.kind:<12} {launch.name}" + (f"  ({launch.part})" if launch.part else "")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from bench.gpu_plan.launches import Launch
 from bench.gpu_plan.pretended_gpu import H200
 from bench.step.workloads import DAT, DAT_SECOND_ORDER, PLAIN, Workload
 from fastdat import DATConfig
+from fastdat.training import TrainConfig
+from fastdat.training.presets import preset
 from fastdat.util.provenance import commit_info, versions
 
 COMMITTED = RESULTS / "gpu-plan.json"
@@ -27,6 +30,15 @@ VARIANTS = {
 }
 """Name on the command line -> (name in tables, configuration of the step)."""
 
+_DAT_RUN = preset("sngan-dat-cifar10")
+
+ITERATIONS = {
+    "plain": ("SNGAN", preset("sngan-cifar10")),
+    "dat": ("DAT", _DAT_RUN),
+    "average": ("DAT, average of G", _DAT_RUN.replace({"ema": 0.9999})),
+}
+"""Name on the command line -> (name in tables, settings of the run)."""
+
 MODES = ("default", "reduce-overhead")
 """Modes of torch.compile that time no kernels on the device."""
 
@@ -34,14 +46,16 @@ TOLERANCE = 0.02
 """Relative difference from the committed file that is allowed in launches and in model time."""
 
 
-def document(plans: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The JSON: plans by net and variant, with their origin. It names no host and no path."""
+def document(plans: dict[str, dict[str, Any]], iterations: dict[str, Any]) -> dict[str, Any]:
+    """The JSON: plans of steps by net and variant, plans of iterations by name, with their origin. It names no host and
+    no path."""
     return {
         "versions": plan_versions(),
         "commit": commit_info(),
         "device": f"{H200.name}, pretended",
         "model": model.MODEL,
         "plans": plans,
+        "iterations": iterations,
     }
 
 
@@ -53,13 +67,31 @@ def plan_versions() -> dict[str, str | None]:
 
 
 def summary(workload: Workload, mode: str, launches: list[Launch]) -> dict[str, Any]:
-    """One plan, for the JSON."""
-    total = model.total(launches).summary()
+    """The plan of one step, for the JSON."""
     return {
         "batch": workload.batch,
         "dtype": str(workload.amp or torch.float32).removeprefix("torch."),
         "layout": str(workload.memory_format).removeprefix("torch."),
         "mode": mode,
+        **_totals(launches),
+    }
+
+
+def iteration_summary(config: TrainConfig, launches: list[Launch]) -> dict[str, Any]:
+    """The plan of one iteration, for the JSON. Nothing is "auto" in ``config``."""
+    return {
+        "batch": config.batch_size,
+        "n_dis": config.n_dis,
+        "dtype": {"bf16": "bfloat16", "fp32": "float32"}[config.precision],
+        "layout": "channels_last" if config.channels_last else "contiguous_format",
+        **_totals(launches),
+        "parts": {part: of_part.summary() for part, of_part in model.by_part(launches).items()},
+    }
+
+
+def _totals(launches: list[Launch]) -> dict[str, Any]:
+    total = model.total(launches).summary()
+    return {
         "launches": total["launches"],
         "bytes": total["bytes"],
         "flops": total["flops"],
@@ -74,14 +106,21 @@ def differences(found: dict[str, Any], committed: dict[str, Any]) -> list[str]:
     A decrease is reported as well as an increase: a gain that is not committed could be lost again unnoticed.
     """
     lines = []
-    for net, variants in found["plans"].items():
-        for variant, plan in variants.items():
-            before = committed["plans"].get(net, {}).get(variant)
-            if before is None:
-                lines.append(f"{net}, {variant}: not in the committed file")
-                continue
-            for what in ("launches", "model_us"):
-                change = plan[what] / before[what] - 1
-                if abs(change) > TOLERANCE:
-                    lines.append(f"{net}, {variant}: {what} {before[what]} -> {plan[what]} ({change:+.1%})")
+    before = dict(_by_name(committed))
+    for name, plan in _by_name(found):
+        if name not in before:
+            lines.append(f"{name}: not in the committed file")
+            continue
+        for what in ("launches", "model_us"):
+            change = plan[what] / before[name][what] - 1
+            if abs(change) > TOLERANCE:
+                lines.append(f"{name}: {what} {before[name][what]} -> {plan[what]} ({change:+.1%})")
     return lines
+
+
+def _by_name(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for net, variants in document["plans"].items():
+        for variant, plan in variants.items():
+            yield f"{net}, {variant}", plan
+    for name, plan in document["iterations"].items():
+        yield f"iteration, {name}", plan

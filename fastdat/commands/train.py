@@ -36,6 +36,9 @@ def train(
     ndf: Annotated[int | None, typer.Option(help="Full width of D in channels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and noise.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU that computes it.")
+    ] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the steps.")] = None,
     init_from: Annotated[
         Path | None,
@@ -77,6 +80,7 @@ def train(
             "ndf": ndf,
             "seed": seed,
             "device": device,
+            "precision": precision,
             "compile": compile,
             "logger": logger,
             "data": data and str(data),

@@ -83,8 +83,19 @@ class TrainSampler:
 
     def batch(self, step: int) -> Tensor:
         """Batch ``step`` (from 0): (batch_size, C, H, W) float32 in [-1, 1]."""
-        images, flips = self._ahead.take(step) if self._ahead is not None else self._gathered(step)
-        images, flips = (t.to(self._device, non_blocking=True) for t in (images, flips))
+        return self.made(*self.fetched(step))
+
+    def fetched(self, step: int) -> tuple[Tensor, Tensor]:
+        """What :meth:`made` makes batch ``step`` from, on the device: the rows (batch_size,) int64 of a resident set,
+        or else the uint8 images themselves (batch_size, C, H, W); and which are mirrored, (batch_size,) bool."""
+        if self._ahead is None:
+            return self._rows(step)
+        images, flips = self._ahead.take(step)
+        return images.to(self._device, non_blocking=True), flips.to(self._device, non_blocking=True)
+
+    def made(self, source: Tensor, flips: Tensor) -> Tensor:
+        """The batch of what :meth:`fetched` returned; computes on tensors of fixed shapes only."""
+        images = self._images.index_select(0, source) if self._ahead is None else source
         if self._flip:
             images = torch.where(flips[:, None, None, None], images.flip(-1), images)
         # One pass widens, one scales: memory traffic is what a batch costs (bench/bench_data.py).
@@ -115,9 +126,9 @@ class TrainSampler:
             self._ahead.close()
 
     def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch's uint8 images and flips on the set's device; in pinned memory if they go to a GPU from there."""
+        """The batch's uint8 images and flips in host memory, which is pinned if they go to a GPU from there."""
         rows, flips = self._rows(step)
-        if self.resident or self._device.type != "cuda":
+        if self._device.type != "cuda":
             return self._images.index_select(0, rows), flips
         pinned = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
         return torch.index_select(self._images, 0, rows, out=pinned), flips.pin_memory()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastdat.config import NO_ATTACK, DATConfig, PowerIterations
 from fastdat.engine.step import dat_step
-from fastdat.engine.types import Args, AuxLoss
+from fastdat.engine.types import Args, AuxLoss, Tensors
 from fastdat.info import DATInfo
 from fastdat.losses import AnyLoss
 from fastdat.regularizers.term import Bounds, Term
@@ -31,6 +31,7 @@ def d_step(
     regularizers: Sequence[Term] = ...,
     step: int | None = ...,
     generator: torch.Generator | None = ...,
+    draws: Sequence[Tensors] | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -52,6 +53,7 @@ def d_step(
     regularizers: Sequence[Term] = ...,
     step: int | None = ...,
     generator: torch.Generator | None = ...,
+    draws: Sequence[Tensors] | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -72,6 +74,7 @@ def d_step(
     regularizers: Sequence[Term] = (),
     step: int | None = None,
     generator: torch.Generator | None = None,
+    draws: Sequence[Tensors] | None = None,
     aux_loss: AuxLoss | None = None,
     compile: bool | str = True,
     fold: bool = True,
@@ -90,14 +93,14 @@ def d_step(
         D, xr, xf, loss: as in ``dat_step``.
         bounds: range of the data, to which some regularizers clip what they move; None for data without bounds.
         power_iterations: of spectral norm, as in ``DATConfig``.
-        args_real, args_fake, regularizers, step, generator, aux_loss, compile, fold, microbatch, with_info,
+        args_real, args_fake, regularizers, step, generator, draws, aux_loss, compile, fold, microbatch, with_info,
             check_finite: as in ``dat_step``.
     """
     step_of: Any = dat_step  # whose overloads want to know with_info beforehand
     result: Tensor | tuple[Tensor, DATInfo] = step_of(
         D, xr, xf, _config(bounds, power_iterations), loss,
         args_real=args_real, args_fake=args_fake, regularizers=regularizers, step=step, generator=generator,
-        aux_loss=aux_loss, compile=compile, fold=fold, microbatch=microbatch, with_info=with_info,
+        draws=draws, aux_loss=aux_loss, compile=compile, fold=fold, microbatch=microbatch, with_info=with_info,
         check_finite=check_finite,
     )  # fmt: skip
     return result

@@ -20,7 +20,7 @@ from fastdat.engine.distributed import run_inside, unwrap
 from fastdat.engine.known_gradients import attach
 from fastdat.engine.prepared import Call, Prepared, calls_of, prepared_step
 from fastdat.engine.terms import Turns, due, static, tensors_of
-from fastdat.engine.types import Args, AuxLoss, Batch, TermInputs
+from fastdat.engine.types import Args, AuxLoss, Batch, Tensors, TermInputs
 from fastdat.info import DATInfo, StepInfo
 from fastdat.losses import AnyLoss
 from fastdat.regularizers.term import Term
@@ -39,6 +39,7 @@ def dat_step(
     regularizers: Sequence[Term] = ...,
     step: int | None = ...,
     generator: torch.Generator | None = ...,
+    draws: Sequence[Tensors] | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -59,6 +60,7 @@ def dat_step(
     regularizers: Sequence[Term] = ...,
     step: int | None = ...,
     generator: torch.Generator | None = ...,
+    draws: Sequence[Tensors] | None = ...,
     aux_loss: AuxLoss | None = ...,
     compile: bool | str = ...,
     fold: bool = ...,
@@ -78,6 +80,7 @@ def dat_step(
     regularizers: Sequence[Term] = (),
     step: int | None = None,
     generator: torch.Generator | None = None,
+    draws: Sequence[Tensors] | None = None,
     aux_loss: AuxLoss | None = None,
     compile: bool | str = True,
     fold: bool = True,
@@ -108,6 +111,8 @@ def dat_step(
         regularizers: terms of ``fastdat.regularizers``, added to the loss in the same graph.
         step: number of this step, for regularizers that take part in one step of several.
         generator: of the regularizers' random numbers, on the samples' device; torch's own where None.
+        draws: these random numbers themselves, ``term.draws(Pair(xr, xf), generator)`` of each regularizer whose turn
+            it is; None: they are drawn.
         aux_loss: function (D, xr, xf) -> scalar, added to the loss in the same graph; it sees the clean batch and
             the weights of D's last call.
         compile: True, a mode of torch.compile, or False for eager, which takes any D that autograd takes (with
@@ -143,7 +148,7 @@ def dat_step(
         with_info,
     )
     batch = Batch(xr, xf, args_real, args_fake)
-    value, measured = stepped(D, call, batch, turns, generator, check_finite)
+    value, measured = stepped(D, call, batch, turns, generator, draws, check_finite)
     return (value, DATInfo.of(*measured)) if with_info else value
 
 
@@ -153,12 +158,13 @@ def stepped(
     batch: Batch,
     turns: Turns = Turns(),  # noqa: B008 - it is immutable
     generator: torch.Generator | None = None,
+    draws: Sequence[Tensors] | None = None,
     check_values: bool = False,
 ) -> tuple[Tensor, list[StepInfo]]:
     """The loss, attached to the parameters and inputs that want gradients, and the measurements if asked for."""
     if torch.is_inference_mode_enabled():  # the attack needs autograd
         with torch.inference_mode(False), torch.no_grad():
-            return stepped(D, call, batch, turns, generator, check_values)
+            return stepped(D, call, batch, turns, generator, draws, check_values)
     sample_checks.check_tensors(batch)
     batch = sample_checks.outside_inference(batch)
     module, ddp = unwrap(D)
@@ -169,7 +175,7 @@ def stepped(
         if check_values:
             sample_checks.check_values(batch, call.config)
         measured: list[StepInfo] = []
-        of_terms = tensors_of(turns.terms, turns.weights, batch, generator)
+        of_terms = tensors_of(turns.terms, turns.weights, batch, generator, draws)
         evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, of_terms, measured)
         if ddp is not None and call.wiring is None:  # a step of G has no gradient of D that DDP would average
             return run_inside(ddp, evaluate, batch.xr), measured

@@ -169,6 +169,10 @@ def tensors_of(
             "torch.Generator(device).manual_seed(0)"
         )
     if not terms:
+        if draws:
+            raise ValueError(
+                f"draws has random numbers for {len(draws)} regularizers, and none takes part in this step"
+            )
         return TermInputs()
     x, device = Pair(batch.xr.detach(), batch.xf.detach()), batch.xr.device
     if generator is not None and generator.device.type != device.type:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -98,6 +98,23 @@ class LoaderBatches:
         self._iterator = iter(())
 
 
+class Parts(NamedTuple):
+    """Batches in two parts: what comes from outside, and what is computed from it on tensors of fixed shapes.
+
+    ``make(*fetch(step))`` is the batch of D step ``step``.
+    """
+
+    fetch: Callable[[int], tuple[Tensor, ...]]
+    make: Callable[..., Tensor]
+
+
+def in_parts(batches: Batches) -> Parts:
+    """The parts of ``batches``: all but those of an image set come ready from outside."""
+    if isinstance(batches, TrainSampler):
+        return Parts(batches.fetched, batches.made)
+    return Parts(lambda step: (batches.batch(step),), lambda reals: reals)
+
+
 def first_reals(
     batches: Any, n: int, config: TrainConfig, done: int, *, labelled: bool
 ) -> tuple[Tensor, ...]:
@@ -127,7 +144,7 @@ def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
             without being an :class:`ImageSet`.
     """
     if isinstance(data, ImageSet):
-        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        memory_format = torch.channels_last if config.channels_last is True else torch.contiguous_format
         try:
             return TrainSampler(
                 data,

@@ -18,6 +18,7 @@ from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator, Progress, keep_going
 from fastdat.training.callbacks import Callback
 from fastdat.training.class_names import changed_classes, with_classes
+from fastdat.training.device_settings import settled
 from fastdat.training.display import Display
 from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
 from fastdat.training.train_config import TrainConfig
@@ -65,7 +66,7 @@ def build_trainer(
     """A trainer that is ready to :meth:`~Trainer.train`; its run folder is created, or its run resumed.
 
     Args:
-        config: all settings.
+        config: all settings; :func:`fastdat.training.device_settings.settled` says what "auto" is.
         data: training images from :func:`load_data`; None for the mixtures.
         outdir: run folder.
         evaluator: makes the scores that ``config.eval`` asks for; by default :func:`build_evaluator`'s.
@@ -78,7 +79,7 @@ def build_trainer(
         RunFolderError: ``outdir`` cannot be used.
     """
     device = choose_device(config.device)
-    config = with_classes(config, data)
+    config, chosen = settled(with_classes(config, data), device, outdir, resume_from)
     netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
         fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself
@@ -100,6 +101,8 @@ def build_trainer(
         extend=extend,
     )
     trainer.note(f"{_versions()}; {_describe(device)}")
+    for remark in chosen:
+        trainer.note(remark)
     what = config.dataset if data is None else f"{data.name}, {len(data):,} images"
     trainer.note(f"{config.model} {_size(netG)} (G) and {_size(netD)} (D) on {what}")
     return trainer
@@ -140,8 +143,8 @@ def build_evaluator(
 
 
 def nets_on(config: TrainConfig, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """G and D of ``config`` on ``device``, in its memory format."""
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    """G and D of ``config`` on ``device``, in its memory format, which is no longer "auto"."""
+    memory_format = torch.channels_last if config.channels_last is True else torch.contiguous_format
     netG, netD = build_nets(config)
     for net in (netG, netD):
         net.to(device, memory_format=memory_format)  # type: ignore[call-overload]

@@ -153,17 +153,22 @@ def _plain(value: Any) -> Any:
 
 
 def load_optimizer(optimizer: Optimizer, state: State) -> None:
-    """``optimizer.load_state_dict``, but learning rates that are tensors stay the same tensors, with new values.
+    """``optimizer.load_state_dict``, but in place: tensors that there are stay the same tensors, with new values.
 
-    torch would replace them by the checkpoint's tensors, which are on the CPU and which no captured graph reads.
+    torch would put the checkpoint's tensors in their place, which no captured graph reads.
     """
-    before = [group["lr"] for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    before = {parameter: dict(entries) for parameter, entries in optimizer.state.items()}
     optimizer.load_state_dict(state)
-    for group, lr in zip(optimizer.param_groups, before, strict=True):
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(lr, torch.Tensor):
             group["lr"] = lr.fill_(float(group["lr"]))
         else:
             group["lr"] = float(group["lr"])  # a tensor, if the run was begun on a GPU
+    for parameter, entries in optimizer.state.items():
+        for name, held in before.get(parameter, {}).items():
+            if isinstance(held, torch.Tensor) and isinstance(entries.get(name), torch.Tensor):
+                entries[name] = held.copy_(entries[name])
 
 
 def rng_state() -> State:

@@ -25,14 +25,35 @@ class EMA:
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.net = copy.deepcopy(net).requires_grad_(False)
-        self.decay = decay
+        self._decay = decay
+        self._parts: dict[torch.dtype, Tensor] | None = None
         self._averages: list[Tensor] = list(self.net.parameters())
         self._weights: list[Tensor] = list(net.parameters())
-        self._copies, self._buffers = list(self.net.buffers()), list(net.buffers())
+        buffers = list(zip(self.net.buffers(), net.buffers(), strict=True))
+        kinds = dict.fromkeys(buffer.dtype for _, buffer in buffers)
+        # One launch copies many tensors of one type; of several types it would be one launch each.
+        self._buffers = [[pair for pair in buffers if pair[1].dtype == kind] for kind in kinds]
+
+    @property
+    def decay(self) -> float:
+        return self._decay
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self._decay = decay
+        for part in (self._parts or {}).values():
+            part.fill_(1 - decay)
+
+    def hold_decay_in_tensors(self) -> None:
+        """Let :meth:`update` read the decay from the device: a captured graph then sees a decay that is set later."""
+        self._parts = {w.dtype: w.new_tensor(1 - self._decay) for w in self._weights}
 
     @torch.no_grad()
     def update(self) -> None:
         """Add the present weights to the average."""
-        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
-        if self._copies:
-            torch._foreach_copy_(self._copies, self._buffers)
+        if self._parts is None:
+            torch._foreach_lerp_(self._averages, self._weights, 1 - self._decay)
+        else:
+            torch._foreach_lerp_(self._averages, self._weights, [self._parts[w.dtype] for w in self._weights])
+        for pairs in self._buffers:
+            torch._foreach_copy_([copied for copied, _ in pairs], [buffer for _, buffer in pairs])

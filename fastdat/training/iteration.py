@@ -1,16 +1,13 @@
 """One training iteration: ``n_dis`` D steps, one G step, the running average, and what they measure.
 
 Everything random, and everything that comes from outside, is fetched by :meth:`Iteration.fill`; :meth:`Iteration.body`
-only computes on tensors, and draws what regularizers need from a generator that ``fill`` has seeded. A subclass may so
-replace the body by a CUDA graph that is captured once and replayed, with ``fill`` copying into the graph's input
-buffers.
+only computes on tensors. So a body can be captured once as a CUDA graph and replayed (``replay.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +15,7 @@ from torch import Tensor
 from fastdat.nets.augmentation import DRAWS
 from fastdat.training.batches import Batches
 from fastdat.training.cosine import Cosine
+from fastdat.training.fakes import Note, quiet
 from fastdat.training.networks import Networks
 from fastdat.training.noise import (
     AUGMENT_FAKE,
@@ -28,29 +26,32 @@ from fastdat.training.noise import (
     REGULARIZERS,
     Noise,
 )
-from fastdat.training.schedule import LearningRate
+from fastdat.training.schedule import LearningRate, hold_rates_in_tensors
 from fastdat.training.state import RunState
-from fastdat.training.steps import Draws, Labels, Reals, Steps, measurements
+from fastdat.training.steps import Draws, Labels, Reals, Steps, TermDraws, measurements
 from fastdat.training.train_config import TrainConfig
 
 
-@dataclass(frozen=True)
-class DInputs:
-    """Inputs of one D step: its number, reals (N, C, H, W), z (N, nz), the labels and augmentations of reals and fakes,
-    and what regularizers draw from, if there are any."""
+class Latents(NamedTuple):
+    """What G makes the fakes of all D steps from: z (n_dis, N, nz), and labels (n_dis, N)."""
 
-    step: int
-    reals: Tensor
     z: Tensor
+    labels: Labels
+
+
+class DInputs(NamedTuple):
+    """Inputs of one D step beside its fakes: which regularizers take part, as the first step in which the same ones do;
+    reals (N, C, H, W); labels of the reals; the augmentations of reals and fakes; what the regularizers have drawn."""
+
+    turn: int
+    reals: Tensor
     labels_real: Labels
-    labels_fake: Labels
     draws_real: Draws
     draws_fake: Draws
-    generator: torch.Generator | None
+    draws: TermDraws
 
 
-@dataclass(frozen=True)
-class GInputs:
+class GInputs(NamedTuple):
     """Inputs of one G step: z (N, nz), and the labels and augmentations of the fakes."""
 
     z: Tensor
@@ -58,10 +59,10 @@ class GInputs:
     draws: Draws
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """Inputs of one iteration; those of the D steps in their order."""
 
+    latents: Latents
     discriminator: Iterable[DInputs]
     generator: GInputs
 
@@ -72,31 +73,49 @@ class Iteration:
     Args:
         networks: what is trained.
         batches: reals by D step.
-        noise: draws z, labels and the random numbers of augmentations.
+        noise: draws z, labels and the random numbers of augmentations and regularizers.
         state: its meters receive what the steps measure.
         config: of the run.
+        note: called with a line for the log.
+
+    Attributes:
+        remark: a line for the log, or None.
 
     Raises:
         ConfigError: as in :class:`fastdat.training.steps.Steps`.
     """
 
+    remark: str | None = None
+
     def __init__(
-        self, networks: Networks, batches: Batches, noise: Noise, state: RunState, config: TrainConfig
+        self,
+        networks: Networks,
+        batches: Batches,
+        noise: Noise,
+        state: RunState,
+        config: TrainConfig,
+        note: Note = quiet,
     ) -> None:
         self.batches = batches
-        self.steps = Steps(networks.G, networks.D, networks.opt_g, networks.opt_d, config)
+        self.steps = Steps(networks.G, networks.D, networks.opt_g, networks.opt_d, config, note)
         self._ema = networks.ema
         optimizers = [networks.opt_g, networks.opt_d]
         self._rate = LearningRate(optimizers, config.lr_decay, config.steps)
         strengths = self.steps.regularizers.strengths
         self._cosine = Cosine(config.cosine, config.steps, optimizers, strengths, networks.ema)
+        if networks.device.type == "cuda":  # captured or not, the same rates to the last bit
+            hold_rates_in_tensors(optimizers)
         self._noise, self._state, self._config = noise, state, config
 
     def run(self, step: int) -> None:
         """The iteration that follows ``step`` G steps."""
+        self.schedule(step)
+        self.body(self.fill(step))
+
+    def schedule(self, step: int) -> None:
+        """Set the rates, and all else that moves, for the iteration after ``step`` G steps."""
         self._rate.set(step)
         self._cosine.set(step)
-        self.body(self.fill(step))
 
     def fill(self, step: int) -> Inputs:
         """Fetch the inputs of iteration ``step``: reals, noise, labels.
@@ -106,21 +125,22 @@ class Iteration:
         n_dis = self._config.n_dis
         d_steps = range(step * n_dis, (step + 1) * n_dis)
         of_g = GInputs(*self._noise_of(G_STEP, step), self._draws(AUGMENT_G, step))
-        return Inputs(map(self._d_inputs, d_steps), of_g)
+        return Inputs(self._latents(d_steps), map(self._d_inputs, d_steps), of_g)
 
     def body(self, inputs: Inputs) -> None:
         """Update D ``n_dis`` times, then G once, then the average of G."""
         reals: Reals | None = None
-        for d in inputs.discriminator:
+        z, labels = inputs.latents
+        for i, (xf, d) in enumerate(zip(self.steps.fakes(z, labels), inputs.discriminator, strict=True)):
             loss, info = self.steps.discriminator(
                 d.reals,
-                d.z,
+                xf,
                 d.labels_real,
-                d.labels_fake,
+                tuple(of_step[i] for of_step in labels),
                 d.draws_real,
                 d.draws_fake,
-                step=d.step,
-                generator=d.generator,
+                step=d.turn,
+                draws=d.draws,
             )
             self._state.meter_d.add({"loss_d": loss, **measurements(info, self.steps.attack)})
             reals = Reals(d.reals, d.labels_real, d.draws_real)
@@ -130,14 +150,35 @@ class Iteration:
         if self._ema is not None:
             self._ema.update()
 
+    def _latents(self, d_steps: range) -> Latents:
+        """z and labels of each D step depend on its number alone."""
+        drawn = [self._noise_of(D_STEP, d_step) for d_step in d_steps]
+        labels = zip(*(labels for _, labels in drawn), strict=True)
+        return Latents(torch.stack([z for z, _ in drawn]), tuple(torch.stack(of_all) for of_all in labels))
+
     def _d_inputs(self, d_step: int) -> DInputs:
+        reals = self.batches.batch(d_step)
+        return self._beside(d_step, reals, reals)
+
+    def _beside(self, d_step: int, reals: Any, like: Tensor) -> DInputs:
+        """Inputs of a D step with these reals; ``like`` has their shape."""
+        return DInputs(
+            self.steps.regularizers.turn(d_step),
+            reals,
+            self._labels_real(d_step),
+            self._draws(AUGMENT_REAL, d_step),
+            self._draws(AUGMENT_FAKE, d_step),
+            self._drawn_by_terms(d_step, like),
+        )
+
+    def _labels_real(self, d_step: int) -> Labels:
         batches: Any = self.batches  # only batches for conditional nets have labels
-        reals = batches.batch(d_step)
-        labels_real = (batches.labels(d_step),) if self._noise.classes else ()
-        z, labels_fake = self._noise_of(D_STEP, d_step)
-        draws = self._draws(AUGMENT_REAL, d_step), self._draws(AUGMENT_FAKE, d_step)
-        drawn_from = self._noise.generator(REGULARIZERS, d_step) if self._config.regularizers else None
-        return DInputs(d_step, reals, z, labels_real, labels_fake, *draws, drawn_from)
+        return (batches.labels(d_step),) if self._noise.classes else ()
+
+    def _drawn_by_terms(self, d_step: int, x: Tensor) -> TermDraws:
+        if not self._config.regularizers:
+            return ()
+        return self.steps.regularizers.draws(d_step, x, self._noise.generator(REGULARIZERS, d_step))
 
     def _noise_of(self, stream: int, step: int) -> tuple[Tensor, Labels]:
         count = self._config.batch_size

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastdat.config import DATConfig
+from fastdat.data.mixture import MIXTURES
 from fastdat.data.registry import DATASETS
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.cosine import CosineConfig
+from fastdat.training.device_settings import AUTO, AUTOMATIC
 from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -58,7 +60,7 @@ _MLP: dict[str, Any] = {
 }
 # Huang et al. 2024, "The GAN is dead; long live the GAN!", on CIFAR-10: 20 million images, while gamma falls from 0.05
 # to 0.005 and the half-life of the average grows to 5 million images. Its adaptive augmentation (ADA) is left out, and
-# all is computed in fp32; --set precision=bf16 is closer to the released code.
+# on a GPU all of G and D is computed in bf16, which is closer to the released code than fp32.
 _R3GAN: dict[str, Any] = {
     "nz": 64,
     "loss": "rpgan",
@@ -93,6 +95,8 @@ _EVAL_NO_IS = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"))
 _EVAL_FOLDER = EvalConfig(every=10_000, fakes=10_000, metrics=("fid", "kid"), splits=("train",))
 _EVAL_MODES = EvalConfig(every=1000, fakes=10_000, metrics=("modes",), splits=("train",))
 
+# Of nets on images: on a GPU bf16 and what convolutions like, on a CPU fp32; fastdat/training/device_settings.py.
+_FAST: dict[str, Any] = dict.fromkeys(AUTOMATIC, AUTO)
 _ATTACKS: dict[str, dict[str, Any]] = {"": {"real": False, "fake": False}, "-dat": {}}
 
 
@@ -114,7 +118,7 @@ def _all() -> Iterator[tuple[str, TrainConfig]]:
         yield f"table3{suffix}-cifar10", table3_config("gan", arm)
     # Its G has no tanh: samples are not confined to the range of the images, so none is clipped to it.
     yield from _pair("r3gan", "cifar10", _R3GAN | {"resolution": 32, "eval": _EVAL_R3GAN}, bounds=None)
-    for mixture in ("gaussians", "gaussians-imbalanced"):
+    for mixture in MIXTURES:
         # Points have no bounds; those of images, +-1, would cut through the modes.
         yield from _pair("mlp", mixture, _MLP | {"eval": _EVAL_MODES}, bounds=None)
 
@@ -129,7 +133,8 @@ def _pair(
 
 
 def _one(name: str, model: str, dataset: str, settings: dict[str, Any]) -> tuple[str, TrainConfig]:
-    return name, TrainConfig(model=model, dataset=dataset, **settings)
+    fast = {} if dataset in MIXTURES else _FAST
+    return name, TrainConfig(model=model, dataset=dataset, **(fast | settings))
 
 
 PRESETS: dict[str, TrainConfig] = dict(_all())

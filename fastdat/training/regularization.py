@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastdat.config import AttackConfig
 from fastdat.nets.augmentation import Augmented
 from fastdat.regularizers.sign_attacks import SignAttack
-from fastdat.regularizers.term import Bounds, Term
+from fastdat.regularizers.term import Bounds, Pair, Term
 from fastdat.regularizers.term_registry import ATTACKS, make_term, parse_terms, plain, read_term
 from fastdat.util.errors import ConfigError
 from fastdat.util.named_settings import NamedSettings
@@ -127,6 +127,17 @@ class Regularizers:
             self.strengths.append((strength, start))
         term = make_term(description, strength)
         return term.to(device) if isinstance(term, nn.Module) else term
+
+    def turn(self, step: int) -> int:
+        """The first step in which the same terms take part as in D step ``step``: steps of one turn do the same."""
+        every = [term.every for term in self.terms]
+        due = [step % n == 0 for n in every]
+        return next(turn for turn in range(step + 1) if [turn % n == 0 for n in every] == due)
+
+    def draws(self, step: int, x: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], ...]:
+        """What each term that takes part in D step ``step`` draws from ``generator``, one after another, for samples
+        like ``x`` (N, ...) a side."""
+        return tuple(term.draws(Pair(x, x), generator) for term in self.terms if step % term.every == 0)
 
     def check_paths(self, D: nn.Module) -> None:
         """Refuse terms that look at a submodule that ``D``, as a step is given it, does not have.

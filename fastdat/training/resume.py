@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.training.class_names import changed_classes
+from fastdat.training.device_settings import as_begun
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.free_settings import FREE
@@ -21,7 +22,7 @@ def check_resumable(
     Args:
         path: the run folder, for messages.
         begun: the settings in the checkpoint.
-        now: the settings given now.
+        now: the settings given now; what is "auto" in them is what it was then.
         done: G steps of the checkpoint.
         extend: other ``steps`` may change the rates that ``lr_decay`` gives, and what ``cosine`` moves.
 
@@ -67,7 +68,7 @@ def check_resumable(
 
 def changed_training(then: TrainConfig, now: TrainConfig) -> str:
     """How the settings differ that change what is trained, in words; empty if they are equal."""
-    before, after = then.to_dict(), now.to_dict()
+    before, after = then.to_dict(), as_begun(now, then).to_dict()
     if then.init_from is not None and now.init_from is not None:
         del after["init_from"]  # only where it is may differ: the run no longer needs it
     return ", ".join(
@@ -79,7 +80,7 @@ def changed_training(then: TrainConfig, now: TrainConfig) -> str:
 
 def other_settings(then: TrainConfig, now: TrainConfig) -> list[str]:
     """Remarks for the log on settings that differ from those the run was begun with; the place of data is none."""
-    before, after = then.to_dict(), now.to_dict()
+    before, after = then.to_dict(), as_begun(now, then).to_dict()
     return [
         _difference(key, before[key], after[key])
         for key in after

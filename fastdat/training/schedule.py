@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from fastdat.training.cosine import set_number
@@ -38,3 +39,17 @@ class LearningRate:
         """Each group with its initial rate; looked up each time, since loading a state makes new groups."""
         for optimizer, rates in self._rates:
             yield from zip(optimizer.param_groups, rates, strict=True)
+
+
+def hold_rates_in_tensors(optimizers: list[Optimizer]) -> None:
+    """Let fused optimizers read their rates from the device: a captured graph then sees a rate that is set later.
+
+    Others would wait for the device in each step, and keep their numbers.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if group.get("fused") and not isinstance(group["lr"], torch.Tensor):
+                device = group["params"][0].device
+                # The fused step reads float32 on a GPU, and any width on the CPU.
+                dtype = torch.float64 if device.type == "cpu" else torch.float32
+                group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)

@@ -20,6 +20,7 @@ from fastdat.info import DATInfo
 from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.augmentation import Augmented
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
+from fastdat.training.fakes import Fakes, Note, quiet
 from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -31,6 +32,10 @@ Labels = tuple[Tensor, ...]
 
 Draws = tuple[Tensor, ...]
 """``(random numbers (N, DRAWS),)`` of each sample's augmentation, as ``Augmented`` takes them; ``()`` without one."""
+
+
+TermDraws = tuple[dict[str, Tensor], ...]
+"""What each regularizer whose turn it is has drawn, by name."""
 
 
 class Reals(NamedTuple):
@@ -51,7 +56,8 @@ class Steps:
     Args:
         netG, netD: z (N, nz) -> images; images -> logits (N,) or (N, 1). Conditional nets also take labels (N,).
         optG, optD: their optimizers.
-        config: loss, attack, regularizers, augmentation, precision, compile, fold, microbatch.
+        config: loss, attack, regularizers, augmentation, precision, compile, fold, microbatch, fakes_at_once.
+        note: called with a line for the log.
 
     Attributes:
         attack: settings of the attack.
@@ -64,7 +70,13 @@ class Steps:
     """
 
     def __init__(
-        self, netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Optimizer, config: TrainConfig
+        self,
+        netG: nn.Module,
+        netD: nn.Module,
+        optG: Optimizer,
+        optD: Optimizer,
+        config: TrainConfig,
+        note: Note = quiet,
     ) -> None:
         self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
         self._config = config
@@ -88,42 +100,60 @@ class Steps:
                 raise ConfigError(f"augment={config.augment}: {error}") from error
         self.regularizers.check_paths(self._D)
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
-        self._generate: Callable[..., Tensor] = netG
+        self._fakes = Fakes(netG, config, note)
         self._objective: Callable[..., Tensor] = self._generator_objective
         self._has_run: set[str] = set()
         if config.compile:
-            options = passes.options(fold=config.fold)
-            self._generate = torch.compile(netG, options=options)
-            self._objective = torch.compile(self._objective, options=options)
+            self._objective = torch.compile(self._objective, options=passes.options(fold=config.fold))
+
+    def fakes(self, z: Tensor, labels: Labels = ()) -> Iterator[Tensor]:
+        """Fakes of G for D steps, without gradients.
+
+        Args:
+            z: (n, N, nz), of n D steps.
+            labels: of the fakes, (n, N) each.
+
+        Yields:
+            The fakes (N, ...) of one D step after another. They are made one batch at a time, or all at once where
+            ``config.fakes_at_once`` says so: G does not change between the D steps of an iteration.
+
+        Raises:
+            ConfigError: ``config.fakes_at_once`` is true, but G joins the samples of a batch.
+        """
+        seen = z if self._fakes.at_once(z, labels) else z[0]
+        made = self._fakes.of_steps(z, labels)
+        for _ in z:
+            with self._autocast(), torch.no_grad(), self._announced("G without gradients", seen):
+                fakes = next(made)
+            yield fakes
 
     def discriminator(
         self,
         xr: Tensor,
-        z: Tensor,
+        xf: Tensor,
         labels_real: Labels = (),
         labels_fake: Labels = (),
         draws_real: Draws = (),
         draws_fake: Draws = (),
         *,
         step: int = 0,
-        generator: torch.Generator | None = None,
+        draws: TermDraws = (),
     ) -> tuple[Tensor, DATInfo]:
-        """Update D once, on reals (N, C, H, W) and on fakes from z (N, nz).
+        """Update D once, on reals and fakes (N, C, H, W); for a D with ``HasAuxiliaryLoss`` with its auxiliary loss of
+        the clean reals.
 
-        ``step`` is the number of the D step, which decides whose turn it is among the regularizers, and ``generator``
-        is what they draw from.
+        ``step`` is the number of the D step, which decides whose turn it is among the regularizers, and ``draws`` their
+        random numbers, from :meth:`Regularizers.draws`.
 
         Returns:
             The loss of D and the measurements of the step, both detached.
         """
         config = self._config
         with self._autocast():
-            with torch.no_grad(), self._announced("G without gradients", z):
-                xf = self._generate(z, *labels_fake).to(xr.dtype)
             loss, info = dat_step(
                 self._D,
                 xr,
-                xf,
+                xf.to(xr.dtype),
                 config=self.attack,
                 loss=config.loss,
                 args_real=(*draws_real, *labels_real),
@@ -135,7 +165,7 @@ class Steps:
                 with_info=True,
                 regularizers=self.regularizers.terms,
                 step=step,
-                generator=generator,
+                draws=draws,
             )
         self._optD.zero_grad(set_to_none=True)
         loss.backward()
@@ -189,7 +219,7 @@ class Steps:
             )
         with self._autocast():
             with self._announced("G with gradients", z):
-                fakes = self._generate(z, *labels).to(reals.images.dtype)
+                fakes = self._fakes.of_a_batch(z, *labels).to(reals.images.dtype)
             return generator_step(
                 self._D,
                 fakes,

@@ -33,6 +33,9 @@ _SHARED: dict[str, Any] = {
     "lr_decay": "none",
     "n_dis": 1,
     "steps": 100_000,
+    "precision": "fp32",
+    "channels_last": "auto",
+    "cudnn_benchmark": "auto",
     "eval": EvalConfig(every=10_000, fakes=10_000),
 }
 
@@ -67,6 +70,8 @@ def table3_config(loss: str, arm: str) -> TrainConfig:
     step differs from fastdat's: it updates G before D and takes one set of fakes for both. No weight of a regularizer
     is printed: each has that of its source, 10 (``fastdat.regularizers``), and 0-GP is on the reals. AR compares
     the sigmoid of D's logits where the loss uses it, else the logits.
+
+    All cells are computed in fp32, on a GPU too: AR and RFM need it, and the cells are compared with each other.
 
     Args:
         loss: one of :data:`LOSSES`.

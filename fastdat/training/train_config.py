@@ -73,6 +73,9 @@ class CheckpointConfig:
 class TrainConfig:
     """What is trained, on which data, how and on which device. A step is one G step, after ``n_dis`` D steps.
 
+    A run records what ``"auto"`` of ``precision``, ``channels_last`` and ``cudnn_benchmark`` came to, see
+    :mod:`fastdat.training.device_settings`; the presets on images say ``"auto"``.
+
     Args:
         model: a key of :data:`fastdat.training.models.MODELS`; None for your own nets.
         dataset: a key of :data:`fastdat.data.registry.DATASETS`, or a mixture of :data:`fastdat.data.mixture.MIXTURES`;
@@ -111,10 +114,20 @@ class TrainConfig:
         seed: of weights, batches and noise.
         device: ``"auto"`` (CUDA where there is a GPU), ``"cpu"`` or ``"cuda"``.
         compile: compile the steps; the first step then takes a minute or two.
+        fakes_at_once: whether G makes the fakes of all ``n_dis`` D steps of an iteration in one pass, with batch norm's
+            statistics of each batch: the same up to rounding. ``"auto"``: on a GPU with ``compile``, where G treats
+            samples independently otherwise and a quarter of the free memory is enough.
+        cuda_graph: on a GPU with ``compile``, replay whole iterations as CUDA graphs: the same numbers, in less time at
+            small batches. log.txt says where that is not possible.
         fold: in compiled steps, reorder convolutions beside pools and up-samplings: the same up to rounding, in less
             time.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast.
-        channels_last: memory format of nets and images.
+        precision: ``"fp32"``; ``"bf16"`` for autocast; or ``"auto"``: bf16 on a GPU that computes it, where no
+            regularizer needs fp32, and fp32 elsewhere.
+        channels_last: memory format of nets and images: true, false, or ``"auto"``: true on a GPU, false for your own
+            nets, which stay as they are.
+        cudnn_benchmark: while the run trains, ``torch.backends.cudnn.benchmark`` is on: cuDNN times its algorithms for
+            each new shape and takes the fastest, which may differ from process to process in rounding. False: PyTorch's
+            own setting stays. ``"auto"``: true on a GPU.
         microbatch: real samples, and as many fakes, that D sees at a time: the same gradient in less memory; None: all.
         log_every, sample_every: G steps between lines of stats.jsonl, and between sample grids.
         samples: images in a sample grid.
@@ -158,9 +171,12 @@ class TrainConfig:
     seed: SeedInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = True
+    fakes_at_once: Literal["auto"] | bool = "auto"
+    cuda_graph: bool = True
     fold: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    channels_last: Literal["auto"] | bool = False
+    cudnn_benchmark: Literal["auto"] | bool = False
     microbatch: PositiveInt | None = None
     log_every: PositiveInt = 50
     sample_every: PositiveInt = 500

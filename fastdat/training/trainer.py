@@ -18,14 +18,15 @@ from fastdat.training.batches import as_batches, first_reals
 from fastdat.training.callbacks import Callback, Callbacks, undisturbed
 from fastdat.training.clock import Clock
 from fastdat.training.config_file import with_absolute_paths
+from fastdat.training.device_settings import cudnn_tuned, settled
 from fastdat.training.display import Display, display_for
 from fastdat.training.ema import EMA
 from fastdat.training.first_look import check_first_samples, check_optimizers
 from fastdat.training.heartbeat import Heartbeat
-from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.outputs import Outputs
 from fastdat.training.recorder import Recorder
+from fastdat.training.replay import iteration_for
 from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.sampling import from_latents
@@ -93,7 +94,13 @@ class Trainer:
         extend: bool = False,
         **settings: Any,
     ) -> None:
-        self.config = config = with_absolute_paths((config or TrainConfig()).replace(settings))
+        config, chosen = settled(
+            with_absolute_paths((config or TrainConfig()).replace(settings)),
+            next(netG.parameters()).device,
+            outdir,
+            resume_from,
+        )
+        self.config = config
         config.refuse_unused()
         if config.eval.every and evaluator is None:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
@@ -110,7 +117,7 @@ class Trainer:
         device = self._networks.device
         self._noise = noise.Noise(config.nz, seed=config.seed, device=device, classes=classes)
         reals = as_batches(batches, config, device)
-        self.iteration = Iteration(self._networks, reals, self._noise, self.state, config)
+        self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config, self.note)
         self._evaluator = evaluator
         self._display = display or display_for(config.steps)
         self._stop = StopRequests()
@@ -126,7 +133,9 @@ class Trainer:
                 reals,
                 config,
             )
-            self._remarks = self._checkpoints.resume(resume_from, extend)
+            self._remarks = [*self._checkpoints.resume(resume_from, extend), *chosen]
+            if self.iteration.remark is not None:
+                self._remarks.append(self.iteration.remark)
         except BaseException:
             self.folder.close()
             raise
@@ -163,7 +172,8 @@ class Trainer:
             )
         try:
             self._recorder.open_logger(self.config, self.done)
-            with self._display, self._stop, Heartbeat(self._recorder, self._display.every):
+            heartbeat = Heartbeat(self._recorder, self._display.every)
+            with self._display, self._stop, heartbeat, cudnn_tuned(self.config):
                 if self._begin():
                     self._loop()
         finally:

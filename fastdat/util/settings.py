@@ -17,6 +17,7 @@ expected, and a list where a tuple is expected.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -248,7 +249,7 @@ def _converted(value: Any, hint: Any) -> Any:
             raise ValueError
         return value
     if origin in (Union, UnionType):
-        return None if value is None and NoneType in options else _converted(value, _without_none(options))
+        return None if value is None and NoneType in options else _first_that_fits(value, options)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise TypeError
@@ -276,18 +277,25 @@ def _words(hint: Any) -> str:
     if origin is Annotated:
         return _words(options[0]) + "".join(constraint.words for constraint in options[1:])
     if origin in (Union, UnionType):
-        words = _words(_without_none(options))
+        *first, last = [_words(option) for option in options if option is not NoneType]
+        words = f"{', '.join(first)} or {last}" if first else last
+        if NoneType not in options:
+            return words
         return f"{words}{',' if ', ' in words else ''} or None (null in YAML and --set)"
     if origin is tuple and options[-1] is Ellipsis:
         return f"a list [a, b, ...], each {_words(options[0])}"
     if origin is tuple:
         return f"[{', '.join('abcdefgh'[: len(options)])}], each {_words(options[0])}"
     if origin is Literal:
-        return f"one of {', '.join(map(str, options))}"
+        return f"{'one of ' if len(options) > 1 else ''}{', '.join(map(str, options))}"
     named = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
     return named.get(hint) or f"an instance of {hint.__name__}"
 
 
-def _without_none(options: tuple[Any, ...]) -> Any:
-    (hint,) = (option for option in options if option is not NoneType)
-    return hint
+def _first_that_fits(value: Any, options: tuple[Any, ...]) -> Any:
+    """``value`` as the first type of a union that takes it; the error of the last one where none does."""
+    *first, last = [option for option in options if option is not NoneType]
+    for option in first:
+        with contextlib.suppress(TypeError, ValueError):
+            return _converted(value, option)
+    return _converted(value, last)

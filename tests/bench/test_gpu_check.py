@@ -261,7 +261,19 @@ def test_an_incomplete_line_is_no_record(tmp_path: Path) -> None:
 def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     parts = gpu_parts.all_parts()
-    names = ["smoke", "step64", "kernels", "tests", "host", "cudnn", "step512", "step2048", "loop"]
+    names = [
+        "smoke",
+        "step64",
+        "kernels",
+        "tests",
+        "host",
+        "cudnn",
+        "step512",
+        "step2048",
+        "iteration",
+        "train",
+        "loop",
+    ]
     assert list(parts) == names
     assert parts["cudnn"].environment == {"FASTDAT_CUDNN_BENCHMARK": "1"}
     assert all(part.limit <= 300 for part in parts.values())  # two of them fit into ten minutes

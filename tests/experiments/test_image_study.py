@@ -79,6 +79,7 @@ def test_every_seed_of_every_arm_is_a_run_folder_and_reals_are_measured_once(tmp
             assert not run.diverged
             assert run.config.dat.attacks == (name == "DAT")
             assert not run.config.compile
+            assert run.config.precision == "fp32", "what the device chose, and not auto"
     # 30 reals once, and 20 fakes at each of 2 steps of 4 runs.
     assert Counting.seen == 30 + 4 * 2 * 20
     first, second = (weights(run) for run in found["DAT"])

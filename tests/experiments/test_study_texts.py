@@ -111,6 +111,7 @@ def test_records_hold_all_scores_and_settings_but_no_place() -> None:
         False,
     )
     assert [line["scores"] for line in record["scores"]] == [{"kid": 0.5}, {"kid": 0.25}]
+    assert list(record["computed"]) == ["precision", "channels_last", "cudnn_benchmark"]
     settings = json.loads(json.dumps(texts.settings([tiny_arm("a", data="/home/someone/cifar")], 2)))
     assert settings["seeds"] == [0, 1]
     assert settings["arms"]["a"]["batch_size"] == 4

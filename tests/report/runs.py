@@ -10,6 +10,7 @@ from PIL import Image
 
 from fastdat.report.runs import RunRecord, read_runs
 from fastdat.training import preset
+from tests.training.runs import on_cpu
 
 EXTRACTOR_SHA = "5eefa9b2" * 8
 
@@ -24,7 +25,7 @@ def make_run(
     grids: int = 2,
 ) -> Path:
     """A run of a preset with a line of statistics for each of ``steps`` steps and a sample grid for every fifth."""
-    settings = preset(name).to_dict() | {"steps": 100} | (config or {})
+    settings = on_cpu(preset(name)).to_dict() | {"steps": 100} | (config or {})
     (path / "samples").mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     write_lines(path / "stats.jsonl", [stats(step) for step in range(1, steps + 1)])

@@ -52,6 +52,7 @@ def test_runs_that_differ_in_the_seed_are_one_group(tmp_path: Path) -> None:
         ({"checkpoints": {"every": 3}}, True),
         ({"batch_size": 32}, False),
         ({"precision": "bf16"}, False),
+        ({"cudnn_benchmark": True}, True),
         ({"init_from": "runs/other"}, False),
         ({"a_later_setting": None}, True),
         ({"a_later_setting": "none"}, True),

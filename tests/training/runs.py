@@ -15,6 +15,7 @@ from torch import Tensor
 from fastdat.data import ImageSet
 from fastdat.metrics import Evaluator, Extractor
 from fastdat.training import TrainConfig, Trainer, build_trainer, checkpoint, preset
+from fastdat.training.device_settings import settled
 from fastdat.training.display import Lines
 
 #: Settings of a run that takes a second.
@@ -61,6 +62,11 @@ def resumable(name: str = "sngan-dat-cifar10", **changes: Any) -> TrainConfig:
 
 def scored(data: Path, name: str = "sngan-dat-cifar10", **changes: Any) -> TrainConfig:
     return preset(name).replace(SCORED | {"data": str(data)} | changes)
+
+
+def on_cpu(config: TrainConfig) -> TrainConfig:
+    """What a run on a CPU records of ``config``: nothing is left to the device."""
+    return settled(config, torch.device("cpu"))[0]
 
 
 def trainer_of(

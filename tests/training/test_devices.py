@@ -28,6 +28,9 @@ SETTINGS: dict[str, Any] = {
     "checkpoints.every": 3,
     "samples": 4,
     "ema": 0.9,
+    "precision": "fp32",  # what a test does not set is the same on all devices
+    "channels_last": False,
+    "cudnn_benchmark": False,
     "logger": "none",
     "eval.every": 3,
     "eval.metrics": ["kid"],

@@ -38,6 +38,8 @@ class Outer:
     bounds: Annotated[tuple[float, float], Increasing()] | None = None
     names: Annotated[tuple[str, ...], Distinct()] = ("a",)
     flag: bool = False
+    switch: Literal["auto"] | bool = False
+    level: Literal["low", "high"] | PositiveInt | None = None
     anything: Any = None
     inner: Inner = field(default_factory=Inner)
 
@@ -49,6 +51,15 @@ class Outer:
     ("name", "value", "error", "message"),
     [
         ("kind", "l3", ConfigError, "one of l1, l2; got 'l3'"),
+        ("switch", 1, FieldTypeError, "auto or true or false; got 1"),
+        ("switch", "on", FieldTypeError, "auto or true or false; got 'on'"),
+        ("switch", None, FieldTypeError, "auto or true or false; got None"),
+        (
+            "level",
+            0,
+            ConfigError,
+            r"one of low, high or an integer >= 1, or None \(null in YAML and --set\); got 0",
+        ),
         ("count", 0, ConfigError, r"an integer >= 1 or None \(null in YAML and --set\); got 0"),
         ("count", True, FieldTypeError, r"an integer >= 1 or None \(null in YAML and --set\); got True"),
         ("count", 1.0, FieldTypeError, r"an integer >= 1 or None \(null in YAML and --set\); got 1.0"),

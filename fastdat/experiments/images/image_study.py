@@ -25,6 +25,7 @@ from fastdat.report.runs import is_number, read_runs
 from fastdat.training.build import build_evaluator, build_trainer, choose_device, load_data
 from fastdat.training.callbacks import Callback
 from fastdat.training.config_file import recorded_config
+from fastdat.training.device_settings import as_begun
 from fastdat.training.display import display_for
 from fastdat.training.resume import check_resumable
 from fastdat.training.train_config import TrainConfig
@@ -133,7 +134,7 @@ def train_all(
         what = f"run {number} of {len(planned)}: {arm.name}, seed {seed}"
         check_measured(run, config, measures or {})
         _train(config, run, shared, () if callbacks is None else callbacks(arm), measures or {}, what)
-        found[arm.name].append(read(arm.name, run, config))
+        found[arm.name].append(read(arm.name, run, as_begun(config, recorded_config(run))))
     return {name: tuple(runs) for name, runs in found.items()}
 
 

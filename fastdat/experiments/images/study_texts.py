@@ -10,6 +10,7 @@ from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.image_study import Arm, Trained, diverged
 from fastdat.experiments.outcome import Column, ResultTable, Row, Runs, Value
 from fastdat.experiments.training_origin import Origin, joined
+from fastdat.training.device_settings import AUTOMATIC
 
 Which = Literal["last", "best"]
 Found = Mapping[str, Sequence[Trained]]
@@ -34,7 +35,7 @@ def settings(arms: Sequence[Arm], seeds: int) -> dict[str, Any]:
 
 
 def details(found: Found) -> dict[str, Any]:
-    """All scores of all runs, and the last line of their measurements."""
+    """All scores of all runs, the last line of their measurements, and what "auto" came to where they were trained."""
     return {
         "runs": [
             {
@@ -42,6 +43,7 @@ def details(found: Found) -> dict[str, Any]:
                 "seed": run.seed,
                 "folder": f"{run.folder.parent.name}/{run.folder.name}",
                 "diverged": run.diverged,
+                "computed": {key: getattr(run.config, key) for key in AUTOMATIC},
                 "scores": list(run.scores),
                 "last": run.stats[-1] if run.stats else {},
             }
