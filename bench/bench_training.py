@@ -35,13 +35,17 @@ def trainer_of(data: ImageSet, outdir: Path, **changes: Any) -> Trainer:
     )
 
 
-@pytest.fixture(scope="module")
-def images(cifar10_or_none: Path | None) -> ImageSet:
-    """Real CIFAR-10, or noise of the same shape."""
-    if cifar10_or_none is not None:
-        return load_cifar10(cifar10_or_none)
+def images_of(root: Path | None) -> ImageSet:
+    """Real CIFAR-10, or noise of the same shape where there is none."""
+    if root is not None:
+        return load_cifar10(root)
     noise = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
     return ImageSet("noise", noise, torch.zeros(50_000, dtype=torch.int64), ("none",))
+
+
+@pytest.fixture(scope="module")
+def images(cifar10_or_none: Path | None) -> ImageSet:
+    return images_of(cifar10_or_none)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +59,13 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
         trainer._iterate()
         batch, steps = trainer.config.batch_size, trainer.iteration.steps
         reals: list[Tensor] = [trainer.iteration.batches.batch(i).clone() for i in range(BLOCK)]
-        latents = torch.randn(2 * BLOCK, batch, trainer.config.nz, device=reals[0].device).unbind()
+        latents = torch.randn(2 * BLOCK, 1, batch, trainer.config.nz, device=reals[0].device).unbind()
 
         def bare() -> None:
             for i in range(BLOCK):
-                steps.discriminator(reals[i], latents[2 * i])
-                steps.generator(latents[2 * i + 1])
+                (xf,) = steps.fakes(latents[2 * i])
+                steps.discriminator(reals[i], xf)
+                steps.generator(latents[2 * i + 1][0])
 
         def loop() -> None:
             for _ in range(BLOCK):

@@ -7,6 +7,7 @@ recorded.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from fastdat.data.sampler import TrainSampler
 from fastdat.engine.spectral.fused import fuse_spectral_norm
 from fastdat.training.build import nets_on
 from fastdat.training.ema import EMA
+from fastdat.training.fakes import Fakes
 from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.regularization import attack_of
@@ -150,15 +152,24 @@ def _running(compiled: list[ModuleType]) -> Iterator[None]:
         compiled.append(module)
         return module
 
+    _give_adam_a_meta_kernel()
     with (
-        torch.library._scoped_library("aten", "IMPL") as meta,
+        # Whether G can make all fakes in one pass is found by numbers, which there are none of here; SNGAN's can.
+        patch.object(Fakes, "_wanted", lambda fakes, z, labels: len(z) > 1),
         patch.object(PyCodeCache, "load_by_key_path", load_and_replace),
         patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
         patch.object(Tensor, "is_set_to", lambda tensor, other: True),  # whether D's memory is what it was
     ):
-        # torch has one for a rate that is a number, and none for a rate in a tensor.
-        meta.impl("_fused_adam_.tensor_lr", lambda *args, **kwargs: None, "Meta")
         yield
+
+
+@functools.cache
+def _give_adam_a_meta_kernel() -> None:
+    """For the rest of the process. torch has one for a rate that is a number, and none for a rate in a tensor."""
+    _LIBRARY.impl("_fused_adam_.tensor_lr", lambda *args, **kwargs: None, "Meta")
+
+
+_LIBRARY = torch.library.Library("aten", "IMPL")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
@@ -32,7 +33,8 @@ def traits_of(resolution: int, config: DATConfig) -> Traits:
         return found[-1]
 
     xr, xf = torch.zeros(2, 2, 3, resolution, resolution).unbind()
-    with inspection_replaced_by(inspect_and_keep):
+    # Without the engines that there are, since D is inspected only where a new one is made.
+    with inspection_replaced_by(inspect_and_keep), patch.object(compile, "_ENGINES", OrderedDict()):
         fastdat.dat_step(SNGANDiscriminator(resolution, ndf=16), xr, xf, config, "hinge", compile=False)
     return found[0]
 

@@ -26,6 +26,10 @@ def quiet(text: str) -> None:
     """A :data:`Note` that nobody reads."""
 
 
+def on_gpu(z: Tensor) -> bool:
+    return z.device.type == "cuda"
+
+
 class Fakes:
     """Makes fakes with a G, compiled if ``config.compile``.
 
@@ -65,8 +69,9 @@ class Fakes:
                 yield self.of_a_batch(*inputs)
 
     def _wanted(self, z: Tensor, labels: Labels) -> bool:
-        wanted, on_gpu = self._config.fakes_at_once, z.device.type == "cuda"
-        if len(z) < 2 or not (wanted is True or (wanted == "auto" and on_gpu and self._config.compile)):
+        wanted = self._config.fakes_at_once
+        by_itself = wanted == "auto" and self._config.compile and on_gpu(z)
+        if len(z) < 2 or not (wanted is True or by_itself):
             return False
         rows = 2 * min(3, z.shape[1])
         some = [x.flatten(0, 1)[:rows] for x in (z, *labels)]

@@ -15,7 +15,6 @@ from torch import Tensor
 from fastdat.nets.augmentation import DRAWS
 from fastdat.training.batches import Batches
 from fastdat.training.cosine import Cosine
-from fastdat.training.fakes import Note, quiet
 from fastdat.training.networks import Networks
 from fastdat.training.noise import (
     AUGMENT_FAKE,
@@ -76,16 +75,13 @@ class Iteration:
         noise: draws z, labels and the random numbers of augmentations and regularizers.
         state: its meters receive what the steps measure.
         config: of the run.
-        note: called with a line for the log.
 
     Attributes:
-        remark: a line for the log, or None.
+        remarks: lines for the log, which whoever logs takes away.
 
     Raises:
         ConfigError: as in :class:`fastdat.training.steps.Steps`.
     """
-
-    remark: str | None = None
 
     def __init__(
         self,
@@ -94,12 +90,14 @@ class Iteration:
         noise: Noise,
         state: RunState,
         config: TrainConfig,
-        note: Note = quiet,
     ) -> None:
         self.batches = batches
-        self.steps = Steps(networks.G, networks.D, networks.opt_g, networks.opt_d, config, note)
-        self._ema = networks.ema
+        self.remarks: list[str] = []
         optimizers = [networks.opt_g, networks.opt_d]
+        self.steps = Steps(
+            networks.G, networks.D, networks.opt_g, networks.opt_d, config, self.remarks.append
+        )
+        self._ema = networks.ema
         self._rate = LearningRate(optimizers, config.lr_decay, config.steps)
         strengths = self.steps.regularizers.strengths
         self._cosine = Cosine(config.cosine, config.steps, optimizers, strengths, networks.ema)

@@ -14,7 +14,6 @@ from fastdat.engine.capture import Captured, CaptureError, KindsError
 from fastdat.engine.cuda_graphs import CUDAGraphs, Recorder
 from fastdat.engine.fixed import capturable
 from fastdat.training.batches import Batches, in_parts
-from fastdat.training.fakes import Note
 from fastdat.training.iteration import DInputs, Inputs, Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
@@ -34,7 +33,6 @@ class ReplayedIteration(Iteration):
 
     Args:
         networks, batches, noise, state, config: as in :class:`Iteration`.
-        note: called with a line for the log.
         recorder: makes the graphs.
 
     Raises:
@@ -48,10 +46,9 @@ class ReplayedIteration(Iteration):
         noise: Noise,
         state: RunState,
         config: TrainConfig,
-        note: Note,
         recorder: Recorder,
     ) -> None:
-        super().__init__(networks, batches, noise, state, config, note)
+        super().__init__(networks, batches, noise, state, config)
         optimizers = [networks.opt_g, networks.opt_d]
         hold_rates_in_tensors(optimizers)
         nets = [networks.G, networks.D]
@@ -62,7 +59,6 @@ class ReplayedIteration(Iteration):
         self._fetch, self._make = in_parts(batches)
         self._like: Tensor | None = None
         self._captured = Captured(self._of_fetched, nets, optimizers, kinds=KINDS, recorder=recorder)
-        self._note = note
         self._uncaptured = False
 
     @property
@@ -77,20 +73,20 @@ class ReplayedIteration(Iteration):
         changed = self._captured.change()
         if changed is not None:
             self._captured.reset()
-            self._note(f"{changed}: the CUDA graph of an iteration is made anew")
+            self.remarks.append(f"{changed}: the CUDA graph of an iteration is made anew")
         before = self.graphs
         try:
             if not self._uncaptured:
                 self._captured(inputs)
                 if self.graphs > before == 0:
-                    self._note("an iteration is one CUDA graph from now on")
+                    self.remarks.append("an iteration is one CUDA graph from now on")
                 return
         except KindsError:
             pass  # this iteration runs as it is
         except CaptureError as error:
             self._uncaptured = True
             self._captured.reset()
-            self._note(f"iterations are not captured as a CUDA graph, and go on as before: {error}")
+            self.remarks.append(f"iterations are not captured as a CUDA graph, and go on as before: {error}")
         self._of_fetched(inputs)
 
     def _of_fetched(self, inputs: Inputs) -> None:
@@ -110,24 +106,24 @@ class ReplayedIteration(Iteration):
 
 
 def iteration_for(
-    networks: Networks, batches: Batches, noise: Noise, state: RunState, config: TrainConfig, note: Note
+    networks: Networks, batches: Batches, noise: Noise, state: RunState, config: TrainConfig
 ) -> Iteration:
     """The iteration of a run: replayed where that is possible, else as it is, with a remark that says why.
 
     Args:
-        networks, batches, noise, state, config, note: as in :class:`ReplayedIteration`.
+        networks, batches, noise, state, config: as in :class:`Iteration`.
 
     Raises:
         ConfigError: as in :class:`Iteration`.
     """
     recorder = recorder_for(networks.device, config)
     if recorder is None:
-        return Iteration(networks, batches, noise, state, config, note)
+        return Iteration(networks, batches, noise, state, config)
     obstacle = obstacle_to_capture(networks, config)
     if obstacle is None:
-        return ReplayedIteration(networks, batches, noise, state, config, note, recorder)
-    iteration = Iteration(networks, batches, noise, state, config, note)
-    iteration.remark = f"iterations are not captured as a CUDA graph: {obstacle}"
+        return ReplayedIteration(networks, batches, noise, state, config, recorder)
+    iteration = Iteration(networks, batches, noise, state, config)
+    iteration.remarks.append(f"iterations are not captured as a CUDA graph: {obstacle}")
     return iteration
 
 

@@ -117,7 +117,7 @@ class Trainer:
         device = self._networks.device
         self._noise = noise.Noise(config.nz, seed=config.seed, device=device, classes=classes)
         reals = as_batches(batches, config, device)
-        self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config, self.note)
+        self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config)
         self._evaluator = evaluator
         self._display = display or display_for(config.steps)
         self._stop = StopRequests()
@@ -134,8 +134,6 @@ class Trainer:
                 config,
             )
             self._remarks = [*self._checkpoints.resume(resume_from, extend), *chosen]
-            if self.iteration.remark is not None:
-                self._remarks.append(self.iteration.remark)
         except BaseException:
             self.folder.close()
             raise
@@ -188,8 +186,8 @@ class Trainer:
         config, state = self.config, self.state
         if self._evaluator is not None and config.eval.every:
             self._evaluator.prepare()  # so that errors come now, not hours later
-        for remark in self._remarks:
-            self.note(remark)
+        self._note_all(self._remarks)
+        self._note_all(self.iteration.remarks)
         if state.done >= config.steps and not state.unscored:
             self.note(f"nothing to do: all {config.steps} steps are done; see {self.folder.path}")
             return False
@@ -245,6 +243,7 @@ class Trainer:
         config, state = self.config, self.state
         if not state.unscored:
             self.iteration.run(state.done)  # n_dis D steps, one G step, the running average
+            self._note_all(self.iteration.remarks)
             state.done += 1
             self._recorder.advance(state.done)
             if self._clock.fresh:
@@ -349,6 +348,11 @@ class Trainer:
             NonFiniteError: there is NaN or infinity in what would be saved.
         """
         self._outputs.checkpoint()
+
+    def _note_all(self, remarks: list[str]) -> None:
+        """Note them, and take them away."""
+        while remarks:
+            self.note(remarks.pop(0))
 
     def note(self, text: str) -> None:
         """Show ``text`` and keep it in log.txt."""
