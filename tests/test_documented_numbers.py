@@ -40,6 +40,7 @@ def modes(name: str) -> dict[str, tuple[str, str]]:
 
 
 STEPS = "amd-epyc-2-cores-2026-11-26.json"
+ITERATION = "amd-epyc-2-cores-2026-11-27.json"
 
 
 def steps(net: str = "sngan32") -> dict[str, dict[str, Any]]:
@@ -274,7 +275,8 @@ def test_claim_about_folding() -> None:
 def iteration_rows() -> list[str]:
     """The table of whole iterations, as its numbers must be."""
     titles = {**TITLES, **UNFOLDED}
-    found = [b for b in results(STEPS)["benchmarks"] if b["name"].startswith("bench_iteration[")]
+    found = results(ITERATION)["benchmarks"]
+    assert all(b["name"].startswith("bench_iteration[") for b in found)
     names = [b["name"].partition("[")[2][:-1] for b in found]
     return [
         f"| {titles[name]} | {b['extra_info']['median_ms'] / 1e3:.2f} | {b['extra_info']['over_released']:.2f} |"
@@ -347,3 +349,33 @@ def test_table_of_the_plan_for_a_gpu() -> None:
     lines = (REPOSITORY / "bench" / "README.md").read_text().splitlines()
     rows = [re.sub(r"^\|[^|]*", "", line) for line in lines if re.match(r"\|( SNGAN-\d+)? \| .*\d \|$", line)]
     assert rows == plan_rows(), "the table should be:\n" + "\n".join(plan_rows())
+
+
+def _all_of(plans: dict[str, Any]) -> str:
+    cells = [f"**{plan['launches']}** ({plan['model_us']:.0f})" for plan in plans.values()]
+    return f"| **all** | {' | '.join(cells)} |"
+
+
+def iteration_plan_rows() -> list[str]:
+    """The table of bench/README.md on the plan for a whole iteration."""
+    plans = results("gpu-plan.json")["iterations"]
+    parts = dict.fromkeys(part for plan in plans.values() for part in plan["parts"])
+    rows = [f"| launches (model us) of | {' | '.join(plans)} |", "|---|---|---|---|"]
+    for part in sorted(
+        parts, key=lambda part: -max(p["parts"].get(part, {"us": 0})["us"] for p in plans.values())
+    ):
+        found = [plan["parts"].get(part) for plan in plans.values()]
+        cells = ["-" if p is None else f"{p['launches']} ({p['us']:.0f})" for p in found]
+        rows.append(f"| {' | '.join([part, *cells])} |")
+    rows.append(_all_of(plans))
+    work = [f"{p['bytes'] / 1e9:.1f}, {p['flops'] / 1e12:.2f}" for p in plans.values()]
+    return [*rows, f"| GB, TFLOP | {' | '.join(work)} |"]
+
+
+def test_table_of_the_plan_for_an_iteration() -> None:
+    text = (REPOSITORY / "bench" / "README.md").read_text()
+    assert "\n".join(iteration_plan_rows()) in text, "the table should be:\n" + "\n".join(
+        iteration_plan_rows()
+    )
+    launches = results("gpu-plan.json")["iterations"]["DAT"]["launches"]
+    assert f"{launches} launches an iteration" in (REPOSITORY / "docs" / "cuda_graphs.md").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,11 @@ def quiet(text: str) -> None:
     """A :data:`Note` that nobody reads."""
 
 
+def _as_wide(fakes: Tensor, z: Tensor) -> Tensor:
+    """Autocast may have made them bfloat16, and the reals are not."""
+    return fakes.to(torch.promote_types(fakes.dtype, z.dtype))
+
+
 def on_gpu(z: Tensor) -> bool:
     return z.device.type == "cuda"
 
@@ -42,7 +46,7 @@ class Fakes:
     def __init__(self, net: nn.Module, config: TrainConfig, note: Note = quiet) -> None:
         self._net, self._config, self._note = net, config, note
         self.of_a_batch: Callable[..., Tensor] = self._compiled(net)
-        """(z (N, nz), labels (N,)) -> (N, ...), at least float32; with gradients unless they are off."""
+        """(z (N, nz), labels (N,)) -> (N, ...), with gradients unless they are off."""
         self._of_all: InGroups | None = None
         self._decided = False
 
@@ -59,14 +63,14 @@ class Fakes:
         return self._of_all is not None
 
     def of_steps(self, z: Tensor, labels: Labels) -> Iterator[Tensor]:
-        """Fakes (N, ...) of one D step after another from z (n, N, nz) and labels (n, N)."""
+        """Fakes (N, ...) of one D step after another from z (n, N, nz) and labels (n, N); as wide as z at least."""
         if self.at_once(z, labels):
             assert self._of_all is not None
-            made: Tensor = self._of_all(*(x.flatten(0, 1) for x in (z, *labels)))
-            yield from made.unflatten(0, z.shape[:2])
+            made = self._of_all(*(x.flatten(0, 1) for x in (z, *labels)))
+            yield from _as_wide(made, z).unflatten(0, z.shape[:2])
         else:
             for inputs in zip(z, *labels, strict=True):
-                yield self.of_a_batch(*inputs)
+                yield _as_wide(self.of_a_batch(*inputs), z)
 
     def _wanted(self, z: Tensor, labels: Labels) -> bool:
         wanted = self._config.fakes_at_once
@@ -94,12 +98,7 @@ class Fakes:
         return True
 
     def _compiled(self, net: nn.Module) -> Callable[..., Tensor]:
-        def fakes(*inputs: Tensor) -> Tensor:
-            made: Tensor = net(*inputs)
-            # Within the graph, where it costs nothing: D's step takes fakes as wide as the reals.
-            return made.float() if made.dtype == torch.bfloat16 else made
-
         if not self._config.compile:
-            return fakes
-        compiled: Any = torch.compile(fakes, options=passes.options(fold=self._config.fold))
-        return compiled  # type: ignore[no-any-return]
+            return net
+        compiled: Callable[..., Tensor] = torch.compile(net, options=passes.options(fold=self._config.fold))
+        return compiled
