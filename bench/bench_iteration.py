@@ -33,8 +33,13 @@ ROUNDS = 20 if CUDA else 7
 WARM_UP = 5 if CUDA else 1
 """Rounds before those that count; on a GPU the fourth one captures a graph."""
 BASELINE = "eager released DAT"
-UNCAPTURED = "fastdat DAT, not captured"
-KINDS = (BASELINE, "eager SNGAN", "fastdat DAT", "fastdat DAT second order", *((UNCAPTURED,) if CUDA else ()))
+OTHERWISE: dict[str, dict[str, Any]] = {
+    # By itself the trainer makes them in the other way.
+    f"fastdat DAT, fakes {'step by step' if CUDA else 'at once'}": {"fakes_at_once": not CUDA},
+    **({"fastdat DAT, not captured": {"cuda_graph": False}} if CUDA else {}),
+}
+"""Settings of further runs of the trainer."""
+KINDS = (BASELINE, "eager SNGAN", "fastdat DAT", "fastdat DAT second order", *OTHERWISE)
 GOAL = 0.60
 """fastdat's DAT against the released one, on a CPU."""
 
@@ -64,10 +69,10 @@ def eager(D: torch.nn.Module, G: torch.nn.Module, loss_of: LossOf, reals: Tensor
     return iterate
 
 
-def by_trainer(config: DATConfig, images: ImageSet, outdir: Path, captured: bool = True) -> Iteration:
+def by_trainer(config: DATConfig, images: ImageSet, outdir: Path, **changes: Any) -> Iteration:
     """The iterations of `Trainer`, compiled, and on a GPU captured; without logs, samples and checkpoints."""
-    settings: dict[str, Any] = {"batch_size": BATCH, "n_dis": N_DIS, "dat": config, "cuda_graph": captured}
-    trainer = trainer_of(images, outdir, lr_decay="none", **settings)
+    settings: dict[str, Any] = {"batch_size": BATCH, "n_dis": N_DIS, "dat": config, "lr_decay": "none"}
+    trainer = trainer_of(images, outdir, **settings | changes)
     trainer._begin()
     trainer.folder.close()
     steps = itertools.count()
@@ -97,10 +102,8 @@ def timings(cifar10_or_none: Path | None) -> Iterator[dict[str, Timing]]:
             ("fastdat DAT second order", DATConfig(second_order=True)),
         ):
             iterations[name] = by_trainer(config, images, Path(folder, name))
-        if CUDA:
-            iterations[UNCAPTURED] = by_trainer(
-                DATConfig(), images, Path(folder, "uncaptured"), captured=False
-            )
+        for name, changes in OTHERWISE.items():
+            iterations[name] = by_trainer(DATConfig(), images, Path(folder, name), **changes)
         rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
         yield interleave(iterations, as_called(DEVICE), rounds=rounds, warmup=WARM_UP)
     torch.compiler.reset()
