@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_leaves
 T = TypeVar("T")
 
 aten = torch.ops.aten
-#: They wait for the device, or their result's shape depends on values.
+#: They wait for the device, copy from the host, or their result's shape depends on values.
 WAITING = {
+    aten.lift_fresh,
     aten._local_scalar_dense,
     aten.nonzero,
     aten.masked_select,
@@ -91,6 +92,9 @@ class Tape(TorchDispatchMode):
                     operation.replay()
 
         return replay, result
+
+    def reset(self) -> None:
+        """Nothing is shared between recordings."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

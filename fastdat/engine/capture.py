@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map, tree_unflatten
 
 from fastdat.engine.cuda_graphs import CUDAGraphs, Recorder
-from fastdat.engine.fixed import Fixed, capturable, devices_of
+from fastdat.engine.fixed import Fixed, Gradients, GradientsError, capturable, devices_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,17 +70,22 @@ def capture(
     - numbers of ``optimizers``. A rate that moves must be a tensor: ``Adam(..., lr=torch.tensor(2e-4, device="cuda"),
       fused=True)``; torch's schedulers then set it in place.
 
+    ``zero_grad``, ``backward`` and ``step`` of one optimizer belong together inside of ``function``, or the gradients
+    that it leaves are read outside; gradients that are added up over several calls must keep their memory,
+    ``zero_grad(set_to_none=False)``.
+
     What cannot be checked: other Python numbers and branches in ``function`` stay as they were when it was captured,
     and what it prints or appends happens no more. Random numbers of torch's CUDA generator are new in each replay.
     ``function`` may not wait for the device (``.item()``, printing a tensor, a mask as an index).
 
     Args:
-        function: takes tensors (in tuples, lists, dicts too) and returns tensors, or None. It may change whatever lies
-            on the device.
+        function: takes tensors (in tuples, lists, dicts too) and returns tensors, or None. It may change in place
+            whatever lies on the device, apart from its arguments, which are copies there. Compiled parts of it must be
+            in torch.compile's default mode; ``"reduce-overhead"`` makes graphs of its own.
         modules: all nets that it uses.
-        optimizers: all optimizers that it steps; Adam and AdamW must have ``fused=True``.
+        optimizers: all optimizers that it steps; those that can must have ``fused=True``.
         warmup: calls before the capture, at least 1.
-        kinds: how many different kinds of arguments may come, each with a graph of its own.
+        kinds: how many different kinds of arguments may come, each with a warm-up and a graph of its own.
 
     Returns:
         a function with the arguments of ``function``. The tensors that it returns are copies, without gradients.
@@ -124,7 +129,8 @@ class Captured(Generic[P, R]):
         recorder: Recorder | None = None,
     ) -> None:
         self._function, self._modules, self._optimizers = function, tuple(modules), tuple(optimizers)
-        self._warmup, self._most, self._recorder = warmup, kinds, recorder
+        self._warmup, self._most = warmup, kinds
+        self._given_recorder = self._recorder = recorder
         self._kinds: dict[Hashable, _Kind] = {}
         self._buffers: dict[Hashable, Tensor] = {}
         self._fixed: Fixed | None = None
@@ -141,9 +147,17 @@ class Captured(Generic[P, R]):
     def reset(self) -> None:
         """Drop all graphs; they are made anew by the next calls."""
         self._kinds, self._buffers, self._fixed = {}, {}, None
+        self._recorder = self._given_recorder
+        if self._recorder is not None:
+            self._recorder.reset()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         leaves, structure = tree_flatten((args, kwargs))
+        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+            raise CaptureError(
+                "an argument of a captured function requires a gradient, which would not reach it, since its values "
+                "are copied: pass it with .detach()"
+            )
         key = (structure, tuple([_described(leaf) for leaf in leaves]), _ambient())
         try:
             kind = self._kinds.get(key)
@@ -168,7 +182,12 @@ class Captured(Generic[P, R]):
         if kind.replay is None:
             self._record(kind, self._recorder)
         assert kind.replay is not None
+        try:
+            kind.grads.check()
+        except GradientsError as error:
+            raise CaptureError(str(error)) from None
         kind.replay()
+        kind.grads.put_back()
         result: R = tree_map(_copied, kind.result)
         return result
 
@@ -177,11 +196,8 @@ class Captured(Generic[P, R]):
             raise KindsError(self._difference(key, args, kwargs))
         if self._recorder is None:
             self._recorder = _recorder(self._modules, leaves)
-        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
-            raise CaptureError(
-                "an argument of a captured function requires a gradient, which would not reach it, since its values "
-                "are copied: pass it with .detach()"
-            )
+        if isinstance(self._recorder, CUDAGraphs):
+            self._refuse_elsewhere(self._recorder.device, args, kwargs)
         made = _Kind(leaves, args, kwargs, self._buffers) if self._recorder is not None else _Kind()
         self._kinds[key] = made
         return made
@@ -197,7 +213,8 @@ class Captured(Generic[P, R]):
         return given
 
     def _record(self, kind: _Kind, recorder: Recorder) -> None:
-        fixed = self._fixed or self._fixed_now()
+        fixed = self._fixed_now()  # with the states of optimizers that only this kind of call steps
+        grads = Gradients(self._modules, self._optimizers)
         try:
             groups = capturable(self._optimizers)
         except ValueError as error:
@@ -205,21 +222,45 @@ class Captured(Generic[P, R]):
         gc.collect()  # tensors of the warm-up in cycles, which would be freed while capturing
         for group in groups:
             group["capturable"] = True
+        torch.clear_autocast_cache()  # a graph would read weights that were cast outside of it
         try:
-            kind.replay, kind.result = recorder.record(
-                lambda: _given_out(self._function(*kind.args, **kind.kwargs))
-            )
+            replay, result = recorder.record(lambda: _given_out(self._function(*kind.args, **kind.kwargs)))
         except Exception as error:
             text = (str(error).splitlines() or [""])[0]
             raise CaptureError(
                 f"{_name(self._function)} cannot be captured as a CUDA graph: {type(error).__name__}: {text}. A graph "
-                "cannot wait for the device, compile, or allocate on the host: look for .item(), .cpu(), printed "
-                "tensors, masks as indices and branches on values"
+                "cannot wait for the device, compile, or copy from the host: look for .item(), .cpu(), torch.tensor, "
+                "printed tensors, masks as indices and branches on values"
             ) from error
         finally:
+            torch.clear_autocast_cache()
             for group in groups:
                 group["capturable"] = False
+        changed = fixed.change() or fixed.growth(self._fixed_now())
+        if changed is not None:
+            raise CaptureError(
+                f"{_name(self._function)} cannot be captured as a CUDA graph: it makes new tensors where it should "
+                f"change those that there are: {changed}"
+            )
+        grads.hold()
+        kind.replay, kind.result, kind.grads = replay, result, grads
         self._fixed = fixed
+
+    def _refuse_elsewhere(self, device: torch.device, args: Any, kwargs: Any) -> None:
+        """Refuse tensors that do not lie on the graph's device: their values would be built in.
+
+        Raises:
+            CaptureError: which one it is.
+        """
+        for path, leaf in tree_flatten_with_path((args, kwargs))[0]:
+            if isinstance(leaf, Tensor) and leaf.device != device:
+                raise CaptureError(
+                    f"argument {keystr(path)} lies on {leaf.device}, and the graph runs on {device}: move it there "
+                    "before the call"
+                )
+        others = [found for found in devices_of(self._modules) if found != device]
+        if others:
+            raise CaptureError(f"a parameter or buffer lies on {others[0]}, and the graph runs on {device}")
 
     def _fixed_now(self) -> Fixed:
         try:
@@ -243,8 +284,8 @@ class Captured(Generic[P, R]):
                 advice += f"Argument {keystr(path)} was {_words(then)} then, and is {_words(now)} now. "
                 break
         return advice + (
-            "Keep shapes the same (drop the last, incomplete batch) and pass a number that changes as a tensor with "
-            "one element; or allow more kinds, each with a graph of its own: capture(..., kinds=2)"
+            "Keep shapes the same (drop the last, incomplete batch) and pass a number that changes as a tensor on the "
+            "device; or allow more kinds, each with a graph of its own: capture(..., kinds=2)"
         )
 
 
@@ -261,6 +302,7 @@ class _Kind:
     ) -> None:
         self.calls = 0
         self.replay: Callable[[], None] | None = None
+        self.grads = Gradients()
         self.result: Any = None
         self._inputs: list[Tensor] = []
         held = []

@@ -74,6 +74,55 @@ class Fixed:
                     return f"{name} is {now}, and was {value}"
         return None
 
+    def growth(self, now: Fixed) -> str | None:
+        """What ``now`` has more, in words; None if it has nothing more."""
+        known = {id(held.tensor) for held in self._held}
+        return next((f"{held.name} is new" for held in now._held if id(held.tensor) not in known), None)
+
+
+class GradientsError(RuntimeError):
+    """Gradients that a graph adds to are no longer where they were."""
+
+
+class Gradients:
+    """The gradients that a graph writes, which it does not put into ``.grad`` by itself.
+
+    Made before the graph is recorded; :meth:`hold` comes after it.
+
+    Args:
+        modules, optimizers: whose parameters have them.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module] = (), optimizers: Sequence[Optimizer] = ()) -> None:
+        of_groups = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        of_modules = [p for module in modules for p in module.parameters()]
+        self._before = [(p, p.grad) for p in {id(p): p for p in (*of_modules, *of_groups)}.values()]
+        self._after: list[tuple[Tensor, Tensor | None, bool]] = []
+
+    def hold(self) -> None:
+        """Keep the gradients as they are now, after the recording."""
+        self._after = [(p, p.grad, p.grad is not None and p.grad is before) for p, before in self._before]
+        self._before = []
+
+    def check(self) -> None:
+        """Check that gradients which were there before, and which the graph adds to, are still there.
+
+        Raises:
+            GradientsError: one is not.
+        """
+        for parameter, grad, added_to in self._after:
+            if added_to and parameter.grad is not grad:
+                raise GradientsError(
+                    f"the gradient of a parameter of shape {tuple(parameter.shape)} is another tensor than the one "
+                    "that the captured graph adds to: call zero_grad inside of the function, or "
+                    "zero_grad(set_to_none=False)"
+                )
+
+    def put_back(self) -> None:
+        """Let each parameter have the gradient that the graph has written."""
+        for parameter, grad, _ in self._after:
+            parameter.grad = grad
+
 
 def _path(i: int, name: str) -> str:
     return f"modules[{i}]" + (f".{name}" if name else "")
@@ -95,10 +144,10 @@ def _of_states(optimizers: Sequence[Optimizer]) -> Iterator[_Held]:
                 name = f"optimizers[{i}]'s {key}"
                 if isinstance(value, Tensor):
                     if value.device != parameter.device:
-                        raise ValueError(_NOT_ON_DEVICE.format(name, f"on {value.device}"))
+                        raise ValueError(_not_on_device(name, f"on {value.device}", optimizer))
                     yield _held(name, partial(_in_state, optimizer, parameter, key), value)
                 elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                    raise ValueError(_NOT_ON_DEVICE.format(name, f"the Python number {value}"))
+                    raise ValueError(_not_on_device(name, f"the Python number {value}", optimizer))
 
 
 def _held(name: str, find: Callable[[], Any], tensor: Tensor) -> _Held:
@@ -114,10 +163,15 @@ def _in_state(optimizer: Optimizer, parameter: Tensor, key: str) -> Any:
     return optimizer.state[parameter].get(key) if parameter in optimizer.state else None
 
 
-_NOT_ON_DEVICE = (
-    "{} is {}, which a replayed step would not advance: make the optimizer with fused=True (or capturable=True), so "
-    "that its state lies on the device"
-)
+def _not_on_device(name: str, what: str, optimizer: Optimizer) -> str:
+    return (
+        f"{name} is {what}, which a replayed step would not advance: make the optimizer with {_cure(optimizer)}, so "
+        "that its state lies on the device"
+    )
+
+
+def _cure(optimizer: Optimizer) -> str:
+    return "fused=True" if "fused" in optimizer.defaults else "capturable=True"
 
 
 def _settings(i: int, optimizer: Optimizer) -> Iterator[_Number]:
@@ -144,7 +198,7 @@ def capturable(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
             if not group.get("fused"):
                 raise ValueError(
                     f"optimizers[{i}], {type(optimizer).__name__}, waits for the device in each step, which no graph "
-                    "can: make it with fused=True"
+                    f"can: make it with {_cure(optimizer)}"
                 )
             found.append(group)
     return found

@@ -109,10 +109,14 @@ class Parts(NamedTuple):
 
 
 def in_parts(batches: Batches) -> Parts:
-    """The parts of ``batches``: all but those of an image set come ready from outside."""
+    """The parts of ``batches``: all but those of an image set come ready from outside.
+
+    Batches of several steps are fetched before any is used. So they are copied: a user's object may fill one tensor
+    again and again.
+    """
     if isinstance(batches, TrainSampler):
         return Parts(batches.fetched, batches.made)
-    return Parts(lambda step: (batches.batch(step),), lambda reals: reals)
+    return Parts(lambda step: (batches.batch(step).clone(),), lambda reals: reals)
 
 
 def first_reals(

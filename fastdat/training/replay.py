@@ -19,6 +19,7 @@ from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
 from fastdat.training.schedule import hold_rates_in_tensors
 from fastdat.training.state import RunState
+from fastdat.training.steps import Labels
 from fastdat.training.train_config import TrainConfig
 
 #: Graphs that are kept: iterations differ in which regularizers take part in which of their D steps.
@@ -60,6 +61,21 @@ class ReplayedIteration(Iteration):
         self._like: Tensor | None = None
         self._captured = Captured(self._of_fetched, nets, optimizers, kinds=KINDS, recorder=recorder)
         self._uncaptured = False
+        self._decay = self._decay_in_graph()
+
+    def _other_decay(self) -> str | None:
+        """Whether a callback has set the decay of the average, which is a number in the graph, in words."""
+        now, before = self._decay_in_graph(), self._decay
+        self._decay = now
+        return (
+            None
+            if now == before or not self.graphs
+            else f"the decay of the average is {now}, and was {before}"
+        )
+
+    def _decay_in_graph(self) -> float | None:
+        moves = self._config.cosine.ema_halflife
+        return None if self._ema is None or moves else self._ema.decay
 
     @property
     def graphs(self) -> int:
@@ -70,7 +86,7 @@ class ReplayedIteration(Iteration):
         self.schedule(step)
         inputs = self.fill(step)
         inputs = inputs._replace(discriminator=tuple(inputs.discriminator))
-        changed = self._captured.change()
+        changed = self._captured.change() or self._other_decay()
         if changed is not None:
             self._captured.reset()
             self.remarks.append(f"{changed}: the CUDA graph of an iteration is made anew")
@@ -100,6 +116,9 @@ class ReplayedIteration(Iteration):
             shape = self._make(*fetched).shape
             self._like = torch.empty(1, device=self._noise.device).expand(shape)
         return self._beside(d_step, fetched, self._like)
+
+    def _labels_real(self, d_step: int) -> Labels:
+        return tuple(labels.clone() for labels in super()._labels_real(d_step))
 
     def _made(self, fetched: Any) -> Tensor:
         return self._make(*fetched)

@@ -145,7 +145,7 @@ def under_autocast(case: Case, iterate: Loop) -> None:
 
 def with_gradient(case: Case, iterate: Loop) -> None:
     xr, z = inputs(9)
-    case.captured(Tape())(xr.requires_grad_(), z)
+    iterate(xr.requires_grad_(), z)
 
 
 CHANGES = [
@@ -242,6 +242,87 @@ class Counting(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter]["n"] = self.state[parameter].get("n", 0) + 1
+
+
+def of_backward_alone(case: Case) -> Callable[[Tensor], None]:
+    return lambda x: case.D(x).mean().backward()
+
+
+def test_gradients_can_be_read_and_stepped_outside() -> None:
+    """A replay writes gradients; .grad is what the optimizer outside finds."""
+    plain, taped = Case(), Case()
+    functions = [of_backward_alone(plain), taped.captured(Tape(), of_backward_alone(taped), warmup=2)]
+    for case, function in zip((plain, taped), functions, strict=True):
+        for step in range(6):
+            case.optD.zero_grad()
+            function(inputs(step)[0])
+            case.optD.step()
+    assert all(map(torch.equal, plain.state(), taped.state()))
+
+
+def test_gradients_that_are_added_up_keep_their_memory() -> None:
+    plain, taped = Case(), Case()
+    functions = [of_backward_alone(plain), taped.captured(Tape(), of_backward_alone(taped), warmup=1)]
+    for case, function in zip((plain, taped), functions, strict=True):
+        for step in range(8):
+            function(inputs(step)[0])
+            if step % 4 == 3:
+                case.optD.step()
+                case.optD.zero_grad(set_to_none=False)
+    assert all(map(torch.equal, plain.state(), taped.state()))
+    taped.optD.zero_grad()
+    with pytest.raises(CaptureError, match=r"the gradient of a parameter of shape .* is another tensor"):
+        functions[1](inputs(9)[0])
+
+
+def test_a_second_kind_is_watched_too() -> None:
+    """It is the first one to step G's optimizer."""
+    case = Case()
+
+    def function(x: Tensor, both: bool) -> None:
+        for net, opt in ((case.D, case.optD), (case.G, case.optG))[: 1 + both]:
+            opt.zero_grad()
+            net(x[:, : 6 if net is case.D else NZ]).mean().backward()
+            opt.step()
+
+    iterate = case.captured(Tape(), function, warmup=1, kinds=2)
+    for both in (False, False, True, True):
+        iterate(inputs(0)[0], both)
+    rates = case.optG.param_groups[0]["lr"]
+    case.optG.load_state_dict(copy.deepcopy(case.optG.state_dict()))
+    case.optG.param_groups[0]["lr"] = rates
+    with pytest.raises(CaptureError, match=r"optimizers\[0\]'s step is another tensor"):
+        iterate(inputs(0)[0], True)
+
+
+class Counts(nn.Module):
+    """Makes a new buffer in each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = self.count + 1
+        return x * self.count
+
+
+def test_a_net_that_replaces_its_buffers() -> None:
+    net = Counts()
+    iterate = Captured(lambda x: net(x), (net,), (), warmup=1, recorder=Tape())
+    iterate(torch.ones(2))
+    with pytest.raises(
+        CaptureError, match=r"makes new tensors where it should change those .* modules\[0\].count"
+    ):
+        iterate(torch.ones(2))
+
+
+def test_the_cure_that_an_optimizer_has() -> None:
+    case = Case(lambda net: torch.optim.RMSprop(net.parameters(), 1e-3))
+    iterate = case.captured(Tape(), warmup=1)
+    iterate(*inputs(0))
+    with pytest.raises(CaptureError, match="make it with capturable=True"):
+        iterate(*inputs(1))
 
 
 def test_groups_are_marked_only_while_they_are_recorded() -> None:
