@@ -9,9 +9,12 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from fastdat.engine import passes
+from fastdat.engine.passes import upsample_gradient
 from fastdat.engine.passes.conv_layout import ConvLayout
 from fastdat.engine.passes.pool_gradient import PoolGradient
+from fastdat.engine.passes.pool_input import PoolInput
 from fastdat.engine.passes.pooled_conv import PooledConv
+from fastdat.engine.passes.upsample_gradient import UpsampleGradient, upsampled
 from fastdat.engine.passes.weight_copies import WeightCopies
 from fastdat.engine.passes.weight_gradient import WeightGradient
 from fastdat.engine.passes.zero_flow import ZeroFlow
@@ -46,10 +49,12 @@ def test_steps_are_compiled_with_every_pass() -> None:
     ):
         assert options.pop(stage).uuid() == tuple(p.uuid() for p in of_stage)
     # A graph of D's fused spectral norm, such as G's step has, is found again too.
-    assert options.pop("unsafe_marked_cacheable_functions") == cacheable()
+    known = options.pop("unsafe_marked_cacheable_functions")
+    assert known == cacheable() | upsample_gradient.cacheable()
+    assert f"{upsampled.__module__}.{upsampled.__name__}" in known
     assert f"{Functions.__module__}.spectral_norm" in cacheable()
     assert options == torch._inductor.list_mode_options("max-autotune")
-    assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv]
+    assert [type(p) for p in passes.BEFORE_DIFFERENTIATION] == [PooledConv, UpsampleGradient]
     # Zeros first: what they leave out is never rewritten. Layouts when the convolutions are what they will be.
-    names = [ZeroFlow, WeightGradient, WeightCopies, ConvLayout, PoolGradient]
+    names = [ZeroFlow, WeightGradient, WeightCopies, ConvLayout, PoolGradient, PoolInput]
     assert [type(p) for p in passes.AFTER_DIFFERENTIATION] == names
