@@ -78,11 +78,14 @@ def stopped_after(seconds: float) -> Iterator[None]:
     """Within it, this process gets SIGINT once, after ``seconds``."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
+    # A shell lets processes in its background ignore SIGINT, and a training leaves a signal ignored that is.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def run_so_far(outdir: Path) -> Record:

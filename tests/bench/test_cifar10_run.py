@@ -79,6 +79,14 @@ def stopped_at(step: int) -> Callable[..., Trainer]:
 
 
 def test_the_time_of_a_piece_ends_it() -> None:
+    """Also in the background of a shell, where SIGINT is ignored; afterwards it is ignored again."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), stopped_after(0.05):
+            time.sleep(60)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(KeyboardInterrupt), stopped_after(0.05):
         time.sleep(60)
     with stopped_after(0.2):
