@@ -379,3 +379,12 @@ def test_table_of_the_plan_for_an_iteration() -> None:
     )
     launches = results("gpu-plan.json")["iterations"]["DAT"]["launches"]
     assert f"{launches} launches an iteration" in (REPOSITORY / "docs" / "cuda_graphs.md").read_text()
+
+
+def test_claim_about_fakes_at_once() -> None:
+    found = {b["name"]: b["extra_info"] for b in results("amd-epyc-2-cores-2026-11-27-2.json")["benchmarks"]}
+    once, apart = (
+        found[f"bench_iteration[fastdat DAT{kind}]"]["median_ms"] for kind in (", fakes at once", "")
+    )
+    text = " ".join((REPOSITORY / "docs" / "cuda_graphs.md").read_text().split())
+    assert f"SNGAN-32 takes {once / apart:.2f} times as long with it" in text
