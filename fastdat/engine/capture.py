@@ -31,6 +31,18 @@ class CaptureError(RuntimeError):
     """A function cannot be captured, or something has changed that its graph has built in."""
 
 
+class ChangedError(CaptureError):
+    """Something has changed that graphs have built in.
+
+    Attributes:
+        change: what, in words.
+    """
+
+    def __init__(self, change: str) -> None:
+        super().__init__(f"{change}. {_AS_CAPTURED}")
+        self.change = change
+
+
 class KindsError(CaptureError):
     """A call differs from those that were captured in more than the values of its tensors."""
 
@@ -140,10 +152,6 @@ class Captured(Generic[P, R]):
         """How many graphs there are."""
         return sum(kind.replay is not None for kind in self._kinds.values())
 
-    def change(self) -> str | None:
-        """What has changed that a graph has built in, in words; None while calls may go on."""
-        return None if self._fixed is None else self._fixed.change()
-
     def reset(self) -> None:
         """Drop all graphs; they are made anew by the next calls."""
         self._kinds, self._buffers, self._fixed = {}, {}, None
@@ -167,9 +175,9 @@ class Captured(Generic[P, R]):
             ) from None
         if kind is None:
             kind = self._new_kind(key, leaves, args, kwargs)
-        changed = self.change()
+        changed = None if self._fixed is None else self._fixed.change()
         if changed is not None:
-            raise CaptureError(f"{changed}. {_AS_CAPTURED}")
+            raise ChangedError(changed)
         kind.calls += 1
         if self._recorder is None:
             if kind.calls > self._warmup and self._fixed is None:

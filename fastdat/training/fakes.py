@@ -18,6 +18,7 @@ MEMORY_SHARE = 1 / 4
 """Of a GPU's free memory that a pass over all batches may take where ``fakes_at_once`` is "auto"."""
 
 Labels = tuple[Tensor, ...]
+"""``(labels (N,) int64,)`` for conditional nets, else ``()``."""
 Note = Callable[[str], None]
 
 

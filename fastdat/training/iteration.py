@@ -15,6 +15,7 @@ from torch import Tensor
 from fastdat.nets.augmentation import DRAWS
 from fastdat.training.batches import Batches
 from fastdat.training.cosine import Cosine
+from fastdat.training.fakes import Labels
 from fastdat.training.networks import Networks
 from fastdat.training.noise import (
     AUGMENT_FAKE,
@@ -27,7 +28,7 @@ from fastdat.training.noise import (
 )
 from fastdat.training.schedule import LearningRate, hold_rates_in_tensors
 from fastdat.training.state import RunState
-from fastdat.training.steps import Draws, Labels, Reals, Steps, TermDraws, measurements
+from fastdat.training.steps import Draws, Reals, Steps, TermDraws, measurements
 from fastdat.training.train_config import TrainConfig
 
 

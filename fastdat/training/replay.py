@@ -5,21 +5,19 @@ At batch 64 the host takes about twice as long to launch an iteration as the GPU
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fastdat.engine.capture import Captured, CaptureError, KindsError
+from fastdat.engine.capture import Captured, CaptureError, ChangedError, KindsError
 from fastdat.engine.cuda_graphs import CUDAGraphs, Recorder
 from fastdat.engine.fixed import capturable
 from fastdat.training.batches import Batches, in_parts
+from fastdat.training.fakes import Labels
 from fastdat.training.iteration import DInputs, Inputs, Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
 from fastdat.training.schedule import hold_rates_in_tensors
 from fastdat.training.state import RunState
-from fastdat.training.steps import Labels
 from fastdat.training.train_config import TrainConfig
 
 #: Graphs that are kept: iterations differ in which regularizers take part in which of their D steps.
@@ -67,11 +65,9 @@ class ReplayedIteration(Iteration):
         """Whether a callback has set the decay of the average, which is a number in the graph, in words."""
         now, before = self._decay_in_graph(), self._decay
         self._decay = now
-        return (
-            None
-            if now == before or not self.graphs
-            else f"the decay of the average is {now}, and was {before}"
-        )
+        if now == before or not self.graphs:
+            return None
+        return f"the decay of the average is {now}, and was {before}"
 
     def _decay_in_graph(self) -> float | None:
         moves = self._config.cosine.ema_halflife
@@ -86,16 +82,9 @@ class ReplayedIteration(Iteration):
         self.schedule(step)
         inputs = self.fill(step)
         inputs = inputs._replace(discriminator=tuple(inputs.discriminator))
-        changed = self._captured.change() or self._other_decay()
-        if changed is not None:
-            self._captured.reset()
-            self.remarks.append(f"{changed}: the CUDA graph of an iteration is made anew")
-        before = self.graphs
         try:
             if not self._uncaptured:
-                self._captured(inputs)
-                if self.graphs > before == 0:
-                    self.remarks.append("an iteration is one CUDA graph from now on")
+                self._run_captured(inputs)
                 return
         except KindsError:
             pass  # this iteration runs as it is
@@ -105,9 +94,26 @@ class ReplayedIteration(Iteration):
             self.remarks.append(f"iterations are not captured as a CUDA graph, and go on as before: {error}")
         self._of_fetched(inputs)
 
+    def _run_captured(self, inputs: Inputs) -> None:
+        other_decay = self._other_decay()
+        if other_decay is not None:
+            self._make_anew(other_decay)
+        before = self.graphs
+        try:
+            self._captured(inputs)
+        except ChangedError as error:
+            self._make_anew(error.change)
+            self._captured(inputs)
+        if self.graphs > before == 0:
+            self.remarks.append("an iteration is one CUDA graph from now on")
+
+    def _make_anew(self, changed: str) -> None:
+        self._captured.reset()
+        self.remarks.append(f"{changed}: the CUDA graph of an iteration is made anew")
+
     def _of_fetched(self, inputs: Inputs) -> None:
         """The body, with reals made from what was fetched."""
-        made = (d._replace(reals=self._made(d.reals)) for d in inputs.discriminator)
+        made = (d._replace(reals=self._make(*d.reals)) for d in inputs.discriminator)
         self.body(inputs._replace(discriminator=made))
 
     def _d_inputs(self, d_step: int) -> DInputs:
@@ -119,9 +125,6 @@ class ReplayedIteration(Iteration):
 
     def _labels_real(self, d_step: int) -> Labels:
         return tuple(labels.clone() for labels in super()._labels_real(d_step))
-
-    def _made(self, fetched: Any) -> Tensor:
-        return self._make(*fetched)
 
 
 def iteration_for(

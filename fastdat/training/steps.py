@@ -20,15 +20,12 @@ from fastdat.info import DATInfo
 from fastdat.losses import generator_loss, get_loss, is_pair
 from fastdat.nets.augmentation import Augmented
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
-from fastdat.training.fakes import Fakes, Note, quiet
+from fastdat.training.fakes import Fakes, Labels, Note, quiet
 from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.net_modes import frozen
 from fastdat.util.term_names import of_term
-
-Labels = tuple[Tensor, ...]
-"""``(labels (N,) int64,)`` for conditional nets, else ``()``."""
 
 Draws = tuple[Tensor, ...]
 """``(random numbers (N, DRAWS),)`` of each sample's augmentation, as ``Augmented`` takes them; ``()`` without one."""

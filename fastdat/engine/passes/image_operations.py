@@ -158,6 +158,21 @@ def positions(node: fx.Node) -> int:
     return height * width
 
 
+def windows_of(
+    kernel: Any, stride: Any, padding: Any, counts_padding: bool, divisor: int | None
+) -> tuple[TwoInts, TwoInts, TwoInts, int] | None:
+    """Size, stride and padding of an average pool's windows, and what each of their sums is divided by.
+
+    None where they are no known numbers, or where each window has a divisor of its own.
+    """
+    size, step, border = (two_ints(each) for each in (kernel, stride or kernel, padding))
+    if size is None or step is None or border is None:
+        return None
+    if divisor is None and not counts_padding and border != (0, 0):
+        return None
+    return size, step, border, divisor or size[0] * size[1]
+
+
 def two_ints(value: Any) -> TwoInts | None:
     """A setting given for both dimensions or for each; None where it is no known number."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)

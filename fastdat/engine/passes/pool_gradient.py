@@ -22,7 +22,7 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
 from fastdat.engine.passes import image_operations
-from fastdat.engine.passes.image_operations import two_ints
+from fastdat.engine.passes.image_operations import windows_of
 
 aten = torch.ops.aten
 
@@ -51,11 +51,10 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
     pooled, size = (list(of.meta["val"].shape[2:]) for of in (grad, x))
     if node.kwargs or len(size) != 2 or any(type(n) is not int for n in (*pooled, *size)):
         return None
-    kernel, stride, padding = (two_ints(each) for each in (kernel, stride or kernel, padding))
-    if kernel is None or stride is None or padding is None:
+    windows = windows_of(kernel, stride, padding, counts_padding, divisor)
+    if windows is None:
         return None
-    if divisor is None and not counts_padding and padding != (0, 0):
-        return None  # a divisor for each window
+    kernel, stride, padding, divisor = windows
     if stride == (1, 1):
         fits = [n + 2 * p - k + 1 for n, p, k in zip(size, padding, kernel, strict=True)] == pooled
         fits = fits and kernel[0] * kernel[1] <= 25  # for larger windows inductor calls ATen's kernel
@@ -64,7 +63,7 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
         fits = fits and [n * k for n, k in zip(pooled, kernel, strict=True)] == size
     if not fits:
         return None
-    return grad, x, kernel, stride, padding, divisor or kernel[0] * kernel[1]
+    return grad, x, kernel, stride, padding, divisor
 
 
 def simple_pool_gradient(grad: Any, x: Any, kernel: Any, stride: Any, padding: Any, divisor: int) -> Any:

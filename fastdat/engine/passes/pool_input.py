@@ -16,7 +16,7 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
 from fastdat.engine.passes import image_operations
-from fastdat.engine.passes.image_operations import two_ints
+from fastdat.engine.passes.image_operations import windows_of
 
 aten = torch.ops.aten
 
@@ -47,16 +47,15 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
         return None
     if ceil_mode or any(type(n) is not int for n in (*pooled, *size)):
         return None
-    kernel, stride, padding = (two_ints(each) for each in (kernel, stride or kernel, padding))
-    if kernel is None or stride is None or padding is None:
+    windows = windows_of(kernel, stride, padding, counts_padding, divisor)
+    if windows is None:
         return None
-    if divisor is None and not counts_padding and padding != (0, 0):
-        return None  # a divisor for each window
+    kernel, stride, padding, divisor = windows
     area = kernel[0] * kernel[1]
     apart = stride == kernel and padding == (0, 0)
     if not (apart or (stride == (1, 1) and area <= 4)) or area > 25:
         return None
-    return x, kernel, stride, padding, tuple(pooled), divisor or area
+    return x, kernel, stride, padding, tuple(pooled), divisor
 
 
 def pool_of_expression(x: Any, kernel: Any, stride: Any, padding: Any, pooled: Any, divisor: int) -> Any:
