@@ -34,7 +34,7 @@ def all_parts() -> dict[str, Part]:
         "smoke": Part((*tests, "-m", "gpu and smoke"), limit=120, workers=8),
         "step64": _benchmarks(step, "-k", "batch64", limit=300),
         "kernels": _benchmarks("bench/bench_kernels.py", limit=120),
-        "tests": Part((*tests, "-m", "gpu"), limit=240, workers=12),
+        "tests": Part((*tests, "-m", "gpu"), limit=300, workers=12),
         "host": _benchmarks("bench/bench_host.py", limit=120),
         "cudnn": replace(
             _benchmarks(step, "-k", "batch64", limit=150), environment={"FASTDAT_CUDNN_BENCHMARK": "1"}
@@ -42,6 +42,7 @@ def all_parts() -> dict[str, Part]:
         "step512": _benchmarks(step, "-k", "batch512", limit=280),
         "step2048": _benchmarks(step, "-k", "batch2048", limit=280),
         "iteration": _benchmarks("bench/bench_iteration.py", limit=280),
+        "sizes": Part(("bench/bench_run_size.py", "--benchmark-only"), limit=290),
         "train": _benchmarks("bench/bench_cifar10_run.py", limit=180),
         "loop": Part(("bench/bench_training.py", "bench/bench_data.py", "--benchmark-only"), limit=240),
     }

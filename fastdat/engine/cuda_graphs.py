@@ -88,3 +88,10 @@ class CUDAGraphs:
         with suppress(Exception):
             graph.reset()
         self.reset()
+        # torch's random number generator of the device still believes that a graph is being captured, and would refuse
+        # to draw; the end of a capture that succeeds tells it otherwise.
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            torch.empty(1, device=self.device).zero_()

@@ -14,7 +14,7 @@ from fastdat.metrics import evaluators as evaluate_module
 from fastdat.training import Trainer, preset
 from fastdat.training.trained import load_trained
 from tests.training import runs
-from tests.training.runs import Means, latest, read_stats, train_until
+from tests.training.runs import EndError, Means, latest, read_stats
 
 SETTINGS: dict[str, Any] = {
     "ngf": 8,
@@ -77,8 +77,17 @@ def trainer_of(data: ImageSet, device: str, outdir: Path, name: str, **changes: 
 
 
 def end_in_step_5(trainer: Trainer) -> None:
-    """Train until the fifth step begins."""
-    train_until(trainer, 8)
+    """Train until the fifth step asks for its inputs."""
+    fill = trainer.iteration.fill
+
+    def ending(step: int) -> Any:
+        if step == 4:
+            raise EndError
+        return fill(step)
+
+    trainer.iteration.fill = ending  # type: ignore[method-assign]
+    with pytest.raises(EndError):
+        trainer.train()
 
 
 FAMILIES = ("sngan-dat-cifar10", "infomaxgan-dat-cifar10", "csngan-dat-cifar10", "dcgan-dat-cifar10")
