@@ -1,0 +1,120 @@
+"""The processes that train one run together: what each does of it, and how they agree.
+
+Every process (rank) runs the same program on its own part of each batch. What one of them decides alone, such as the
+state of a checkpoint, the first one (rank 0) decides and tells the others; what any of them finds, such as a request to
+stop, all of them learn in the same step.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+_CPU = torch.device("cpu")
+
+
+class Ranks:
+    """Of this process: its rank, how many there are, and what passes between them.
+
+    Every method must be called by all ranks in the same order. With one rank all of them do nothing but return.
+
+    Args:
+        rank: of this process.
+        size: number of processes.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @staticmethod
+    def now() -> Ranks:
+        """All processes of ``torch.distributed``, if it is initialized; else this one alone."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return Ranks()
+        return Ranks(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes and decides."""
+        return self.rank == 0
+
+    def __bool__(self) -> bool:
+        """Whether there are several."""
+        return self.size > 1
+
+    def part(self, rows: Tensor, dim: int = 0) -> Tensor:
+        """This rank's rows of a whole batch, whose length ``size`` divides: the ``rank``-th of ``size`` equal parts."""
+        if not self:
+            return rows
+        length = rows.shape[dim] // self.size
+        return rows.narrow(dim, self.rank * length, length)
+
+    def any(self, here: bool) -> bool:
+        """Whether it is true for any rank."""
+        if not self:
+            return here
+        flag = torch.tensor(int(here))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def all_of(self, here: T) -> list[T]:
+        """What each rank has, by rank; anything that can be pickled."""
+        if not self:
+            return [here]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, here)
+        return cast(list[T], found)
+
+    def by_first(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` returns to rank 0, which alone calls it. An exception that it raises is raised by all ranks.
+
+        Tensors arrive on the CPU, where they must be on rank 0 too.
+        """
+        if not self:
+            return decide()
+        sent: list[Any] = [None, None]
+        error: BaseException | None = None
+        if self.first:
+            try:
+                sent[0] = decide()
+            except Exception as raised:
+                error, sent[1] = raised, _sendable(raised)
+        dist.broadcast_object_list(sent, src=0, device=_CPU)
+        if error is not None:
+            raise error
+        if sent[1] is not None:
+            raise sent[1]
+        return cast(T, sent[0])
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over all ranks; one message for each type."""
+        if not self:
+            return
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+        for same in by_type.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+            dist.all_reduce(flat)
+            flat /= self.size
+            parts = flat.split([tensor.numel() for tensor in same])
+            torch._foreach_copy_(same, [part.view_as(tensor) for part, tensor in zip(parts, same, strict=True)])
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.any(False)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The exception, or one with its text where it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # what is raised depends on the exception's class
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
