@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastdat.commands.common import ProgressLine, user_errors
+
+if TYPE_CHECKING:
+    from fastdat.util.ranks import Ranks
 
 
 def evaluate(
@@ -33,6 +36,8 @@ def evaluate(
     """Score a run's generator against train and test images: FID, KID, IS; added to its metrics.jsonl.
 
     What no option says is as in the run's own settings (eval.fakes, eval.extractor, ...).
+
+    On several GPUs, with the same scores: torchrun --nproc-per-node 8 -m fastdat eval RUN.
     """
     with user_errors():
         if run.is_file():
@@ -40,9 +45,7 @@ def evaluate(
                 "give the run folder, and name the checkpoint with --checkpoint: the scores are added to the folder",
                 param_hint="RUN",
             )
-        from fastdat.metrics.evaluators import shown
-        from fastdat.training.run_folder import append_metrics
-        from fastdat.training.trained import load_trained
+        from fastdat.training.launch import joined
 
         given: dict[str, Any] = {
             "data": data and str(data),
@@ -55,15 +58,32 @@ def evaluate(
             "eval.seed": seed,
         }
         settings = {key: value for key, value in given.items() if value is not None}
-        trained = load_trained(run, checkpoint, ema=ema, device=device, settings=settings)
+        with joined(device) as ranks:
+            _score(run, checkpoint, ema, device, settings, ranks)
+
+
+def _score(
+    run: Path, checkpoint: str, ema: bool, device: str, settings: dict[str, Any], ranks: Ranks
+) -> None:
+    """Score a run with changed ``settings``; rank 0 shows and writes what all ranks find together."""
+    from fastdat.metrics.evaluators import keep_going, shown
+    from fastdat.training.run_folder import append_metrics
+    from fastdat.training.trained import load_trained
+
+    trained = ranks.together(lambda: load_trained(run, checkpoint, ema=ema, device=device, settings=settings))
+    if ranks.first:
         given_now = ", ".join(key.removeprefix("eval.") for key in settings) or "none"
         typer.echo(
             f"scoring {checkpoint} of {run} ({trained.weights}, step {trained.step}): {trained.config.eval.summary} "
             f"(settings of the run; given now: {given_now})",
             err=True,
         )
-        records = trained.evaluate(ProgressLine()) or []
+    records = trained.evaluate(ProgressLine() if ranks.first else keep_going) or []
+
+    def write() -> None:
         for record in records:  # all are shown first, so that none is lost if the file cannot be written
             typer.echo(shown(record))
         for record in records:
             append_metrics(run, record)
+
+    ranks.by_first(write)

@@ -65,11 +65,16 @@ def train(
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Train a GAN and write a run folder; the same command again resumes a run that was stopped or killed."""
+    """Train a GAN and write a run folder; the same command again resumes a run that was stopped or killed.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m fastdat train ...; --batch-size is the batch of all of them.
+    """
     with user_errors():
         from fastdat.commands.data import download_into
+        from fastdat.metrics.evaluators import keep_going
         from fastdat.training import build_trainer, load_data
         from fastdat.training.config_file import with_absolute_paths
+        from fastdat.training.launch import joined
         from fastdat.training.models import dataset_of
         from fastdat.training.train_config import parse_assignment
 
@@ -94,11 +99,13 @@ def train(
             _print_config(settings)
             return
         outdir = _required("--outdir", outdir)
-        if download:
-            where = None if settings.data is None else Path(settings.data)
-            download_into(dataset_of(settings), _required("--data", where))
-        data_set = load_data(settings, progress=ProgressLine(patience=2))
-        build_trainer(settings, data_set, outdir, resume_from=from_, extend=extend).train()
+        with joined(settings.device) as ranks:
+            if download:
+                where = _required("--data", None if settings.data is None else Path(settings.data))
+                ranks.by_first(lambda: download_into(dataset_of(settings), where))
+            progress = ProgressLine(patience=2) if ranks.first else keep_going
+            data_set = ranks.together(lambda: load_data(settings, progress=progress))
+            build_trainer(settings, data_set, outdir, resume_from=from_, extend=extend).train()
 
 
 def presets() -> None:

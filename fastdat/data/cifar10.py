@@ -113,7 +113,7 @@ def read_batch(path: Path, layout: Layout, count: int) -> tuple[NDArray[np.uint8
     wrong = next((k for k in labels if type(k) is not int or not 0 <= k < layout.classes), None)
     if wrong is not None:
         raise _unexpected(
-            path, layout.labels, f"integers from 0 to {layout.classes - 1}", repr(wrong), layout
+            path, layout.labels, f"integers from 0 to {layout.classes - 1}", inert_pickle.shown(wrong), layout
         )
     return data.reshape(-1, *_SHAPE), np.array(labels, np.int64)
 
@@ -130,7 +130,9 @@ def read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
         isinstance(names, list) and len(names) == layout.classes and all(isinstance(n, str) for n in names)
     )
     if not right:
-        raise _unexpected(path, layout.names, f"{layout.classes} class names", repr(names)[:80], layout)
+        raise _unexpected(
+            path, layout.names, f"{layout.classes} class names", inert_pickle.shown(names), layout
+        )
     return tuple(names)
 
 

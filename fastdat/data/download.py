@@ -9,17 +9,16 @@ import hashlib
 import http.client
 import os
 import shutil
-import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastdat.data.archive import ArchiveError, unpack
 from fastdat.util import files
 from fastdat.util.errors import DataError
 
@@ -97,13 +96,8 @@ def _fetch_archive(origin: Archive, scratch: Path, progress: Progress) -> Path:
     packed, unpacked = scratch / "archive", scratch / "unpacked"
     _receive(origin.url, {"sha256": origin.sha256, "md5": origin.md5}, packed, progress)
     try:
-        if zipfile.is_zipfile(packed):
-            with zipfile.ZipFile(packed) as archive:
-                archive.extractall(unpacked)  # zipfile itself keeps every member inside the folder
-        else:
-            with tarfile.open(packed) as tar:
-                tar.extractall(unpacked, filter="data")  # refuses members outside of the folder
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        unpack(packed, unpacked)
+    except ArchiveError as error:
         raise DataError(f"{origin.url} cannot be unpacked: {error}") from error
     folder = unpacked / origin.folder
     if not folder.is_dir():
@@ -164,7 +158,7 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             length = response.headers.get("Content-Length")
             while chunk := response.read(_CHUNK_BYTES):
-                yield chunk, int(length) if length else None
+                yield chunk, int(length) if length and length.isdecimal() else None
     except urllib.error.HTTPError as error:
         error.close()
         raise DataError(f"{url} answered {error.code} {error.reason}") from error

@@ -20,6 +20,13 @@ Pixels = NDArray[np.uint8]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
+#: The formats of these files. Pillow knows more, and would hand a PostScript file called 1.png to Ghostscript to run.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+#: Pixels of an image at most, where Pillow itself begins to warn. Decoding takes up to 16 bytes for each.
+MOST_PIXELS = 89_478_485
+
+
 class UnreadableImage(Exception):  # noqa: N818  # not an error of the program: the image is skipped and listed
     """This one image cannot be decoded."""
 
@@ -30,13 +37,15 @@ def decode(file: Any) -> Pixels:
     The EXIF orientation is applied, and 16-bit grey is scaled to 8 bits.
 
     Raises:
-        UnreadableImage: the file is no image or a damaged one, or its pixel values have no known range.
+        UnreadableImage: the file is no image or a damaged one, its pixel values have no known range, or it has more
+            than :data:`MOST_PIXELS`.
         DataError: the operating system cannot read the file, which says nothing about the image.
     """
     from PIL import Image, ImageOps  # only if there is something to decode
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
+            refuse_bomb(image)
             # Decode everything now, or fail. Asked a second time, Pillow returns a damaged image's rest as black.
             image.load()
             with suppress(Exception):  # a damaged EXIF tag does not damage the image
@@ -48,11 +57,24 @@ def decode(file: Any) -> Pixels:
             if image.mode in ("I", "F"):
                 raise UnreadableImage(f"pixels of mode {image.mode} (32 bits) have no known range")
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow reports damage by any of these. Only an error of the operating system carries an error number.
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        # Pillow reports damage by errors of a dozen types. Only one of the operating system carries an error number.
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def refuse_bomb(image: Any) -> None:
+    """Refuse an open image, of which only the header was read, that would take too much memory.
+
+    Raises:
+        UnreadableImage: it has more than :data:`MOST_PIXELS`.
+    """
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise UnreadableImage(f"it has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -79,5 +101,5 @@ def _walk(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]
         path = Path(entry.path)
         if entry.is_dir():
             yield from _walk(path, ancestors | {here})
-        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
-            yield path  # also a link to nothing: reading it gives the error
+        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or not path.exists()):
+            yield path  # also a link to nothing, whose reading gives the error; but no pipe, whose reading would wait

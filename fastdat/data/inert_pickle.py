@@ -1,19 +1,19 @@
 """Read a pickle as plain data, without executing anything in it.
 
-A pickle is a program: it may import any name and call it. Here every imported name becomes a :class:`Name` that does
-nothing, every call becomes a :class:`Call` that only records its arguments, and names outside a short list are
-refused. The result consists of dicts, lists, strings, numbers and recorded calls, for a reader to interpret.
+A pickle is a program: it may import any name and call it. :mod:`fastdat.data.pickle_machine` reads it without doing
+so, and names outside a short list are refused. The result consists of dicts, lists, strings, numbers and recorded
+calls, for a reader to interpret.
 """
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdat.data.pickle_machine import Call, Machine, PickleError
 from fastdat.util.errors import DataError
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and numpy 2
@@ -24,47 +24,8 @@ ALLOWED = frozenset(
 )
 
 
-class Call:
-    """The call ``name(*args)``, recorded but not executed, and the state that the pickle sets on its result."""
-
-    __slots__ = ("args", "name", "state")
-
-    def __init__(self, name: str, args: tuple[Any, ...]) -> None:
-        self.name = name
-        self.args = args
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class Name:
-    """An imported name. Calling it returns a :class:`Call`. Its attributes cannot be set."""
-
-    __slots__ = ("name",)
-    name: str
-
-    def __init__(self, name: str) -> None:
-        object.__setattr__(self, "name", name)
-
-    def __call__(self, *args: Any) -> Call:
-        return Call(self.name, args)
-
-    def __setattr__(self, key: str, value: Any) -> NoReturn:
-        raise pickle.UnpicklingError(f"the pickle tries to change {self.name}")
-
-    def __setstate__(self, state: Any) -> NoReturn:
-        raise pickle.UnpicklingError(f"the pickle tries to change {self.name}")
-
-
-class _InertUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no image data needs")
-        return Name(name)
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it refers to objects outside itself")
+#: Bytes of a file that is read at all. The publisher's largest has 148 MiB.
+MOST_BYTES = 1 << 30
 
 
 def read(path: Path) -> Any:
@@ -74,16 +35,27 @@ def read(path: Path) -> Any:
         DataError: the file is unreadable, truncated or damaged, or refers to anything but numpy arrays.
     """
     try:
-        with path.open("rb") as file:
-            return _InertUnpickler(file, encoding="bytes").load()
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataError(f"{path} has {size:,} bytes; the publisher's files have {MOST_BYTES:,} at most")
+        raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:
-        # A damaged pickle can raise nearly anything: IndexError, MemoryError, UnicodeDecodeError ...
-        reason = str(error) or type(error).__name__
+    try:
+        return Machine(raw, ALLOWED).run()
+    except PickleError as error:
         raise DataError(
-            f"{path} is damaged or is not the publisher's file: {reason}. Nothing in it was executed."
+            f"{path} is damaged or is not the publisher's file: {error}. Nothing in it was executed."
         ) from error
+
+
+def shown(value: Any) -> str:
+    """``value`` for a message, short, whatever it is: a list may contain itself a billion times over."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:40])
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 def text(value: Any) -> Any:

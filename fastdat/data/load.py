@@ -18,6 +18,7 @@ from fastdat.data.source import ArraySource, Source
 from fastdat.data.split_files import Checked
 from fastdat.data.store import Store, is_store
 from fastdat.util.errors import DataError
+from fastdat.util.ranks import Ranks
 
 #: The most images that are decoded into memory at every start. A larger set must be packed first.
 MOST_IMAGES = 200_000
@@ -31,6 +32,7 @@ def load_split(
     progress: Checked | None = None,
     *,
     labelled: bool = False,
+    ranks: Ranks | None = None,
 ) -> ImageSet:
     """One split, ready to train on.
 
@@ -43,6 +45,7 @@ def load_split(
         progress: called while a store is checked, with the images checked and the images in all; tens of GB take a
             while.
         labelled: refuse images without classes, before they are decoded or checked.
+        ranks: processes that all call this now; those on one machine check a store together. None means this one alone.
 
     Raises:
         DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start.
@@ -53,7 +56,7 @@ def load_split(
         store = Store(root)
         if labelled:
             require_classes(store, root)
-        return store.split(split, dataset, size, progress)
+        return store.split(split, dataset, size, progress, ranks)
     source = open_split(spec, root, split)
     if labelled:
         require_classes(source, root)

@@ -15,6 +15,8 @@ from fastdat.data.publisher import download_advice, missing
 from fastdat.data.source import ArraySource
 from fastdat.util.errors import DataError
 
+#: Bytes that a file has when unpacked, at most; the largest of the publisher has 47 million.
+_MOST_BYTES = 1 << 30
 _PREFIX = {"train": "train", "test": "t10k"}
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 FILES = Files(
@@ -37,9 +39,9 @@ def open_mnist(root: Path, split: str) -> ArraySource:
     prefix = _PREFIX[split]
     images = _read(_find(root, f"{prefix}-images-idx3-ubyte"), dims=3)
     labels = _read(_find(root, f"{prefix}-labels-idx1-ubyte"), dims=1)
-    if len(images) != len(labels) or images.shape[1:] != (28, 28):
+    if len(images) != len(labels) or images.shape[1:] != (28, 28) or not len(images):
         raise DataError(
-            f"{root}: {len(labels)} labels and images of shape {images.shape}; expected (N, 28, 28)"
+            f"{root}: {len(labels)} labels and images of shape {images.shape}; expected (N, 28, 28), N > 0"
         )
     if labels.max(initial=0) > 9:
         raise DataError(f"{root}: labels must be 0 to 9, found {labels.max()}")
@@ -58,9 +60,12 @@ def _find(root: Path, name: str) -> Path:
 def _read(path: Path, dims: int) -> NDArray[np.uint8]:
     """The array of an idx file. Its header is a magic number (uint8, number of dimensions) and the sizes."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # a gzip file may unpack to a thousand times its size
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if len(raw) > _MOST_BYTES:
+        raise DataError(f"{path} has more than {_MOST_BYTES:,} bytes when unpacked: it is no file of MNIST")
     header = 4 * (1 + dims)
     if len(raw) < header or raw[:4] != bytes((0, 0, 8, dims)):
         raise DataError(

@@ -20,6 +20,7 @@ _ORDER, _FLIP = 0, 1  # the random streams of an epoch
 _MEMORY_SHARE = 1 / 3  # of a GPU's free memory that a resident set may take
 _BATCHES_AHEAD = 3  # that the thread keeps ready
 _EPOCHS_KEPT = 2  # the thread may be one epoch ahead
+_FLIPS_AT_ONCE = 1 << 16  # bounds the memory that drawing them needs
 
 
 class TrainSampler:
@@ -138,7 +139,7 @@ class TrainSampler:
         epoch, index = divmod(step, self.batches_per_epoch)
         order, flips = self._epoch(epoch)
         start = (index * self._world_size + self._rank) * self.batch_size
-        return order[start : start + self.batch_size], flips[start : start + self.batch_size]
+        return order[start : start + self.batch_size].long(), flips[start : start + self.batch_size]
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Order and flips of ``epoch`` on the set's device, made once per epoch."""
@@ -146,9 +147,10 @@ class TrainSampler:
             if epoch not in self._epochs:
                 count, where = len(self._images), self._images.device
                 # Drawn on the CPU, so that every device gets the same numbers.
-                order = torch.randperm(count, generator=_generator(self._seed, epoch, _ORDER)).to(where)
-                flips = torch.rand(count, generator=_generator(self._seed, epoch, _FLIP)).lt(0.5).to(where)
-                self._epochs[epoch] = order, flips
+                order = _order(count, _generator(self._seed, epoch, _ORDER)).to(where)
+                flips = _flips(count, _generator(self._seed, epoch, _FLIP)).to(where)
+                # A GPU keeps the type of rows: casting a batch of them there would cost a launch at each step.
+                self._epochs[epoch] = order.long() if where.type == "cuda" else order, flips
                 while len(self._epochs) > _EPOCHS_KEPT:
                     self._epochs.popitem(last=False)
             return self._epochs[epoch]
@@ -181,6 +183,19 @@ def _fits(images: Tensor, device: torch.device) -> bool:
         return True
     free, _ = torch.cuda.mem_get_info(device)
     return images.numel() <= _MEMORY_SHARE * free
+
+
+def _order(count: int, generator: torch.Generator) -> Tensor:
+    """A permutation (count,): int32 where that suffices. It is the same one as in int64, in half the memory."""
+    return torch.randperm(count, generator=generator, dtype=torch.int32 if count < 1 << 31 else torch.int64)
+
+
+def _flips(count: int, generator: torch.Generator) -> Tensor:
+    """Which of ``count`` samples are mirrored: (count,) bool. They are the same however many are drawn at once."""
+    flips = torch.empty(count, dtype=torch.bool)
+    for part in flips.split(_FLIPS_AT_ONCE):
+        torch.lt(torch.rand(len(part), generator=generator), 0.5, out=part)
+    return flips
 
 
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:

@@ -1,22 +1,26 @@
-"""The two files of one split of a store: every byte is compared with the index before anything is used."""
+"""The files of one split of a store: every byte is compared with the index before anything is used."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdat.data import image_set, npy
+from fastdat.data.image_layout import ImageFiles
 from fastdat.data.image_set import combined_digest
+from fastdat.data.joined_map import joined
+from fastdat.data.shared_check import agree, sharers
 from fastdat.util.errors import DataError
+from fastdat.util.ranks import Ranks
 
 #: Bytes that a thread reads at once. More do not help, and a block may be larger than memory.
 CHUNK = 1 << 20
@@ -24,7 +28,7 @@ CHUNK = 1 << 20
 MOST_THREADS = 8
 
 Checked = Callable[[int, int], None]
-"""Called by the calling thread after each block with the images checked and the images in all."""
+"""Called by the calling thread after each block with the images that it has checked and those it has to check."""
 
 
 class DamagedError(DataError):
@@ -44,34 +48,45 @@ class SplitFiles:
     def __init__(self, folder: Path, split: str, shape: tuple[int, int, int], facts: dict[str, Any]) -> None:
         self._split, self._shape, self._facts = split, shape, facts
         self._count: int = facts["count"]
-        self._images, self._labels = npy.files_of(folder, split)
+        self._images = ImageFiles(folder, split, shape, facts["shard_images"])
+        self._labels = npy.files_of(folder, split)[1]
 
-    def checked(self, progress: Checked | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-        """Read every byte, and return what was read: the images mapped for reading only, labels and fingerprint.
+    def checked(
+        self, progress: Checked | None = None, ranks: Ranks | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
+        """Compare every byte with the index, and return what was compared: images, labels and fingerprint.
+
+        Args:
+            progress: called after each block that this process has compared.
+            ranks: processes that all call this now. Those that see the same files compare a part of the blocks each,
+                and each learns what any of them found.
 
         Returns:
-            Images (N, C, H, W); labels (N,) in memory; the fingerprint, computed from the images' bytes.
+            Images (N, C, H, W), mapped for reading only; labels (N,) in memory; the images' fingerprint.
 
         Raises:
             DamagedError: a file is missing, or differs from the index. It names the first difference.
             DataError: a file cannot be read.
         """
-        labels = self._checked_labels()
-        found: list[str] = []
-        with self._open_images() as file:
-            # Closing ends the threads before the file that they read is closed.
-            with closing(self._differences(file, found, progress)) as differences:
-                first = next(differences, None)
-            if first is not None:
-                raise DamagedError(first)
+        ranks = ranks or Ranks()
+        labels: NDArray[np.int64] | None = None
+        files: list[BinaryIO] = []
+        problem: DataError | None = None
+        with ExitStack() as stack:
             try:
-                # The same open file: one that is put in its place meanwhile is not used.
-                images = np.memmap(file, np.uint8, "r", npy.HEADER_BYTES, (self._count, *self._shape))
-            except OSError as error:
-                raise _unreadable(self._images, error) from error
-            except ValueError as error:
-                raise DamagedError(f"{self._images} has become shorter while it was read") from error
-        return images, labels, combined_digest(self._shape, found)
+                labels, files = self._checked_labels(), self._open_images(stack)
+            except DataError as error:
+                problem = error
+            together = sharers(ranks, files[0].fileno() if files else None)
+            if problem is None:
+                part = _Part(together.index(ranks.rank), len(together))
+                # Closing ends the threads before the files that they read are closed.
+                with closing(self._differences(files, part, progress)) as differences:
+                    first = next(differences, None)
+                problem = None if first is None else DamagedError(first)
+            agree(ranks, problem)
+            assert labels is not None  # it is None only if there is a problem
+            return self._mapped(files), labels, self._facts["fingerprint"]
 
     def damage(self, progress: Checked | None = None) -> Iterator[str]:
         """Read every byte, and describe each difference from the index in one line."""
@@ -80,13 +95,16 @@ class SplitFiles:
         except DataError as error:
             yield str(error)
         try:
-            with self._open_images() as file, closing(self._differences(file, [], progress)) as differences:
-                yield from differences
+            with ExitStack() as stack:
+                files = self._open_images(stack)
+                with closing(self._differences(files, _Part(), progress)) as differences:
+                    yield from differences
         except DataError as error:
             yield str(error)
 
     def _checked_labels(self) -> NDArray[np.int64]:
-        with _open(self._labels, npy.LABELS, (self._count,)) as file:
+        header, size = npy.header(npy.LABELS, (self._count,)), self._count * np.dtype(npy.LABELS).itemsize
+        with _open(self._labels, header, size) as file:
             try:
                 raw = bytearray(file.read())  # torch warns about arrays that are not writable
             except OSError as error:
@@ -97,50 +115,98 @@ class SplitFiles:
             )
         return np.frombuffer(raw, npy.LABELS)
 
-    def _open_images(self) -> BinaryIO:
-        return _open(self._images, npy.IMAGES, (self._count, *self._shape))
+    def _open_images(self, stack: ExitStack) -> list[BinaryIO]:
+        """The files with the images, which ``stack`` closes."""
+        header = self._images.header(self._count)
+        return [
+            stack.enter_context(_open(self._images.path(i), header, n * self._images.image_bytes))
+            for i, n in enumerate(self._images.counts(self._count))
+        ]
+
+    def _mapped(self, files: Sequence[BinaryIO]) -> NDArray[np.uint8]:
+        """The images. They are of the same open files: one that is put in the place of one meanwhile is not used."""
+        try:
+            if self._images.shard is None:
+                return np.memmap(files[0], np.uint8, "r", npy.HEADER_BYTES, (self._count, *self._shape))
+            sizes = [n * self._images.image_bytes for n in self._images.counts(self._count)]
+            pixels = joined([(file.fileno(), size) for file, size in zip(files, sizes, strict=True)])
+            return pixels.reshape(self._count, *self._shape)
+        except OSError as error:
+            raise _unreadable(self._images.first, error) from error
+        except ValueError as error:
+            raise DamagedError(f"{self._images.first} has become shorter while it was read") from error
 
     def _differences(
-        self, file: BinaryIO, found: list[str], progress: Checked | None
+        self, files: Sequence[BinaryIO], part: _Part, progress: Checked | None
     ) -> Generator[str, None, None]:
-        """Compare the images with the index; append the digest of each block to ``found``."""
-        for i, digest in enumerate(_digests(file, self._count, math.prod(self._shape))):
-            stop = min((i + 1) * image_set.BLOCK, self._count)
-            block = f"block {i} (images {i * image_set.BLOCK} to {stop - 1}) of {self._images}"
+        """Compare blocks of images with the index: all, or this process's part of them."""
+        blocks, done = self._blocks(part), 0
+        expected, total = self._facts["blocks"], sum(block.count for block in blocks)
+        for block, digest in zip(blocks, _digests(files, blocks, part), strict=True):
+            stop = block.first + block.count
+            name = f"block {block.number} (images {block.first} to {stop - 1}) of {block.path}"
             if isinstance(digest, OSError):
-                yield f"{self._split}: {block} cannot be read: {digest.strerror or digest}"
-            else:
-                if digest != self._facts["blocks"][i]:
-                    yield f"{self._split}: {block} has changed since it was packed"
-                found.append(digest)
+                yield f"{self._split}: {name} cannot be read: {digest.strerror or digest}"
+            elif digest != expected[block.number]:
+                yield f"{self._split}: {name} has changed since it was packed"
+            done += block.count
             if progress is not None:
-                progress(stop, self._count)
-        if (
-            found == self._facts["blocks"]
-            and combined_digest(self._shape, found) != self._facts["fingerprint"]
-        ):
+                progress(done, total)
+        if combined_digest(self._shape, expected) != self._facts["fingerprint"]:
             yield f"{self._split}: the index has a fingerprint that is not that of the images"
 
+    def _blocks(self, part: _Part) -> list[_Block]:
+        blocks = []
+        for number in range(part.turn, len(self._facts["blocks"]), part.of):
+            first = number * image_set.BLOCK
+            count = min(image_set.BLOCK, self._count - first)
+            file, start = self._images.place(first)
+            size = count * self._images.image_bytes
+            blocks.append(_Block(number, first, count, file, self._images.path(file), start, size))
+        return blocks
 
-def checking_threads() -> int:
-    """Number of threads that compute checksums: one per core that this process may use, and not many."""
-    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+class _Part(NamedTuple):
+    """Of the blocks, every ``of``-th from number ``turn`` on."""
+
+    turn: int = 0
+    of: int = 1
 
 
-def _digests(file: BinaryIO, count: int, image_bytes: int) -> Iterator[str | OSError]:
-    """SHA-256 of each block of images, or why it cannot be read. Reading and hashing release the interpreter lock."""
-    descriptor = file.fileno()
+@dataclass(frozen=True)
+class _Block:
+    """Images with one checksum: which they are, and the bytes ``start`` to ``start + size`` of a file."""
 
-    def digest(first: int) -> str | OSError:
-        stop = min(first + image_set.BLOCK, count)
+    number: int
+    first: int
+    count: int
+    file: int
+    path: Path
+    start: int
+    size: int
+
+
+def checking_threads(processes: int = 1) -> int:
+    """Number of threads that compute checksums, for each of the processes that share this one's cores.
+
+    One per core, and not many.
+    """
+    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // processes))
+
+
+def _digests(files: Sequence[BinaryIO], blocks: Sequence[_Block], part: _Part) -> Iterator[str | OSError]:
+    """SHA-256 of each block, or why it cannot be read. Reading and hashing release the interpreter lock."""
+    descriptors = [file.fileno() for file in files]
+
+    def digest(block: _Block) -> str | OSError:
         try:
-            return _digest(descriptor, npy.HEADER_BYTES + first * image_bytes, (stop - first) * image_bytes)
+            return _digest(descriptors[block.file], block.start, block.size)
         except OSError as error:
             return error
 
-    pool = ThreadPoolExecutor(checking_threads(), thread_name_prefix="fastdat-checksums")
+    pool = ThreadPoolExecutor(checking_threads(part.of), thread_name_prefix="fastdat-checksums")
     try:
-        yield from pool.map(digest, range(0, count, image_set.BLOCK))
+        yield from pool.map(digest, blocks)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -160,23 +226,23 @@ def _digest(descriptor: int, start: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path, descr: str, shape: tuple[int, ...]) -> BinaryIO:
+def _open(path: Path, header: bytes, size: int) -> BinaryIO:
     """The file, placed after its header. Its size and header are as expected.
 
     Raises:
         DamagedError: they are not, or there is no such file.
         DataError: the file cannot be read.
     """
-    expected = npy.HEADER_BYTES + math.prod(shape) * np.dtype(descr).itemsize
+    expected = len(header) + size
     try:
         if not path.is_file():
             raise DamagedError(f"{path} is no file" if path.exists() else f"{path} is missing")
-        size = path.stat().st_size
-        if size != expected:
-            raise DamagedError(f"{path} has {size:,} bytes; expected {expected:,}")
+        found = path.stat().st_size
+        if found != expected:
+            raise DamagedError(f"{path} has {found:,} bytes; expected {expected:,}")
         file = path.open("rb")
         try:
-            if file.read(npy.HEADER_BYTES) != npy.header(descr, shape):
+            if file.read(len(header)) != header:
                 raise DamagedError(f"the header of {path} has changed since it was packed")
         except BaseException:
             file.close()

@@ -2,8 +2,9 @@
 
 ``store.json`` is the index: it describes the store and holds one SHA-256 per block of images, one for the labels and
 one for itself. ``train.images.npy`` (N, C, H, W) uint8 and ``train.labels.npy`` (N,) int64 are plain NumPy files, and
-so are those of ``test``. A split is compared with the index before it is used. :mod:`fastdat.data.packing` writes
-stores.
+so are those of ``test``. Many images lie in shards instead: ``train.images-0000.u8`` and so on
+(:mod:`fastdat.data.image_layout`). A split is compared with the index before it is used. :mod:`fastdat.data.packing`
+writes stores.
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastdat.data import npy
+from fastdat.data.image_layout import image_paths
 from fastdat.data.image_set import ImageSet
 from fastdat.data.registry import SPLITS
 from fastdat.data.split_files import Checked, DamagedError, SplitFiles
 from fastdat.data.store_index import check_index
 from fastdat.util import sealed_json
 from fastdat.util.errors import DataError
+from fastdat.util.ranks import Ranks
 
-FORMAT = 2
+#: The format that is written. Those of the format before have no shards.
+FORMAT = 3
+_READABLE = (2, FORMAT)
 INDEX = "store.json"
 
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` is a packed data set, be it a damaged one."""
-    files = (path / INDEX, *(npy.files_of(path, split)[0] for split in SPLITS))
-    return any(map(os.path.lexists, files))  # unlike Path.exists, raises nothing
+    return any(
+        map(os.path.lexists, [path / INDEX, *image_paths(path, SPLITS)])
+    )  # unlike Path.exists, raises nothing
 
 
 class Store:
@@ -56,14 +61,22 @@ class Store:
             )
         self.index = self._read_index()
 
-    def split(self, split: str, dataset: str, resolution: int, progress: Checked | None = None) -> ImageSet:
+    def split(
+        self,
+        split: str,
+        dataset: str,
+        resolution: int,
+        progress: Checked | None = None,
+        ranks: Ranks | None = None,
+    ) -> ImageSet:
         """The images of ``split``, memory-mapped, after every byte of them was compared with the index.
 
         Args:
             split: ``"train"`` or ``"test"``.
             dataset: the data set that is wanted.
             resolution: height and width that are wanted.
-            progress: called after each block with the images checked and the images in all.
+            progress: called after each block with the images checked here and the images to check here.
+            ranks: processes that all call this now and share the reading; None means this one alone.
 
         Raises:
             DataError: the store holds another data set or resolution, has no such split, or its files are damaged.
@@ -73,7 +86,7 @@ class Store:
         if split not in index["splits"]:
             raise self._error(f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}")
         try:
-            images, labels, fingerprint = self._files(split).checked(progress)
+            images, labels, fingerprint = self._files(split).checked(progress, ranks)
         except DamagedError as damage:
             raise DataError(
                 f"{self._error(str(damage))}\nThis lists all damage: fastdat data check {shlex.quote(str(self.path))}"
@@ -141,8 +154,11 @@ class Store:
             if error.unsealed is not None and error.unsealed.get("format") == 1:
                 raise self._damaged_index(self._other_format(1)) from error
             raise self._damaged_index(f"{path} is damaged: {error}") from error
-        if index.get("format") != FORMAT:
+        if index.get("format") not in _READABLE:
             raise self._damaged_index(self._other_format(index.get("format")))
+        if index["format"] < FORMAT and isinstance(index.get("splits"), dict):
+            for facts in filter(lambda facts: isinstance(facts, dict), index["splits"].values()):
+                facts["shard_images"] = None
         try:
             check_index(index)
         except ValueError as error:
@@ -150,7 +166,7 @@ class Store:
         return index
 
     def _other_format(self, found: Any) -> str:
-        return f"{self.path} is a store of format {found!r}; this version reads {FORMAT}"
+        return f"{self.path} is a store of format {found!r}; this version reads {' and '.join(map(str, _READABLE))}"
 
     def _damaged_index(self, problem: str) -> DataError:
         return DataError(

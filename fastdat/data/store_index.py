@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fastdat.data import image_set
+from fastdat.data.image_layout import shard_unit
 from fastdat.data.registry import SPLITS
 
 _Entry = tuple[Callable[[Any], bool], str]
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0  # True is an int too
+    return type(value) is int and 0 < value < 1 << 40  # True is an int too
 
 
 def _is_text(value: Any) -> bool:
@@ -42,7 +43,7 @@ def _is_pair(value: Any) -> bool:
     return _list_of(_is_text)(value) and len(value) == 2
 
 
-_COUNT: _Entry = (_is_count, "a positive integer")
+_COUNT: _Entry = (_is_count, "a positive integer below 2^40")
 _TEXT: _Entry = (_is_text, "a text")
 _DIGEST: _Entry = (_is_digest, "64 hexadecimal digits")
 _NAMES = " and ".join(SPLITS)
@@ -65,6 +66,7 @@ _SPLIT: dict[str, _Entry] = {
     "skipped": (_list_of(_is_pair), "a list of [name, reason]"),
     "blocks": (_list_of(_is_digest), "a list of 64 hexadecimal digits each"),
     "labels": _DIGEST,
+    "shard_images": (lambda value: value is None or _is_count(value), "a positive integer, or null"),
     "fingerprint": _DIGEST,
 }
 
@@ -76,6 +78,7 @@ def check_index(index: dict[str, Any]) -> None:
         ValueError: an entry is missing, has another type, or does not fit the others; the message names it.
     """
     _check(index, "", _INDEX)
+    unit = shard_unit(index["channels"] * index["resolution"] ** 2)
     for split, facts in index["splits"].items():
         _check(facts, f"splits.{split}.", _SPLIT)
         count, items, skipped = facts["count"], facts["items"], len(facts["skipped"])
@@ -87,6 +90,10 @@ def check_index(index: dict[str, Any]) -> None:
         if len(facts["blocks"]) != blocks:
             raise ValueError(
                 f"splits.{split}.blocks: expected {blocks} for {count} images, got {len(facts['blocks'])}"
+            )
+        if (facts["shard_images"] or 0) % unit:
+            raise ValueError(
+                f"splits.{split}.shard_images: expected a multiple of {unit}, got {facts['shard_images']}"
             )
 
 

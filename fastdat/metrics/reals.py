@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from fastdat.data.image_set import ImageSet
 from fastdat.metrics.extractors import Extractor
+from fastdat.metrics.in_turns import in_turns
 from fastdat.metrics.scores import Statistics
 from fastdat.util import sealed_json
+from fastdat.util.ranks import Ranks
 
 _FORMAT = 2  # of the cache; another number invalidates all entries
 _KEY, _FEATURES, _STATISTICS = "key.json", "features.npy", "statistics.npz"
@@ -51,12 +54,48 @@ def real_features(
     batch_size: int,
     cache: Path,
     progress: Callable[[int, int], bool | None] = lambda done, total: None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
 ) -> Reals | None:
     """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there.
 
-    None, and nothing is kept, where ``progress(done, total)`` returns False. A damaged entry of the cache is computed
-    again, with a warning of the logger ``fastdat``.
+    A damaged entry of the cache is computed again, with a warning of the logger ``fastdat``.
+
+    Args:
+        data: the images.
+        count, seed: which of them.
+        extractor: computes the features, on ``device``.
+        device: where.
+        batch_size: images at a time.
+        cache: folder of entries; rank 0 alone reads and writes it.
+        progress: called with how many images are done and how many there are; returns False to stop.
+        ranks: share out the batches if the cache does not have the features.
+
+    Returns:
+        The features on rank 0, which alone holds them; None on the other ranks.
+
+    Raises:
+        StopAskedError: ``progress`` returned False on some rank; nothing is kept.
     """
+    folder, key = ranks.by_first(lambda: _entry(data, count, seed, extractor, cache))
+    found = ranks.together(lambda: _read(folder, key) if ranks.first else None)
+    if ranks.any(found is not None):
+        return found
+    chosen = _choose(len(data), count, seed)
+    mine = chosen.split(batch_size)[ranks.rank :: ranks.size]
+    parts = in_turns(
+        (data.images[rows] for rows in mine),
+        lambda images: extractor(images.to(device))[0],
+        lambda done: progress(done, len(chosen)),
+        len(chosen),
+        ranks,
+    )
+    return ranks.together(lambda: _kept(torch.cat(parts), folder, key) if ranks.first else None)
+
+
+def _entry(
+    data: ImageSet, count: int, seed: int, extractor: Extractor, cache: Path
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of the features in the cache, and all that they depend on."""
     key = {
         "format": _FORMAT,
         "data": data.fingerprint,
@@ -66,18 +105,12 @@ def real_features(
         "weights": extractor.sha256,
         "resize": extractor.resize,
     }
-    folder = cache / "reals" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    found = _read(folder, key)
-    if found is None:
-        chosen = _choose(len(data), count, seed)
-        parts = []
-        for rows in chosen.split(batch_size):
-            parts.append(extractor(data.images[rows].to(device))[0])
-            if progress(sum(map(len, parts)), len(chosen)) is False:
-                return None
-        features = torch.cat(parts)
-        found = Reals(features, Statistics.of(features))
-        _write(folder, key, found)
+    return cache / "reals" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32], key
+
+
+def _kept(features: Tensor, folder: Path, key: dict[str, Any]) -> Reals:
+    found = Reals(features, Statistics.of(features))
+    _write(folder, key, found)
     return found
 
 
@@ -98,9 +131,13 @@ def _read(folder: Path, key: dict[str, Any]) -> Reals | None:
         if entry["key"] != key:
             return None
         with _checked(folder / _FEATURES, entry) as file:
-            features = torch.from_numpy(np.load(file))
-        with _checked(folder / _STATISTICS, entry) as file, np.load(file) as statistics:
-            return Reals(features, Statistics(statistics["mu"], statistics["sigma"]))
+            features = np.load(file)
+        with _checked(folder / _STATISTICS, entry) as file:
+            _refuse_compressed(file)
+            with np.load(file) as statistics:
+                mu, sigma = statistics["mu"], statistics["sigma"]
+        _refuse_other_shapes(features, mu, sigma, key["count"])
+        return Reals(torch.from_numpy(features), Statistics(mu, sigma))
     except Exception as error:  # whatever is wrong with a cache, the run can do without it
         _LOGGER.warning(
             "the cached features of reals in %s are damaged and are computed anew: %s", folder, error
@@ -120,6 +157,25 @@ def _checked(path: Path, entry: dict[str, Any]) -> io.BufferedReader:
         raise ValueError(f"{path.name} has changed since it was written")
     file.seek(0)
     return file
+
+
+def _refuse_compressed(file: io.BufferedReader) -> None:
+    """Raises ValueError for an archive whose members are larger than it is: they would take memory without bound."""
+    with zipfile.ZipFile(file) as archive:
+        needed = sum(member.file_size for member in archive.infolist())
+    if needed > file.seek(0, os.SEEK_END):
+        raise ValueError(f"{_STATISTICS} unpacks to {needed:,} bytes, more than it has")
+    file.seek(0)
+
+
+def _refuse_other_shapes(features: Any, mu: Any, sigma: Any, count: int) -> None:
+    """Raises ValueError where these are not features (count, d), their mean (d,) and their covariance (d, d)."""
+    shapes = [array.shape for array in (features, mu, sigma)]
+    size = features.shape[-1] if features.ndim == 2 else 0
+    if shapes != [(count, size), (size,), (size, size)] or not size:
+        raise ValueError(f"features, mean and covariance have the shapes {shapes}, for {count} images")
+    if features.dtype != np.float32 or mu.dtype.kind != "f" or sigma.dtype != np.float64:
+        raise ValueError(f"features are {features.dtype}, mean {mu.dtype}, covariance {sigma.dtype}")
 
 
 def _write(folder: Path, key: dict[str, Any], reals: Reals) -> None:

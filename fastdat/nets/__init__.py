@@ -12,6 +12,7 @@ from fastdat.nets.infomaxgan import InfoMaxGANDiscriminator, InfoMaxGANGenerator
 from fastdat.nets.mlp import MLP, MLPDiscriminator, MLPGenerator
 from fastdat.nets.r3gan import R3GANDiscriminator, R3GANGenerator
 from fastdat.nets.san_linear import SANLinear
+from fastdat.nets.shared_batch import JoinsSamples, share_batch
 from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
 from fastdat.nets.ssgan import SSGANDiscriminator, SSGANGenerator
 from fastdat.nets.table3_nets import Table3Discriminator, Table3Generator
@@ -27,6 +28,7 @@ __all__ = [
     "HasAuxiliaryLoss",
     "InfoMaxGANDiscriminator",
     "InfoMaxGANGenerator",
+    "JoinsSamples",
     "MLPDiscriminator",
     "MLPGenerator",
     "R3GANDiscriminator",
@@ -38,4 +40,5 @@ __all__ = [
     "SSGANGenerator",
     "Table3Discriminator",
     "Table3Generator",
+    "share_batch",
 ]

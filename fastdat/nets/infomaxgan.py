@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fastdat.nets.auxiliary import at_least_float32
 from fastdat.nets.blocks import DBlock
 from fastdat.nets.init import normalised_xavier
+from fastdat.nets.shared_batch import ALONE, Shared, all_rows
 from fastdat.nets.sngan import SNGANDiscriminator, SNGANGenerator
 
 SHARED_FEATURES = 1024  # dimension of the space in which local and global features are compared
@@ -56,6 +57,7 @@ class InfoMaxGANDiscriminator(SNGANDiscriminator):
 
     auxiliary_weight_d = 0.2
     auxiliary_weight_g = 0.2
+    shared = ALONE
 
     def __init__(self, resolution: int, ndf: int | None = None) -> None:
         super().__init__(resolution, ndf)
@@ -78,10 +80,10 @@ class InfoMaxGANDiscriminator(SNGANDiscriminator):
     def auxiliary_loss(self, x: Tensor) -> Tensor:
         """InfoNCE between local and global features of images (N, 3, H, W), N > 1; a scalar."""
         local, whole = self.local_and_global(x)
-        return info_nce(self.project_local(local).flatten(2), self.project_global(whole))
+        return info_nce(self.project_local(local).flatten(2), self.project_global(whole), self.shared)
 
 
-def info_nce(local: Tensor, whole: Tensor) -> Tensor:
+def info_nce(local: Tensor, whole: Tensor, shared: Shared = ALONE) -> Tensor:
     """InfoNCE: the mean over images i and positions p of ``-log softmax`` of the score ``<local_ip, whole_i>``.
 
     The softmax is over this score and the scores ``<local_jq, whole_i>`` of all positions q of the other images j.
@@ -89,11 +91,15 @@ def info_nce(local: Tensor, whole: Tensor) -> Tensor:
     Args:
         local: (N, K, P), features at P positions.
         whole: (N, K), features of the images, N > 1.
+        shared: which part of a batch these images are. The other images are those of the whole batch; the mean is over
+            the images of this part.
     """
-    count = local.shape[0]
+    everyone = all_rows(local, shared)
     # scores[i, j, q]: image i against position q of image j
-    scores = at_least_float32(torch.einsum("jkq,ik->ijq", local, whole))
-    own = torch.eye(count, dtype=torch.bool, device=local.device)
+    scores = at_least_float32(torch.einsum("jkq,ik->ijq", everyone, whole))
+    first = shared.rank * local.shape[0]
+    rows, columns = (torch.arange(len(x), device=local.device) for x in (local, everyone))
+    own = rows[:, None] + first == columns
     # The diagonal, (N, P). Inductor of torch 2.11 warns about `Tensor.diagonal`, so a mask selects it.
     positive = torch.where(own[:, :, None], scores, 0).sum(1)
     negative = scores.masked_fill(own[:, :, None], -torch.inf).flatten(1).logsumexp(1, keepdim=True)  # (N, 1)

@@ -15,6 +15,9 @@ MOST_GRIDS = 24
 MOST_BYTES = 30_000_000
 """How many bytes all pictures of a page may take; if they take more, they are made smaller."""
 
+MOST_PIXELS = 89_478_485
+"""Of a picture; Pillow itself warns of larger ones, which take 16 bytes a pixel to decode."""
+
 _ENLARGED_UP_TO = 300  # pixels; narrower pictures are enlarged without smoothing
 
 
@@ -130,10 +133,16 @@ def _open(file: Path) -> Picture:
         png = file.read_bytes()
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise UnreadablePictureError(
+                    f"{file.name} has {width:,} x {height:,} pixels; a grid has {MOST_PIXELS:,} at most"
+                )
             image.verify()  # the checksums of its parts
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             image.load()  # the pixels themselves
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow reports damage by errors of a dozen types
         raise UnreadablePictureError(f"{file.name} is not a readable PNG: {error}") from error
     return Picture(png, width, height)
 

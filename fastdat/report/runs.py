@@ -72,7 +72,11 @@ class RunRecord:
 
 def is_number(value: object) -> bool:
     """A finite number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return (
+        math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 1000
+    )  # a larger one is no float
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:

@@ -11,12 +11,14 @@ from torch import Tensor
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
+from fastdat.util.ranks import Ranks
 
 
 @runtime_checkable
 class Batches(Protocol):
     """Reals by step: :class:`fastdat.data.TrainSampler`, or anything with this method.
 
+    Where several ranks train together, each has its own part of the batch, and ``batch_size`` is the size of the part.
     Conditional nets also need a method ``labels(step) -> (batch_size,) int64``.
     """
 
@@ -88,7 +90,8 @@ class LoaderBatches:
                     break
                 self._short = True
         raise ConfigError(
-            f"the loader yields batches of {len(parts[0])}, but config.batch_size is {self._batch_size}"
+            f"the loader yields batches of {len(parts[0])}, expected {self._batch_size}: config.batch_size, shared out "
+            "among the processes that train together"
             if parts
             else "the loader yields nothing"
         )
@@ -96,6 +99,33 @@ class LoaderBatches:
     def close(self) -> None:
         """Drop the loader's iterator, which ends its worker processes."""
         self._iterator = iter(())
+
+
+class PartOfBatches:
+    """A rank's part of whole batches, which every rank makes.
+
+    Args:
+        whole: the batches.
+        ranks: those that share them out.
+    """
+
+    def __init__(self, whole: Batches, ranks: Ranks) -> None:
+        self._whole, self._ranks = whole, ranks
+
+    def batch(self, step: int) -> Tensor:
+        return self._ranks.part(self._whole.batch(step))
+
+
+def check_shares(config: TrainConfig, ranks: Ranks) -> None:
+    """Refuse a batch that cannot be shared out evenly; raises ConfigError."""
+    batch, size = config.batch_size, ranks.size
+    if batch % size:
+        fitting = [n for n in range(1, size) if batch % n == 0]
+        raise ConfigError(
+            f"batch_size={batch} is the batch of all {size} processes, which cannot have equal parts of it. Give a "
+            f"multiple of {size}, such as {max(1, round(batch / size)) * size}, or start "
+            f"{' or '.join(map(str, fitting[-2:]))} processes"
+        )
 
 
 class Parts(NamedTuple):
@@ -133,15 +163,23 @@ def first_reals(
     """
     if isinstance(batches, LoaderBatches):
         return tuple(part[:n] for part in batches.kept(done * config.n_dis)[: 1 + labelled])
-    steps = range(-(-n // config.batch_size))
-    parts = [[batches.batch(step) for step in steps]]
+    first = batches.batch(0)  # on several ranks it is a part of a batch
+    steps = range(1, -(-n // len(first)))
+    parts = [[first, *(batches.batch(step) for step in steps)]]
     if labelled:
-        parts.append([batches.labels(step) for step in steps])
+        parts.append([batches.labels(step) for step in (0, *steps)])
     return tuple(torch.cat(part)[:n] for part in parts)
 
 
-def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
+def as_batches(
+    data: Any,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+) -> Batches:
     """``data`` as :class:`Batches`: a sampler of an :class:`ImageSet`, ``data`` itself, or the batches of a loader.
+
+    On several ranks, a sampler's batches are this rank's part of the batch; a loader's must be.
 
     Raises:
         ConfigError: ``data`` is none of these, has fewer images than a batch, or is to be mirrored by ``config.flip``
@@ -152,11 +190,13 @@ def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
         try:
             return TrainSampler(
                 data,
-                config.batch_size,
+                config.batch_size // ranks.size,
                 seed=config.seed,
                 flip=config.flip,
                 device=device,
                 memory_format=memory_format,
+                rank=ranks.rank,
+                world_size=ranks.size,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -168,7 +208,7 @@ def as_batches(data: Any, config: TrainConfig, device: torch.device) -> Batches:
     if isinstance(data, Batches):
         return data
     if isinstance(data, Iterable) and not isinstance(data, Tensor | str):
-        return LoaderBatches(data, config.batch_size, device)
+        return LoaderBatches(data, config.batch_size // ranks.size, device)
     raise ConfigError(
         "reals must be a fastdat.data.ImageSet, have a method batch(step), or be a DataLoader; "
         f"got {type(data).__name__}"

@@ -16,6 +16,7 @@ from fastdat.data.mixture import MIXTURES, MixtureBatches
 from fastdat.engine.spectral.fused import fuse_spectral_norm
 from fastdat.engine.spectral.normalise import spectral_weights
 from fastdat.metrics.evaluators import Evaluator, ImageEvaluator, ModesEvaluator, Progress, keep_going
+from fastdat.training.batches import PartOfBatches, check_shares
 from fastdat.training.callbacks import Callback
 from fastdat.training.class_names import changed_classes, with_classes
 from fastdat.training.device_settings import settled
@@ -24,6 +25,7 @@ from fastdat.training.models import build_nets, classes_of, dataset_of, model_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.training.trainer import Trainer
 from fastdat.util.errors import ConfigError
+from fastdat.util.ranks import Ranks
 from fastdat.util.version import __version__
 
 
@@ -79,7 +81,9 @@ def build_trainer(
         RunFolderError: ``outdir`` cannot be used.
     """
     device = choose_device(config.device)
-    config, chosen = settled(with_classes(config, data), device, outdir, resume_from)
+    ranks, wanted = Ranks.now(), with_classes(config, data)
+    config, chosen = ranks.by_first(lambda: settled(wanted, device, outdir, resume_from))
+    check_shares(config, ranks)
     netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
         fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself
@@ -90,7 +94,7 @@ def build_trainer(
         netD,
         _adam(netG, config),
         _adam(netD, config),
-        _batches(config, data, device),
+        _batches(config, data, device, ranks),
         config,
         outdir,
         classes=classes_of(config) if model_of(config).conditional else 0,
@@ -103,6 +107,10 @@ def build_trainer(
     trainer.note(f"{_versions()}; {_describe(device)}")
     for remark in chosen:
         trainer.note(remark)
+    if ranks:
+        trainer.note(
+            f"{ranks.size} processes, {config.batch_size // ranks.size} samples of each batch in each"
+        )
     what = config.dataset if data is None else f"{data.name}, {len(data):,} images"
     trainer.note(f"{config.model} {_size(netG)} (G) and {_size(netD)} (D) on {what}")
     return trainer
@@ -186,10 +194,11 @@ def _adam(net: nn.Module, config: TrainConfig) -> torch.optim.Adam:
     return torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas, fused=True)
 
 
-def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device) -> Any:
+def _batches(config: TrainConfig, data: ImageSet | None, device: torch.device, ranks: Ranks) -> Any:
     if data is not None:
         return data
-    return MixtureBatches(MIXTURES[dataset_of(config)], config.batch_size, seed=config.seed, device=device)
+    whole = MixtureBatches(MIXTURES[dataset_of(config)], config.batch_size, seed=config.seed, device=device)
+    return PartOfBatches(whole, ranks) if ranks else whole
 
 
 def _versions() -> str:

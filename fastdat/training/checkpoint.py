@@ -7,17 +7,23 @@ ends with a digest of its bytes and is used only if they are unchanged.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
 from torch.optim import Optimizer
 
+from fastdat.data import torch_file
 from fastdat.training import checkpoint_structure, seal
 from fastdat.training.checkpoint_structure import FORMAT
 from fastdat.training.checkpoint_structure import State as State
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import temporary_of
+
+
+class DamagedCheckpointError(RunFolderError):
+    """The bytes of a checkpoint are not those that were written, or the disk does not give them back."""
 
 
 def save(path: Path, state: State) -> None:
@@ -29,8 +35,8 @@ def save(path: Path, state: State) -> None:
     """
     _refuse_objects(state, "state")
     temporary = temporary_of(path)
-    temporary.unlink(missing_ok=True)  # after a kill it may be a second name of another checkpoint
     try:
+        temporary.unlink(missing_ok=True)  # after a kill it may be a second name of another checkpoint
         with temporary.open("wb") as file:
             writer = seal.SealingWriter(file)
             torch.save({"format": FORMAT, **state}, cast(BinaryIO, writer))
@@ -38,6 +44,7 @@ def save(path: Path, state: State) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_names(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
         if isinstance(error.__context__, KeyboardInterrupt):  # and what a signal's handler raised
             raise error.__context__ from None
@@ -47,15 +54,28 @@ def save(path: Path, state: State) -> None:
             "give the permission), then run the same command again to resume."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what stopped the write may stop this too; the next write removes it
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Wait until the disk has the names of the files in ``folder``: a power cut then does not bring old ones back."""
+    with suppress(OSError):  # some network file systems cannot, and the file itself is on the disk
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def load(path: Path) -> State:
     """Read a checkpoint onto the CPU, once its bytes are found to be those that were written.
 
     Raises:
-        RunFolderError: it is missing, damaged, no checkpoint, or in another version of the format. Nothing of it is
-            used, and nothing in it was executed.
+        DamagedCheckpointError: it is not as it was written: a bit has changed, a part is missing, the disk fails.
+        RunFolderError: it is missing, no checkpoint, or in another version of the format.
+
+    Nothing of such a file is used, and nothing in it was executed.
     """
     try:
         file = path.open("rb")
@@ -66,67 +86,61 @@ def load(path: Path) -> State:
     with file:
         try:
             whole = seal.is_whole(file)
-            file.seek(0)
+            if whole:
+                torch_file.check(file)
             state: State = torch.load(file, map_location="cpu", weights_only=True) if whole else {}
+        except OSError as error:
+            raise DamagedCheckpointError(
+                f"{path} cannot be read: {error.strerror or error}. It was not used."
+            ) from error
         except Exception as error:  # what is raised depends on the file's content
             raise RunFolderError(_unreadable(path, error)) from error
         if not whole:
-            raise RunFolderError(_unverified(path, file))
+            raise _unverified(path, file)
     problem = checkpoint_structure.problem(state)
     if problem is not None:
         raise RunFolderError(f"{path} is no checkpoint: {problem}. It was not used.")
     return state
 
 
-def _unverified(path: Path, file: BinaryIO) -> str:
-    """The message about a file without the digest of its bytes."""
+def _unverified(path: Path, file: BinaryIO) -> RunFolderError:
+    """The error about a file without the digest of its bytes."""
     if seal.is_sealed(file):
-        return f"{path} is damaged: its bytes are not those that were written (SHA-256). It was not used."
-    foreign = _foreign_names(path)
-    if foreign:
-        return _refused(path, foreign)
-    if _format_of_unsealed(file) == 1:
-        return (
+        return DamagedCheckpointError(
+            f"{path} is damaged: its bytes are not those that were written (SHA-256). It was not used."
+        )
+    try:
+        content = torch_file.check(file)
+    except torch_file.TorchFileError as error:
+        content = None
+        if error.foreign is not None:
+            return RunFolderError(_refused(path, error.foreign))
+    if isinstance(content, dict) and content.get("format") == 1:
+        return RunFolderError(
             f"{path} was written by an earlier version of fastdat, without a checksum (format 1); this version reads "
             f"{FORMAT}. It was not used. Go on with that version."
         )
-    return (
+    return DamagedCheckpointError(
         f"{path} is damaged, or was not written by fastdat: it does not end with the SHA-256 of its bytes, as every "
         "checkpoint does. It was not used. If you changed it yourself, write it with fastdat.training.checkpoint.save."
     )
 
 
-def _format_of_unsealed(file: BinaryIO) -> object:
-    file.seek(0)
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # what is raised depends on the file's content
-        return None
-    return state.get("format") if isinstance(state, dict) else None
-
-
 def _unreadable(path: Path, error: Exception) -> str:
     """The message about a file that has its digest, but cannot be read as a checkpoint."""
-    foreign = _foreign_names(path)
-    if foreign:
-        return _refused(path, foreign)
+    if isinstance(error, torch_file.TorchFileError):
+        if error.foreign is not None:
+            return _refused(path, error.foreign)
+        return f"{path} is no checkpoint: {error}. It was not used."
     # Not torch's own text, which advises to allow the execution of code.
     return f"{path} is no checkpoint: its content cannot be read ({type(error).__name__}). It was not used."
 
 
-def _refused(path: Path, foreign: list[str]) -> str:
+def _refused(path: Path, foreign: str) -> str:
     return (
-        f"{path} was refused: it refers to {', '.join(foreign[:3])}, and a checkpoint holds only tensors, numbers and "
+        f"{path} was refused: it refers to {foreign}, and a checkpoint holds only tensors, numbers and "
         "text. Nothing was executed. Use only files whose origin you know."
     )
-
-
-def _foreign_names(path: Path) -> list[str]:
-    """Names outside those of tensors and containers that a file's pickle refers to, found without executing it."""
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception:  # it is no archive of torch, or a damaged one
-        return []
 
 
 def optimizer_settings(optimizer: Optimizer) -> State:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 State = dict[str, Any]
@@ -29,7 +30,25 @@ def problem(state: object) -> str | None:
     for key, (expected, holds) in _ENTRIES.items():
         if not holds(state[key]):
             return f"its entry {key!r} is {_shown(state[key])}, expected {expected}"
+    if not all(map(_stored, _tensors_in(state))):
+        return "it has a tensor without numbers of its own: sparse, or one number repeated as often as its shape says"
     return None
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(item)
+
+
+def _stored(tensor: Tensor) -> bool:
+    """Whether the tensor takes no more memory than its part of the file, also when it is copied."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _shown(value: Any) -> str:

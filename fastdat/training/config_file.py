@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.training.train_config import TrainConfig
+from fastdat.util import plain_yaml
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.run_layout import CONFIG, read_config
 
@@ -45,14 +46,14 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / CONFIG
     try:
-        values = _yaml(path.read_text(encoding="utf-8"))
+        values = plain_yaml.loads(path.read_text(encoding="utf-8"), _NUMBER)
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no file {path}. Give a YAML file of settings, or a run folder"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except SyntaxError as error:
+    except plain_yaml.PlainYamlError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(
@@ -92,16 +93,3 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 def _absolute(path: str, folder: Path) -> str:
     return os.path.abspath(folder / os.path.expanduser(path))
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise SyntaxError(error) from error

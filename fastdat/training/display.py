@@ -45,6 +45,32 @@ class Display(Protocol):
         ...
 
 
+class Nothing:
+    """Shows nothing: the display of a process beside the one that reports the run."""
+
+    every = 15.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def progress(self, text: str) -> None:
+        pass
+
+    def advance(self, done: int) -> None:
+        pass
+
+    def stats(self, summary: str) -> None:
+        pass
+
+
 class Lines:
     """Prints one line per message and per set of numbers, each at once."""
 

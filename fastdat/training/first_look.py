@@ -18,6 +18,7 @@ from fastdat.training.noise import SAMPLES, Noise
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.net_modes import evaluating
+from fastdat.util.ranks import Ranks
 
 _ENOUGH = 64
 """Reals after which it is clear that their range begins at zero."""
@@ -69,7 +70,12 @@ def _needs_closure(optimizer: Optimizer) -> bool:
 
 
 def check_first_samples(
-    networks: Networks, batches: Batches, noise: Noise, config: TrainConfig, d_step: int
+    networks: Networks,
+    batches: Batches,
+    noise: Noise,
+    config: TrainConfig,
+    d_step: int,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
 ) -> None:
     """Refuse reals outside the range that the attack clips to, and a G whose samples have another shape.
 
@@ -79,11 +85,12 @@ def check_first_samples(
         noise: makes the latents.
         config: of the run.
         d_step: the next D step.
+        ranks: those that share out a batch.
 
     Raises:
         ConfigError: as above, or the reals are not what D steps take, or G cannot be called.
     """
-    reals = _checked(batches.batch(d_step), config, networks.device)
+    reals = _checked(batches.batch(d_step), config.batch_size, ranks, networks.device)
     if config.augment != "none" and reals.ndim != 4:
         raise ConfigError(
             f"augment={config.augment} changes images (N, C, H, W), and the reals have the shape {tuple(reals.shape)}: "
@@ -99,14 +106,16 @@ def check_first_samples(
         )
 
 
-def _checked(reals: Any, config: TrainConfig, device: torch.device) -> Tensor:
-    expected = f"a floating-point tensor of {config.batch_size} samples on {device}"
+def _checked(reals: Any, batch: int, ranks: Ranks, device: torch.device) -> Tensor:
+    size = batch // ranks.size
+    shared_out = f", shared out among {ranks.size} processes" if ranks else ""
+    expected = f"a floating-point tensor of {size} samples on {device}"
     if not isinstance(reals, Tensor):
         raise ConfigError(f"batches.batch(step) must return {expected}; got a {type(reals).__name__}")
-    if not reals.is_floating_point() or reals.ndim < 2 or len(reals) != config.batch_size:
+    if not reals.is_floating_point() or reals.ndim < 2 or len(reals) != size:
         raise ConfigError(
-            f"batches.batch(step) must return {expected} (config.batch_size); got {reals.dtype} of shape "
-            f"{tuple(reals.shape)}"
+            f"batches.batch(step) must return {expected} (config.batch_size{shared_out}); got {reals.dtype} "
+            f"of shape {tuple(reals.shape)}"
         )
     if reals.device.type != device.type:
         raise ConfigError(f"batches.batch(step) must return {expected}; got one on {reals.device}")

@@ -30,6 +30,7 @@ from fastdat.training.schedule import LearningRate, hold_rates_in_tensors
 from fastdat.training.state import RunState
 from fastdat.training.steps import Draws, Reals, Steps, TermDraws, measurements
 from fastdat.training.train_config import TrainConfig
+from fastdat.util.ranks import Ranks
 
 
 class Latents(NamedTuple):
@@ -76,6 +77,8 @@ class Iteration:
         noise: draws z, labels and the random numbers of augmentations and regularizers.
         state: its meters receive what the steps measure.
         config: of the run.
+        ranks: those that run iterations together. Everything random is drawn for the whole batch, of which each takes
+            its part, as it takes its part of the reals.
 
     Attributes:
         remarks: lines for the log, which whoever logs takes away.
@@ -91,12 +94,13 @@ class Iteration:
         noise: Noise,
         state: RunState,
         config: TrainConfig,
+        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
     ) -> None:
         self.batches = batches
         self.remarks: list[str] = []
         optimizers = [networks.opt_g, networks.opt_d]
         self.steps = Steps(
-            networks.G, networks.D, networks.opt_g, networks.opt_d, config, self.remarks.append
+            networks.G, networks.D, networks.opt_g, networks.opt_d, config, self.remarks.append, ranks
         )
         self._ema = networks.ema
         self._rate = LearningRate(optimizers, config.lr_decay, config.steps)
@@ -104,7 +108,7 @@ class Iteration:
         self._cosine = Cosine(config.cosine, config.steps, optimizers, strengths, networks.ema)
         if networks.device.type == "cuda":  # captured or not, the same rates to the last bit
             hold_rates_in_tensors(optimizers)
-        self._noise, self._state, self._config = noise, state, config
+        self._noise, self._state, self._config, self._ranks = noise, state, config, ranks
 
     def run(self, step: int) -> None:
         """The iteration that follows ``step`` G steps."""
@@ -177,13 +181,16 @@ class Iteration:
     def _drawn_by_terms(self, d_step: int, x: Tensor) -> TermDraws:
         if not self._config.regularizers:
             return ()
-        return self.steps.regularizers.draws(d_step, x, self._noise.generator(REGULARIZERS, d_step))
+        whole = x if not self._ranks else x.new_empty(1).expand(self._config.batch_size, *x.shape[1:])
+        drawn = self.steps.regularizers.draws(d_step, whole, self._noise.generator(REGULARIZERS, d_step))
+        return tuple({name: self._ranks.part(rows) for name, rows in each.items()} for each in drawn)
 
     def _noise_of(self, stream: int, step: int) -> tuple[Tensor, Labels]:
-        count = self._config.batch_size
-        return self._noise.draw(stream, step, count), self._noise.labels(stream, step, count)
+        count, part = self._config.batch_size, self._ranks.part
+        labels = self._noise.labels(stream, step, count)
+        return part(self._noise.draw(stream, step, count)), tuple(map(part, labels))
 
     def _draws(self, stream: int, step: int) -> Draws:
         if not self.steps.augments:
             return ()
-        return (self._noise.uniform(stream, step, self._config.batch_size, DRAWS),)
+        return (self._ranks.part(self._noise.uniform(stream, step, self._config.batch_size, DRAWS)),)

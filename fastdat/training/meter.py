@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastdat.util.ranks import Ranks
+
 
 class _Sum:
     """The numbers of all steps with the same names: their sum, and behind it of how many steps it is.
@@ -70,6 +72,10 @@ class Meter:
                 totals[name] = totals.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + int(count)
         return {name: total / counts[name] for name, total in totals.items()}
+
+    def average(self, ranks: Ranks) -> None:
+        """Replace the sums, in place, by their means over ``ranks``, whose steps had the same names."""
+        ranks.average(of.sum for of in self._sums.values())
 
     def clear(self) -> None:
         """Start again from zero, in place."""

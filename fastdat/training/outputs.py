@@ -19,6 +19,7 @@ from fastdat.training.sampling import sample_grid
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.progress import ProgressText
+from fastdat.util.ranks import Ranks
 
 
 class Outputs:
@@ -33,6 +34,8 @@ class Outputs:
         checkpoints: receives what is saved.
         clock: times the run.
         evaluator: makes the scores; None if there are none.
+        ranks: those that train together. All of them call every method; what a net is asked for in evaluation mode,
+            rank 0 computes alone.
     """
 
     def __init__(
@@ -45,15 +48,19 @@ class Outputs:
         checkpoints: RunCheckpoints,
         clock: Clock,
         evaluator: Evaluator | None,
+        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
     ) -> None:
+        self._ranks = ranks
         self._config, self._networks, self._state, self._noise = config, networks, state, noise
         self._recorder, self._checkpoints, self._clock = recorder, checkpoints, clock
         self._evaluator = evaluator
 
     def reals(self, batches: Batches) -> None:
         """A grid of the first reals, to compare the samples with."""
-        count, size = self._config.samples, self._config.batch_size
-        reals = torch.cat([batches.batch(i) for i in range(-(-count // size))])
+        if not self._ranks.first:
+            return
+        count, first = self._config.samples, batches.batch(0)
+        reals = torch.cat([first, *(batches.batch(i) for i in range(1, -(-count // len(first))))])
         self._recorder.reals(reals[:count])
 
     def first_step(self) -> None:
@@ -70,13 +77,15 @@ class Outputs:
         seconds, speed = self._clock.seconds(), self._clock.lap(self._state.done)
         lr = float(self._networks.opt_g.param_groups[0]["lr"])
         start = time.monotonic()
-        measured = own()
+        measured = own() if self._ranks.first else {}
         self._clock.pause(time.monotonic() - start)
         numbers = {"seconds": seconds, "it_per_s": speed, "lr": lr, **means, **measured}
         self._recorder.stats(self._state.done, numbers)
 
     def samples(self) -> None:
         """A grid of samples, from the same z at every step."""
+        if not self._ranks.first:
+            return
         draws = self._noise.reseeded(self._config.seed)
         samples = sample_grid(self._networks.sampled, draws, self._config.samples, self._config.batch_size)
         self._recorder.samples(self._state.done, samples)
@@ -107,7 +116,7 @@ class Outputs:
         )
         self._recorder.progress("")
         if records is None:
-            if not should_stop():
+            if not self._ranks.any(should_stop()):
                 raise RuntimeError("the evaluator returned no scores, but it was not asked to stop")
             return
         for record in records:

@@ -19,6 +19,7 @@ from fastdat.training.noise import Noise
 from fastdat.training.schedule import hold_rates_in_tensors
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
+from fastdat.util.ranks import Ranks
 
 #: Graphs that are kept: iterations differ in which regularizers take part in which of their D steps.
 KINDS = 32
@@ -128,23 +129,28 @@ class ReplayedIteration(Iteration):
 
 
 def iteration_for(
-    networks: Networks, batches: Batches, noise: Noise, state: RunState, config: TrainConfig
+    networks: Networks,
+    batches: Batches,
+    noise: Noise,
+    state: RunState,
+    config: TrainConfig,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
 ) -> Iteration:
     """The iteration of a run: replayed where that is possible, else as it is, with a remark that says why.
 
     Args:
-        networks, batches, noise, state, config: as in :class:`Iteration`.
+        networks, batches, noise, state, config, ranks: as in :class:`Iteration`.
 
     Raises:
         ConfigError: as in :class:`Iteration`.
     """
     recorder = recorder_for(networks.device, config)
     if recorder is None:
-        return Iteration(networks, batches, noise, state, config)
-    obstacle = obstacle_to_capture(networks, config)
+        return Iteration(networks, batches, noise, state, config, ranks)
+    obstacle = f"{ranks.size} processes train together" if ranks else obstacle_to_capture(networks, config)
     if obstacle is None:
         return ReplayedIteration(networks, batches, noise, state, config, recorder)
-    iteration = Iteration(networks, batches, noise, state, config)
+    iteration = Iteration(networks, batches, noise, state, config, ranks)
     iteration.remarks.append(f"iterations are not captured as a CUDA graph: {obstacle}")
     return iteration
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map_only
 
 from fastdat.data import TrainSampler
 from fastdat.training import checkpoint
@@ -15,11 +20,12 @@ from fastdat.training.noise import Noise
 from fastdat.training.regularization import Regularizers
 from fastdat.training.resume import check_resumable, check_same_classes, check_same_parts, other_settings
 from fastdat.training.run_folder import RunFolder
-from fastdat.training.snapshots import Snapshots
+from fastdat.training.snapshots import Found, Snapshots
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.provenance import versions
+from fastdat.util.ranks import Ranks
 from fastdat.util.run_layout import LATEST, STATS, read_records
 
 
@@ -32,6 +38,8 @@ class RunCheckpoints:
         batches: reals; their fingerprint and class names, if they have them, tell whether a run is resumed on the same
             images.
         config: of the run.
+        ranks: those that train it together. Rank 0 reads and writes all files, and the others take over what it has
+            read; every method is called by all of them.
 
     Attributes:
         saved_at: step of latest.pt; None if there is none yet.
@@ -46,7 +54,9 @@ class RunCheckpoints:
         noise: Noise,
         batches: Batches,
         config: TrainConfig,
+        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
     ) -> None:
+        self._ranks = ranks
         self._folder, self._networks, self._state, self._noise = folder, networks, state, noise
         self._regularizers, self._config = regularizers, config
         self._files = Snapshots(folder.path, config.checkpoints)
@@ -63,7 +73,7 @@ class RunCheckpoints:
         self._finite = FiniteGuard({"netG": networks.G, "netD": networks.D})
 
     def check_finite(self) -> dict[str, float]:
-        """Refuse NaN and infinity in the nets and in what was measured; waits for the device.
+        """Refuse NaN and infinity in the nets and in what any rank measured; waits for the device.
 
         Returns:
             The means of the measurements since the last line of stats.jsonl.
@@ -71,9 +81,28 @@ class RunCheckpoints:
         Raises:
             NonFiniteError: with the steps since the last check.
         """
+        self._state.average_meters(self._ranks)
         means = self._state.means()
-        self._finite.check(means, self._state.done)
+        self._ranks.together(lambda: self._finite.check(means, self._state.done))
         return means
+
+    def _check_equal(self) -> None:
+        """Refuse ranks whose weights differ: what one of them saved would not be what the others train.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        if not self._ranks:
+            return
+        parameters = [*self._networks.G.parameters(), *self._networks.D.parameters()]
+        sums = torch.stack([p.detach().double().sum() for p in parameters]).tolist()
+        by_rank = self._ranks.all_of(sums)
+        others = [rank for rank, theirs in enumerate(by_rank) if theirs != by_rank[0]]
+        if others:
+            raise ConfigError(
+                f"after step {self._state.done} the weights of rank {others[0]} are no longer those of rank 0. All "
+                "ranks must do the same: look for whatever changes weights or optimizers on one rank alone"
+            )
 
     def check_savable(self) -> None:
         """Refuse nets and optimizers that no checkpoint could hold; raises ConfigError."""
@@ -82,13 +111,17 @@ class RunCheckpoints:
     def save(self) -> None:
         """Write latest.pt; raises as :meth:`Trainer.save`."""
         self.check_finite()
-        checkpoint.save(self._files.latest, self._content())
+        self._check_equal()
+        self._ranks.by_first(self._write)
         self.saved_at = self._state.done
+
+    def _write(self) -> None:
+        checkpoint.save(self._files.latest, self._content())
         self._files.keep(self._state.done)
 
     def save_best(self) -> None:
         """Write best.pt, of nets that were checked already; raises as :meth:`save`."""
-        checkpoint.save(self._files.best, self._content())
+        self._ranks.by_first(lambda: checkpoint.save(self._files.best, self._content()))
 
     def resume(self, start: str | Path | None = None, extend: bool = False) -> list[str]:
         """Restore latest.pt if the folder has a run, or the checkpoint that ``start`` names.
@@ -105,6 +138,25 @@ class RunCheckpoints:
                 checkpoint but the folder holds no run.
             RunFolderError: a checkpoint is missing or damaged; the message names others.
         """
+        remarks = self._ranks.by_first(lambda: self._resume(start, extend))
+        if self._ranks:
+            self._follow()
+        return remarks
+
+    def _follow(self) -> None:
+        """Take over everything from rank 0: ranks then begin with the same weights, however each made its own."""
+
+        def sent() -> dict[str, Any]:
+            content = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu(), self._content())
+            return {"content": content, "saved_at": self.saved_at}
+
+        of_first = self._ranks.by_first(sent)
+        if self._ranks.first:
+            return
+        self._restore(of_first["content"], self._folder.path)
+        self.saved_at = of_first["saved_at"]
+
+    def _resume(self, start: str | Path | None, extend: bool) -> list[str]:
         folder, path = self._folder, self._folder.path
         begun = folder.has_config()
         if start is not None and not begun:
@@ -123,7 +175,8 @@ class RunCheckpoints:
             remarks = check_resumable(path, found.state["config"], self._config, found.step, extend)
             check_same_parts(path, found.state, self._optimizers, self._fingerprint)
             self._restore(found.state, found.path)
-            if start is not None:
+            remarks += found.remarks
+            if start is not None or found.remarks:
                 moved = [str(file.relative_to(path)) for file in self._files.go_back_to(found)]
                 remarks.append(f"from {found.path}" + (f"; set aside: {', '.join(moved)}" if moved else ""))
             kept = TrainConfig.from_dict(found.state["config"]).checkpoints.keep_every
@@ -174,11 +227,21 @@ class RunCheckpoints:
             return [f"{error}; it is written anew"]
         return []
 
-    def roll_back(self) -> None:
-        """Restore latest.pt, with other noise than before."""
+    def roll_back(self) -> list[str]:
+        """Restore the last checkpoint, with other noise than before; remarks, if latest.pt was damaged."""
         attempt = self._state.attempt + 1
-        self._restore(checkpoint.load(self._files.latest), self._files.latest)
+        found = self._ranks.by_first(self._last)
+        self._restore(found.state, found.path)
+        self.saved_at = found.step
         self._state.attempt = self._noise.attempt = attempt
+        return list(found.remarks)
+
+    def _last(self) -> Found:
+        found = self._files.to_resume(None)
+        assert found is not None, "Trainer rolls back only after a checkpoint"
+        if found.remarks:
+            self._files.go_back_to(found)
+        return found
 
     def _restore(self, saved: checkpoint.State, path: Path) -> None:
         self._networks.restore(saved, path)
@@ -188,6 +251,11 @@ class RunCheckpoints:
         self._state.unscored = self._state.unscored and bool(self._config.eval.every)
         self._noise.attempt = self._state.attempt
         self._finite.restart(self._state.done)
+        if not self._ranks.first:
+            # Not the numbers of rank 0: nets that draw some, for dropout, would draw the same for all parts of a batch.
+            key = [self._config.seed, self._state.done, self._state.attempt, self._ranks.rank]
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+            self._state.rng = checkpoint.rng_state()
 
     def _content(self) -> checkpoint.State:
         return {

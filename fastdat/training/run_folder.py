@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -36,12 +37,19 @@ class RunFolder:
 
     One process at a time: the folder is locked until :meth:`close` or until the process ends, for whatever reason.
 
+    Args:
+        path: the folder.
+        writes: False: another process writes into it, and nothing that is written here goes anywhere.
+
     Raises:
         RunFolderError: ``path`` holds something else, is a file, cannot be written, or another process trains in it.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
+        self.path, self._writes = Path(path), writes
+        if not writes:
+            self.close: weakref.finalize[Any, Any] = weakref.finalize(self, lambda: None)
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self.path.iterdir()}
@@ -86,7 +94,8 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        append_metrics(self.path, record)
+        if self._writes:
+            append_metrics(self.path, record)
 
     def append_log(self, text: str) -> None:
         """Append the lines of ``text`` to log.txt, each with the time."""
@@ -106,6 +115,8 @@ class RunFolder:
             )
             return bool(record["step"] <= step and not unfinished)
 
+        if not self._writes:
+            return
         for name in (STATS, METRICS):
             path = self.path / name
             if path.exists():
@@ -116,6 +127,8 @@ class RunFolder:
                 file.unlink()
 
     def _append(self, name: str, line: str) -> None:
+        if not self._writes:
+            return
         try:
             append_line(self.path / name, line)
         except OSError as error:
@@ -123,6 +136,8 @@ class RunFolder:
 
     def _write(self, name: str, content: bytes) -> Path:
         target = self.path / name
+        if not self._writes:
+            return target
         try:
             write_atomically(target, content)
         except OSError as error:

@@ -9,14 +9,25 @@ from torch import Tensor, nn
 
 from fastdat.training.noise import SAMPLES, Noise
 from fastdat.util.net_modes import evaluating
+from fastdat.util.ranks import Ranks
 
 
 def generated(
-    net: nn.Module, noise: Noise, stream: int, count: int, batch_size: int, step: int = 0
+    net: nn.Module,
+    noise: Noise,
+    stream: int,
+    count: int,
+    batch_size: int,
+    step: int = 0,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
 ) -> Iterator[Tensor]:
-    """``count`` samples in batches of at most ``batch_size``, which changes no sample beyond rounding."""
+    """``count`` samples in batches of at most ``batch_size``, which changes no sample beyond rounding.
+
+    Several ``ranks`` share out the batches of one: each draws z and labels of all samples, and makes the batches of
+    number ``rank``, ``rank + size``, ``rank + 2 size`` ...
+    """
     z, labels = noise.draw(stream, step, count), noise.labels(stream, step, count)
-    yield from from_latents(net, z, labels, batch_size)
+    yield from from_latents(net, z, labels, batch_size, ranks)
 
 
 def sample_grid(net: nn.Module, noise: Noise, count: int, batch_size: int) -> Tensor:
@@ -25,9 +36,15 @@ def sample_grid(net: nn.Module, noise: Noise, count: int, batch_size: int) -> Te
     return torch.cat(list(from_latents(net, z, labels, batch_size)))
 
 
-def from_latents(net: nn.Module, z: Tensor, labels: tuple[Tensor, ...], batch_size: int) -> Iterator[Tensor]:
-    """Samples from z (N, nz) and, for a conditional net, labels (N,)."""
-    parts = [tensor.split(batch_size) for tensor in (z, *labels)]
+def from_latents(
+    net: nn.Module,
+    z: Tensor,
+    labels: tuple[Tensor, ...],
+    batch_size: int,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+) -> Iterator[Tensor]:
+    """Samples from z (N, nz) and, for a conditional net, labels (N,); of several ``ranks``, those of this one."""
+    parts = [tensor.split(batch_size)[ranks.rank :: ranks.size] for tensor in (z, *labels)]
     for inputs in zip(*parts, strict=True):
         # Entered for each batch: what the caller does between two batches must not run in these modes.
         with torch.no_grad(), evaluating(net):

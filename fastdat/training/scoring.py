@@ -7,12 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastdat.metrics.equal_on_ranks import check_equal
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.metrics.evaluators import Evaluator, Progress, Record, keep_going, ranking
+from fastdat.metrics.weight_digest import weight_digest
 from fastdat.training import noise
 from fastdat.training.noise import Noise
 from fastdat.training.png import to_uint8
 from fastdat.training.sampling import generated
+from fastdat.util.ranks import Ranks
 
 #: What two records must have in common to be ranked against each other.
 _KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count", "data_sha256")
@@ -25,27 +28,41 @@ def score(
     draws: Noise,
     about: Mapping[str, Any],
     progress: Progress = keep_going,
+    ranks: Ranks | None = None,
 ) -> list[Record] | None:
     """Score samples of ``net``.
 
+    Several ranks share out the batches of samples that one makes, and all of them return the records of rank 0. These
+    hold the scores of one rank, to the last bit where a batch gives the same features on every rank.
+
     Args:
-        evaluator: makes the scores.
-        net: the generator.
+        evaluator: makes the scores. One that does not know of ranks gets all samples on each.
+        net: the generator; the same on all ranks.
         settings: gives the batch size.
         draws: the generator's noise and labels, seeded with ``settings.seed``.
         about: what each record begins with: ``step``, ``weights`` ("G" or "ema") and ``by`` ("train" or "eval").
-        progress: as in :class:`fastdat.metrics.evaluators.Evaluator`.
+        progress: as in :class:`fastdat.metrics.evaluators.Evaluator`; called on every rank.
+        ranks: those that call this together; None: all processes of ``torch.distributed``.
 
     Returns:
-        One record per split, the one that ranks checkpoints first; None where ``progress`` asked to stop.
-    """
+        One record per split, the one that ranks checkpoints first; None where ``progress`` asked to stop on any rank.
 
-    def fakes(count: int) -> Iterator[Tensor]:
-        for batch in generated(net, draws, noise.EVALUATION, count, settings.batch_size):
+    Raises:
+        ConfigError: the net of one rank differs from that of rank 0.
+        Exception: what the evaluator raised on any rank, on all of them.
+    """
+    ranks = Ranks.now() if ranks is None else ranks
+    if ranks:
+        check_equal(ranks, {"step": about["step"], "the hash of the generator": weight_digest(net)})
+
+    def fakes(count: int, of: Ranks = Ranks(), /) -> Iterator[Tensor]:  # noqa: B008 - it is immutable
+        for batch in generated(net, draws, noise.EVALUATION, count, settings.batch_size, ranks=of):
             yield to_uint8(batch) if batch.ndim == 4 else batch
 
-    records = evaluator(fakes, progress)
-    return None if records is None else [{**about, **record} for record in records]
+    records = ranks.together(lambda: evaluator(fakes, progress))
+    if ranks.any(records is None):
+        return None
+    return ranks.by_first(lambda: [{**about, **record} for record in records or []])
 
 
 def better(best: Mapping[str, Any] | None, record: Record, settings: EvalConfig) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastdat.training import checkpoint
@@ -18,22 +18,42 @@ from fastdat.util.run_layout import (
     METRICS,
     SET_ASIDE,
     STATS,
+    read_records,
     sample_grids,
     snapshot_file,
     snapshots,
 )
 
+#: How many of the newest are kept, whatever the settings say: if latest.pt is damaged, there is one before it.
+_AT_LEAST = 2
+
 
 @dataclass(frozen=True)
 class Found:
-    """An undamaged checkpoint."""
+    """An undamaged checkpoint.
+
+    Args:
+        path: its file.
+        state: its content.
+        remarks: if it takes the place of latest.pt: which files are damaged and why, and how much is lost.
+    """
 
     path: Path
     state: checkpoint.State
+    remarks: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
         return int(self.state["step"])
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found in a file: the step of an undamaged checkpoint, or why it cannot be used."""
+
+    path: Path
+    step: int | None
+    error: str = ""
 
 
 class Snapshots:
@@ -45,7 +65,7 @@ class Snapshots:
     """
 
     def __init__(self, run: Path, config: CheckpointConfig) -> None:
-        self._run, self._config = run, config
+        self._run, self._keep = run, max(config.keep, _AT_LEAST)
         self.latest, self.best = run / LATEST, run / BEST
         self._since = 0
         self._for_good = {config.keep_every}
@@ -64,20 +84,18 @@ class Snapshots:
         self._name(step)
         there = [(of_step, path) for of_step, path in snapshots(self._run) if self._since <= of_step <= step]
         try:
-            for of_step, path in there[: max(len(there) - self._config.keep, 0)]:
+            for of_step, path in there[: max(len(there) - self._keep, 0)]:
                 if not self._is_for_good(of_step):
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise self._cannot("remove an older one than", step, error) from error
 
     def _name(self, step: int) -> None:
-        """Give latest.pt, of ``step``, its second name, if it shall have one.
+        """Give latest.pt, of ``step``, its second name.
 
         Raises:
             RunFolderError: that is not possible; latest.pt is intact.
         """
-        if not self._config.keep and not self._is_for_good(step):
-            return
         try:
             _same_file(self.latest, self._run / snapshot_file(step))
         except OSError as error:
@@ -90,29 +108,76 @@ class Snapshots:
         """
         self._name(step)  # a kill may have come between the file and its second name
         there = [of_step for of_step, _ in snapshots(self._run) if of_step <= step]
-        self._since = min(there[max(len(there) - self._config.keep, 0) :], default=step)
+        self._since = min(there[max(len(there) - self._keep, 0) :], default=step)
         self._for_good.add(keep_every)
 
     def to_resume(self, start: str | Path | None) -> Found | None:
         """The checkpoint to go on from; None if the run has none.
 
         Args:
-            start: None: latest.pt and no other. ``"newest"``: the undamaged one of the highest step. ``"best"``,
-                ``"step-000500"`` or a path: this one.
+            start: None: latest.pt, or the newest one that is undamaged if latest.pt is damaged or gone.
+                ``"newest"``: the undamaged one of the highest step. ``"best"``, ``"step-000500"`` or a path: this one.
 
         Raises:
-            RunFolderError: it is missing or damaged; the message names those that may take its place.
+            RunFolderError: it is missing or damaged; the message names those that may take its place. Or latest.pt is
+                whole but cannot be used, such as a file of another version.
         """
         if start is None:
-            return self._read(self.latest) if self.files() else None
+            return self._latest_or_before() if self.files() else None
         if start != "newest":
             return self._read(self.path_of(start))
-        undamaged = self.undamaged()
-        if undamaged:
-            return self._read(max(undamaged, key=lambda one: one[1])[0])
         if not self.files():
             raise RunFolderError(f"{self._run} has no checkpoint yet: leave --from out to begin anew")
-        raise RunFolderError(f"{self._run} has no undamaged checkpoint. {self._ways_out()}")
+        return self._newest(self._seen())
+
+    def _latest_or_before(self) -> Found:
+        """latest.pt, or the one that takes its place."""
+        why = [] if self.latest.is_file() else [f"there is no checkpoint {self.latest} any more."]
+        if not why:
+            try:
+                return Found(self.latest, checkpoint.load(self.latest))
+            except checkpoint.DamagedCheckpointError:
+                pass
+            except RunFolderError as error:
+                raise RunFolderError(f"{error} {self._ways_out()}") from error
+        seen = self._seen()
+        found = self._newest(seen)
+        why += [one.error for one in seen if one.step is None]
+        lost = self._reached() - found.step
+        again = f": the {lost} steps after it are done again" if lost > 0 else ""
+        return replace(found, remarks=(*why, f"going on from {found.path.stem}, step {found.step}{again}"))
+
+    def _newest(self, seen: list[_Seen]) -> Found:
+        """The undamaged one of the highest step.
+
+        Raises:
+            RunFolderError: none is undamaged; the message lists them.
+        """
+        undamaged = [(one.step, -i) for i, one in enumerate(seen) if one.step is not None]
+        if not undamaged:
+            listed = " ".join(one.error for one in seen)
+            raise RunFolderError(
+                f"{self._run} has no undamaged checkpoint. {listed} Put a copy of one back as {self.latest}, or begin "
+                "anew with another --outdir."
+            )
+        return self._read(seen[-max(undamaged)[1]].path)
+
+    def _reached(self) -> int:
+        """The last step that the run is known to have done."""
+        recorded = [int(record["step"]) for _, record in read_records(self._run / STATS)]
+        return max([0, *recorded, *(step for step, _ in snapshots(self._run))])
+
+    def _seen(self) -> list[_Seen]:
+        """What reading each file says, in the order of :meth:`files`; one of several names of a file."""
+        seen: list[_Seen] = []
+        for path in self.files():
+            if any(path.samefile(other.path) for other in seen):
+                continue
+            try:
+                seen.append(_Seen(path, int(checkpoint.load(path)["step"])))
+            except RunFolderError as error:
+                seen.append(_Seen(path, None, str(error)))
+        return seen
 
     def path_of(self, name: str | Path) -> Path:
         """The file of ``"latest"``, ``"best"``, ``"step-000500"``, or of a path."""
@@ -147,14 +212,7 @@ class Snapshots:
 
     def undamaged(self) -> list[tuple[Path, int]]:
         """File and step of each, in the order of :meth:`files`; one of several names of a file."""
-        found: list[tuple[Path, int]] = []
-        for path in self.files():
-            if any(path.samefile(other) for other, _ in found):
-                continue
-            step = self._step_of(path)
-            if step is not None:
-                found.append((path, step))
-        return found
+        return [(one.path, one.step) for one in self._seen() if one.step is not None]
 
     def undamaged_in_words(self) -> str:
         """``"latest (step 500), best (step 300)"``; empty if there is none."""

@@ -9,6 +9,7 @@ import torch
 
 from fastdat.training import checkpoint
 from fastdat.training.meter import Meter
+from fastdat.util.ranks import Ranks
 
 
 @dataclass
@@ -63,6 +64,11 @@ class RunState:
     def means(self) -> dict[str, float]:
         """Means since the last line of stats.jsonl; waits for the device."""
         return self.meter_d.means() | self.meter_g.means()
+
+    def average_meters(self, ranks: Ranks) -> None:
+        """Let each rank have measured what all have measured, in the mean."""
+        for meter in (self.meter_d, self.meter_g):
+            meter.average(ranks)
 
     def clear_meters(self) -> None:
         self.meter_d.clear()

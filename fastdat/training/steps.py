@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from fastdat.config import AttackConfig, Wiring
 from fastdat.engine import passes
 from fastdat.engine.announce import announced
+from fastdat.engine.distributed import data_parallel
 from fastdat.engine.generator_step import generator_step
 from fastdat.engine.spectral.fused import is_fused, normalised_once
 from fastdat.engine.step import dat_step
@@ -25,6 +26,7 @@ from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.net_modes import frozen
+from fastdat.util.ranks import Ranks
 from fastdat.util.term_names import of_term
 
 Draws = tuple[Tensor, ...]
@@ -55,6 +57,8 @@ class Steps:
         optG, optD: their optimizers.
         config: loss, attack, regularizers, augmentation, precision, compile, fold, microbatch, fakes_at_once.
         note: called with a line for the log.
+        ranks: those that take each step together, on equal parts of a batch. Losses and gradients are those of the
+            whole batch; a loss that is returned is the mean over this part.
 
     Attributes:
         attack: settings of the attack.
@@ -63,7 +67,8 @@ class Steps:
 
     Raises:
         ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch; D cannot be
-            augmented; or a regularizer looks at a submodule that D does not have.
+            augmented; a regularizer looks at a submodule that D does not have; or fakes_at_once is true with several
+            ranks.
     """
 
     def __init__(
@@ -74,9 +79,10 @@ class Steps:
         optD: Optimizer,
         config: TrainConfig,
         note: Note = quiet,
+        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
     ) -> None:
         self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
-        self._config = config
+        self._config, self._ranks = config, ranks
         device = next(netG.parameters()).device
         self._device_type = device.type
         self.attack = attack_of(config)
@@ -96,8 +102,14 @@ class Steps:
             except ValueError as error:
                 raise ConfigError(f"augment={config.augment}: {error}") from error
         self.regularizers.check_paths(self._D)
+        self._in_step: nn.Module = data_parallel(self._D) if ranks else self._D
+        if ranks and config.fakes_at_once is True:
+            raise ConfigError(
+                f"fakes_at_once=true is for one process, and there are {ranks.size}, which share batch norm's "
+                "statistics step by step. Leave it out, or set fakes_at_once=false"
+            )
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
-        self._fakes = Fakes(netG, config, note)
+        self._fakes = Fakes(netG, config.replace({"fakes_at_once": False}) if ranks else config, note)
         self._objective: Callable[..., Tensor] = self._generator_objective
         self._has_run: set[str] = set()
         if config.compile:
@@ -148,7 +160,7 @@ class Steps:
         config = self._config
         with self._autocast():
             loss, info = dat_step(
-                self._D,
+                self._in_step,
                 xr,
                 xf.to(xr.dtype),
                 config=self.attack,
@@ -193,6 +205,8 @@ class Steps:
     def _update_generator(self, loss: Tensor) -> None:
         self._optG.zero_grad(set_to_none=True)
         loss.backward()
+        # After the backward pass, in one message: G may be compiled as a whole, which no hook of DDP would see.
+        self._ranks.average(p.grad for p in self._netG.parameters() if p.grad is not None)
         self._optG.step()
 
     def _generator_objective(self, z: Tensor, labels: Labels, draws: Draws, reals: Reals | None) -> Tensor:
@@ -218,7 +232,7 @@ class Steps:
             with self._announced("G with gradients", z):
                 fakes = self._fakes.of_a_batch(z, *labels).to(reals.images.dtype)
             return generator_step(
-                self._D,
+                self._in_step,
                 fakes,
                 reals.images,
                 config.dat,

@@ -68,6 +68,11 @@ class StopRequests:
             for number, handler in self._outside.items():
                 signal.signal(number, handler)
 
+    def join(self, requested: bool) -> None:
+        """Another process of the run was asked to stop, if ``requested``: so this one is, too."""
+        if requested and self.requested is None:
+            self.requested = signal.SIGTERM
+
     def raise_if_requested(self) -> None:
         """Raise :class:`StoppedError` after a request; after Ctrl-C, KeyboardInterrupt, as Python itself does."""
         if self.requested is not None:

@@ -54,7 +54,8 @@ class CheckpointConfig:
 
     Args:
         every: G steps between checkpoints.
-        keep: how many of the newest are kept as step-000500.pt, ...; latest.pt is a second name of the newest one.
+        keep: how many of the newest are kept as step-000500.pt, ...; latest.pt is a second name of the newest one. Two
+            in any case: if the newest is damaged, the run goes on from the one before it.
         keep_every: those of every so many G steps are kept for good; None: none of them.
 
     Raises:
@@ -134,6 +135,8 @@ class TrainConfig:
         checkpoints: :class:`CheckpointConfig`: when they are written, and which are kept.
         on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
             ``nan_retries`` times.
+        hang_timeout: seconds without a step after which a run of several processes ends, with a message that names the
+            one that hangs.
         logger: where numbers and sample grids go beside the files of the run folder: ``"tensorboard"`` (event files in
             it), ``"wandb"`` (Weights & Biases, an optional package), or ``"none"``.
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.
@@ -184,6 +187,7 @@ class TrainConfig:
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_nan: Literal["stop", "rollback"] = "stop"
     nan_retries: NonNegativeInt = 3
+    hang_timeout: PositiveFloat = 600.0
     logger: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     eval: EvalConfig = field(default_factory=EvalConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.metrics.evaluators import Evaluator
+from fastdat.nets.shared_batch import share_batch
 from fastdat.robustness.monitor import Monitor
 from fastdat.training import noise
-from fastdat.training.batches import as_batches, first_reals
+from fastdat.training.batches import as_batches, check_shares, first_reals
 from fastdat.training.callbacks import Callback, Callbacks, undisturbed
 from fastdat.training.clock import Clock
 from fastdat.training.config_file import with_absolute_paths
 from fastdat.training.device_settings import cudnn_tuned, settled
-from fastdat.training.display import Display, display_for
+from fastdat.training.display import Display, Nothing, display_for
 from fastdat.training.ema import EMA
 from fastdat.training.first_look import check_first_samples, check_optimizers
+from fastdat.training.hang_watch import HangWatch
 from fastdat.training.heartbeat import Heartbeat
 from fastdat.training.networks import Networks
 from fastdat.training.outputs import Outputs
@@ -35,6 +37,7 @@ from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
 from fastdat.training.wandb_logger import require_wandb
 from fastdat.util.errors import ConfigError, NonFiniteError
+from fastdat.util.ranks import Ranks
 from fastdat.util.settings import PositiveInt, SeedInt, checked
 
 
@@ -48,6 +51,11 @@ class Trainer:
 
     Everything random is a function of (seed, step), so a run is a function of its configuration, and resuming is
     exact. The exception is a ``DataLoader``, which decides the order of the reals itself.
+
+    Where ``torch.distributed`` is initialized, its processes train one run together, and each makes a Trainer from the
+    same arguments: ``config.batch_size`` is the batch of all of them, and the numbers are those of one process up to
+    rounding. Batch norms become :func:`fastdat.nets.share_batch`'s, gradients are averaged, and rank 0 writes the run
+    folder. Nets are given as they are, not in DistributedDataParallel.
 
     Args:
         netG, netD: z (N, nz) -> images in [-1, 1]; images -> logits (N,) or (N, 1). Both on one device. With
@@ -94,13 +102,12 @@ class Trainer:
         extend: bool = False,
         **settings: Any,
     ) -> None:
-        config, chosen = settled(
-            with_absolute_paths((config or TrainConfig()).replace(settings)),
-            next(netG.parameters()).device,
-            outdir,
-            resume_from,
-        )
+        self.ranks = ranks = Ranks.now()
+        wanted = with_absolute_paths((config or TrainConfig()).replace(settings))
+        device = next(netG.parameters()).device
+        config, chosen = ranks.by_first(lambda: settled(wanted, device, outdir, resume_from))
         self.config = config
+        check_shares(config, ranks)
         config.refuse_unused()
         if config.eval.every and evaluator is None:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
@@ -110,18 +117,20 @@ class Trainer:
         self._callbacks = Callbacks(callbacks, monitors)
         self._reals: dict[int, tuple[Tensor, ...]] = {}
         check_optimizers(netG, netD, optG, optD)
+        if ranks:
+            share_batch(netG)
+            share_batch(netD)
         self.netG, self.netD, self.optG, self.optD = netG, netD, optG, optD
         self.ema = EMA(netG, config.ema) if config.ema else None
         self.state = RunState()
         self._networks = Networks(netG, netD, optG, optD, self.ema)
-        device = self._networks.device
         self._noise = noise.Noise(config.nz, seed=config.seed, device=device, classes=classes)
-        reals = as_batches(batches, config, device)
-        self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config)
+        reals = as_batches(batches, config, device, ranks)
+        self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config, ranks)
         self._evaluator = evaluator
-        self._display = display or display_for(config.steps)
+        self._display = (display or display_for(config.steps)) if ranks.first else Nothing()
         self._stop = StopRequests()
-        self.folder = RunFolder(outdir)
+        self.folder = ranks.together(lambda: RunFolder(outdir, writes=ranks.first))
         self._recorder = Recorder(self.folder, self._display, config.steps)
         try:
             self._checkpoints = RunCheckpoints(
@@ -132,6 +141,7 @@ class Trainer:
                 self._noise,
                 reals,
                 config,
+                ranks,
             )
             self._remarks = [*self._checkpoints.resume(resume_from, extend), *chosen]
         except BaseException:
@@ -147,7 +157,9 @@ class Trainer:
             self._checkpoints,
             self._clock,
             evaluator,
+            ranks,
         )
+        self._watch = HangWatch(ranks, config.hang_timeout)
 
     @property
     def done(self) -> int:
@@ -169,9 +181,10 @@ class Trainer:
                 f"this Trainer has trained already; make a new one on {self.folder.path} to resume from its checkpoint"
             )
         try:
-            self._recorder.open_logger(self.config, self.done)
+            if self.ranks.first:
+                self._recorder.open_logger(self.config, self.done)
             heartbeat = Heartbeat(self._recorder, self._display.every)
-            with self._display, self._stop, heartbeat, cudnn_tuned(self.config):
+            with self._display, self._stop, heartbeat, cudnn_tuned(self.config), self._watch:
                 if self._begin():
                     self._loop()
         finally:
@@ -193,9 +206,8 @@ class Trainer:
             return False
         if state.done < config.steps:
             self._checkpoints.check_savable()
-            check_first_samples(
-                self._networks, self.iteration.batches, self._noise, config, state.done * config.n_dis
-            )
+            about = self._networks, self.iteration.batches, self._noise, config
+            self.ranks.together(lambda: check_first_samples(*about, state.done * config.n_dis, self.ranks))
         self.folder.write_config(config.recorded())
         if state.done == 0:
             self._outputs.reals(self.iteration.batches)
@@ -210,6 +222,8 @@ class Trainer:
         config, state = self.config, self.state
         while state.done < config.steps or state.unscored:
             try:
+                self._watch.beat(state.done)
+                self._stop.join(self.ranks.any(self._stop.requested is not None))
                 if self._stop.requested and state.done and self._checkpoints.saved_at != state.done:
                     self.save()
                 self._stop.raise_if_requested()
@@ -255,6 +269,8 @@ class Trainer:
             state.unscored = self._due(config.eval.every)
             # Before scoring, which may take as long as many steps: if it is interrupted, nothing is lost.
             failed = self._callbacks.failed
+            if self._due(config.log_every):  # callbacks are called by rank 0 alone
+                failed = self.ranks.by_first(lambda: self._callbacks.failed)
             if self._due(config.checkpoints.every) or state.unscored or failed is not None:
                 self.save()
             if failed is not None:
@@ -262,7 +278,12 @@ class Trainer:
                 self._recorder.log("\n".join([f"{type(failed).__name__}: {failed}", *failed.__notes__]))
                 raise failed
         if state.unscored:
-            self._outputs.scores(should_stop=lambda: self._stop.requested is not None)
+            self._outputs.scores(self._should_stop)
+
+    def _should_stop(self) -> bool:
+        """Asked while scores are made."""
+        self._watch.beat(self.done)
+        return self._stop.requested is not None
 
     def _due(self, every: int | None) -> bool:
         """Whether it is time for something that happens every ``every`` steps, and after the last step."""
@@ -285,7 +306,7 @@ class Trainer:
         if ending is not None:
             self._recorder.log(f"{error}\n{ending}")
             raise NonFiniteError(f"{error}\n{ending}") from error
-        self._checkpoints.roll_back()
+        self._note_all(self._checkpoints.roll_back())
         self._recorder.rewind(self.done, scored=not self.state.unscored)
         self._clock.back_to(self.done)
         self.note(f"{error}\nback to step {self.done}, retry {attempt} of {retries} with other noise")

@@ -18,6 +18,7 @@ FREE = frozenset(
         "checkpoints",
         "on_nan",
         "nan_retries",
+        "hang_timeout",
         "eval",
         "monitor",
     }

@@ -60,7 +60,7 @@ class Ranks:
         if not self:
             return here
         flag = torch.tensor(int(here))
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=_messages())
         return bool(flag)
 
     def all_of(self, here: T) -> list[T]:
@@ -68,8 +68,16 @@ class Ranks:
         if not self:
             return [here]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, here)
+        dist.all_gather_object(found, here, group=_messages())
         return cast(list[T], found)
+
+    def to_first(self, here: T) -> list[T]:
+        """What each rank has, by rank, for rank 0 alone; the others get an empty list."""
+        if not self:
+            return [here]
+        found: list[Any] | None = [None] * self.size if self.first else None
+        dist.gather_object(here, found, dst=0, group=_messages())
+        return cast(list[T], found or [])
 
     def by_first(self, decide: Callable[[], T]) -> T:
         """What ``decide`` returns to rank 0, which alone calls it. An exception that it raises is raised by all ranks.
@@ -85,12 +93,33 @@ class Ranks:
                 sent[0] = decide()
             except Exception as raised:
                 error, sent[1] = raised, _sendable(raised)
-        dist.broadcast_object_list(sent, src=0, device=_CPU)
+        dist.broadcast_object_list(sent, src=0, group=_messages(), device=_CPU)
         if error is not None:
             raise error
         if sent[1] is not None:
             raise sent[1]
         return cast(T, sent[0])
+
+    def together(self, do: Callable[[], T]) -> T:
+        """What ``do``, which every rank calls, returns here. Where it raises on any rank, all ranks raise: each its own
+        exception, or that of the lowest rank which has one, with this rank in its text.
+        """
+        if not self:
+            return do()
+        error: Exception | None = None
+        result: T | None = None
+        try:
+            result = do()
+        except Exception as raised:
+            error = raised
+        raised_by = self.all_of(None if error is None else _sendable(error))
+        if error is not None:
+            raise error
+        for rank, other in enumerate(raised_by):
+            if other is not None:
+                other.add_note(f"raised by rank {rank} of {self.size}")
+                raise other
+        return cast(T, result)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its mean over all ranks; one message for each type."""
@@ -104,11 +133,27 @@ class Ranks:
             dist.all_reduce(flat)
             flat /= self.size
             parts = flat.split([tensor.numel() for tensor in same])
-            torch._foreach_copy_(same, [part.view_as(tensor) for part, tensor in zip(parts, same, strict=True)])
+            torch._foreach_copy_(
+                same, [part.view_as(tensor) for part, tensor in zip(parts, same, strict=True)]
+            )
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.any(False)
+
+
+_MESSAGES: dict[int, dist.ProcessGroup | None] = {}
+"""By the default group: the group that passes messages between CPUs."""
+
+
+def _messages() -> dist.ProcessGroup | None:
+    """The default group, None, if it passes tensors of a CPU; else one of gloo, made by all ranks at the first call."""
+    key = id(dist.group.WORLD)
+    if key not in _MESSAGES:
+        _MESSAGES.clear()  # of a default group that is no more
+        of_cpu = "cpu:" in dist.get_backend_config()  # "cpu:gloo,cuda:nccl", for example
+        _MESSAGES[key] = None if of_cpu else dist.new_group(backend="gloo")
+    return _MESSAGES[key]
 
 
 def _sendable(error: Exception) -> Exception:

@@ -15,12 +15,13 @@ wandb/                  what wandb keeps, and the id of its run (logger=wandb)
 
 from __future__ import annotations
 
-import json
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastdat.util import plain_json, plain_yaml
 from fastdat.util.errors import RunFolderError
 
 CONFIG = "config.yaml"
@@ -36,6 +37,8 @@ SET_ASIDE = f"{CHECKPOINTS}/set-aside"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 LOCK = ".lock"
+
+_MOST_STEPS = 10**12  # as many digits as a name of a file has
 
 
 def sample_file(step: int) -> str:
@@ -76,14 +79,12 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: the file is missing or damaged.
     """
-    import yaml
-
     path = run / CONFIG
     if not path.is_file():
         raise RunFolderError(f"{run} is no run folder: it has no {CONFIG}")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        config = plain_yaml.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise RunFolderError(f"{path} must hold settings as key: value, but holds a {type(config).__name__}")
@@ -107,7 +108,7 @@ def read_records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             continue
         try:
             record = _record(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             if number == len(lines):  # there is no newline after it
                 break
             raise RunFolderError(
@@ -118,10 +119,10 @@ def read_records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    record = json.loads(line)
+    record = plain_json.loads(line)
     if not isinstance(record, dict):
         raise ValueError(f"a {type(record).__name__}, no object")
     step = record.get("step")
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise ValueError(f"step is {step!r}")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < _MOST_STEPS:
+        raise ValueError(f"step is {reprlib.repr(step)}")
     return record

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fastdat.util import files
+from fastdat.util import files, plain_json
 
 _KEY = "sha256"
 _ZEROS = "0" * 64
@@ -93,8 +93,8 @@ def _unsealed(raw: bytes) -> SealError:
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
+        content = plain_json.loads(raw.decode())
+    except ValueError as error:
         raise SealError(f"it is no JSON: {error}" if raw else "it is empty") from error
     if not isinstance(content, dict):
         raise SealError(f"expected a JSON object, got {type(content).__name__}")

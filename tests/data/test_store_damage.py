@@ -169,11 +169,11 @@ def change_index(store: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (b"3", "store.json is damaged: expected a JSON object, got int"),
         (b"{}", "store.json is damaged: it has no sha256"),
         (b'{"format": 2}', "store.json is damaged: it has no sha256"),
-        (b'{"format": 1, "dataset": "folder"}', "is a store of format 1; this version reads 2"),
-        (sealed_json.seal({"format": 3}), "is a store of format 3; this version reads 2"),
-        (sealed_json.seal({}), "is a store of format None; this version reads 2"),
-        (sealed_json.seal({"format": [2]}), "is a store of format [2]; this version reads 2"),
-        (sealed_json.seal({"format": 2.0}), "format: expected a positive integer, got 2.0"),
+        (b'{"format": 1, "dataset": "folder"}', "is a store of format 1; this version reads 2 and 3"),
+        (sealed_json.seal({"format": 4}), "is a store of format 4; this version reads 2 and 3"),
+        (sealed_json.seal({}), "is a store of format None; this version reads 2 and 3"),
+        (sealed_json.seal({"format": [2]}), "is a store of format [2]; this version reads 2 and 3"),
+        (sealed_json.seal({"format": 2.0}), "format: expected a positive integer below 2^40, got 2.0"),
         (sealed_json.seal({"format": 2}), "dataset is missing; expected a text"),
     ],
 )
@@ -186,7 +186,7 @@ def test_missing_entries(store: Path) -> None:
     index = sealed_json.read(store / INDEX)
     keys = [(key,) for key in index if key != "format"]
     keys += [("splits", split, key) for split in ("train", "test") for key in index["splits"][split]]
-    assert len(keys) == 9 + 2 * 6
+    assert len(keys) == 9 + 2 * 7
     for key in keys:
         change_index(store, lambda found, key=key: inner(found, key).pop(key[-1]))
         assert_refused(store, f"store.json is damaged: {'.'.join(key)} is missing; expected ")
@@ -220,6 +220,7 @@ WRONG: dict[tuple[str, ...], list[Any]] = {
     ("splits", "train", "blocks"): [*LISTS, [], ["0" * 64], ["0" * 64] * 9, ["0" * 63] * 8],
     ("splits", "train", "labels"): DIGESTS,
     ("splits", "train", "fingerprint"): DIGESTS,
+    ("splits", "train", "shard_images"): [0, -64, 1.5, True, "8", [8], {}, 8, 63],
 }
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import fastdat
 from fastdat import DATConfig
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
+from tests.ranks import run
 
 SAMPLES = 12
 CASES = {
@@ -28,22 +27,6 @@ CASES = {
     ),
     "no-attack": DATConfig(real=False, fake=False),
 }
-
-
-def run(ranks: int, folder: Path, function: object) -> None:
-    mp.spawn(_rank, args=(ranks, str(folder / "rendezvous"), function), nprocs=ranks)
-
-
-def _rank(rank: int, ranks: int, rendezvous: str, function: object) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
-    try:
-        function(rank, ranks)
-        dist.barrier()  # gloo aborts a rank whose peer hangs up while it still talks
-    finally:
-        dist.destroy_process_group()
-    # Every assertion has passed. gloo's threads can abort an interpreter that tears itself down: leave without.
-    os._exit(0)
 
 
 def _both(kind: str, rank: int, ranks: int, config: DATConfig, **arguments: object) -> None:

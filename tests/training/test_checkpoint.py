@@ -47,6 +47,8 @@ def path(tmp_path: Path) -> Path:
 def refusal(path: Path) -> str:
     with pytest.raises(RunFolderError) as caught:
         checkpoint.load(path)
+    damaged = isinstance(caught.value, checkpoint.DamagedCheckpointError)
+    assert damaged == (" is damaged" in str(caught.value))
     return str(caught.value)
 
 
@@ -95,6 +97,28 @@ def test_a_cut_checkpoint_is_an_error(share: float, path: Path) -> None:
     assert "latest.pt is damaged" in refusal(path)
     path.write_bytes(content + b"\0")
     assert "latest.pt is damaged" in refusal(path)
+
+
+def test_a_file_that_the_disk_does_not_give_back_is_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: Any) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fastdat.training.seal.is_whole", fails)
+    with pytest.raises(checkpoint.DamagedCheckpointError, match="cannot be read: Input/output error"):
+        checkpoint.load(path)
+
+
+def test_what_is_whole_but_of_no_use_is_not_damaged(tmp_path: Path) -> None:
+    """A run must not go on from an older checkpoint because of it."""
+    torch.save({"format": 1} | small_state(), tmp_path / "older.pt")
+    torch.save({"w": Command("true")}, tmp_path / "foreign.pt")
+    sealed(tmp_path / "other.pt", small_state(format=9))
+    for path in (*tmp_path.iterdir(), tmp_path, tmp_path / "missing.pt"):
+        with pytest.raises(RunFolderError) as caught:
+            checkpoint.load(path)
+        assert type(caught.value) is RunFolderError, path
 
 
 def test_what_is_missing_or_no_file(tmp_path: Path) -> None:

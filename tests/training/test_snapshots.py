@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from fastdat.data import ImageSet
 from fastdat.training import ConfigError, RunFolderError, checkpoint
@@ -15,6 +17,8 @@ from fastdat.training.train_config import CheckpointConfig
 from tests.training.checkpoint_states import flip, small_state
 from tests.training.runs import (
     assert_same,
+    change_reals,
+    latest,
     read_log,
     read_scores,
     read_stats,
@@ -43,10 +47,10 @@ def names(run: Path) -> list[str]:
     ("config", "kept"),
     [
         ({}, ["latest.pt", "step-000040.pt", "step-000050.pt"]),
-        ({"keep": 0}, ["latest.pt"]),
+        ({"keep": 0}, ["latest.pt", "step-000040.pt", "step-000050.pt"]),
         ({"keep": 3}, ["latest.pt", "step-000030.pt", "step-000040.pt", "step-000050.pt"]),
         ({"keep": 1, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000050.pt"]),
-        ({"keep": 0, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt"]),
+        ({"keep": 0, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000050.pt"]),
     ],
     ids=str,
 )
@@ -89,12 +93,24 @@ def test_those_for_good_stay_in_a_process_that_is_not_told_to_keep_them(tmp_path
     files.go_on(50, keep_every=20)
     checkpoint.save(files.latest, small_state(step=60))
     files.keep(60)
-    assert names(tmp_path) == ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000060.pt"]
+    assert names(tmp_path) == [
+        "latest.pt",
+        "step-000020.pt",
+        "step-000040.pt",
+        "step-000050.pt",
+        "step-000060.pt",
+    ]
     again = Snapshots(tmp_path, CheckpointConfig(keep=1))
     again.go_on(60, keep_every=None)
     checkpoint.save(again.latest, small_state(step=70))
     again.keep(70)
-    assert names(tmp_path) == ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000070.pt"]
+    assert names(tmp_path) == [
+        "latest.pt",
+        "step-000020.pt",
+        "step-000040.pt",
+        "step-000060.pt",
+        "step-000070.pt",
+    ]
 
 
 def test_a_file_of_a_later_step_is_not_the_newest(tmp_path: Path) -> None:
@@ -114,31 +130,28 @@ def test_the_newest_one_may_be_the_best(tmp_path: Path) -> None:
     assert (found.path, found.step) == (files.best, 30)
 
 
-@pytest.mark.parametrize("damage", ["flip", "delete"])
-def test_a_lost_latest_checkpoint_is_said_and_replaced_only_when_asked(
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_the_one_before_takes_the_place_of_a_lost_latest_checkpoint(
     damage: str, few_images: ImageSet, tmp_path: Path
 ) -> None:
+    """It is said which file was damaged, why, and how much is done again; the damaged file is kept."""
     config = ended(few_images, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"
     trainer_of(config, few_images, tmp_path / "straight").train()
-    flip(folder / "step-000006.pt")
     if damage == "flip":
         flip(folder / "latest.pt")
+        flip(folder / "step-000006.pt", 100)
+    elif damage == "cut":  # both names of the same file
+        with (folder / "latest.pt").open("r+b") as file:
+            file.truncate(5000)
     else:
         (folder / "latest.pt").unlink()
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunFolderError) as caught:
-        trainer_of(config, few_images, tmp_path / "run")
-    assert ("is damaged" if damage == "flip" else "there is no checkpoint") in str(caught.value)
-    assert "step-000004 (step 4), step-000002 (step 2). To go on from the newest" in str(caught.value)
-    assert "give --from newest" in str(caught.value)
-    assert {path: path.read_bytes() for path in before} == before, "nothing is changed until it is asked for"
-
-    trainer = trainer_of(config, few_images, tmp_path / "run", resume_from="newest")
+        flip(folder / "step-000006.pt")
+    trainer = trainer_of(config, few_images, tmp_path / "run")
     assert trainer.done == 4
     assert checkpoint.load(folder / "latest.pt")["step"] == 4
     aside = sorted(path.name for path in (folder / "set-aside").iterdir())
-    assert aside == (["latest-damaged.pt"] if damage == "flip" else []) + [
+    assert aside == ([] if damage == "delete" else ["latest-damaged.pt"]) + [
         "stats.jsonl",
         "step-000006-damaged.pt",
         "step-000006.png",
@@ -146,8 +159,75 @@ def test_a_lost_latest_checkpoint_is_said_and_replaced_only_when_asked(
     trainer.train()
     assert_same(results(tmp_path / "straight"), results(tmp_path / "run"))
     log = read_log(tmp_path / "run")
+    why = {
+        "flip": f"{folder / 'latest.pt'} is damaged: its bytes are not those that were written (SHA-256)",
+        "cut": f"{folder / 'latest.pt'} is damaged, or was not written by fastdat: it does not end with the SHA-256",
+        "delete": f"there is no checkpoint {folder / 'latest.pt'} any more.",
+    }
+    assert why[damage] in log
+    assert (f"{folder / 'step-000006.pt'} is damaged: its bytes" in log) == (damage != "cut")
+    assert "going on from step-000004, step 4: the 2 steps after it are done again" in log
     assert "resumed after 4 steps" in log
     assert "step-000004.pt; set aside: checkpoints/set-aside/" in log
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(few_images: ImageSet, tmp_path: Path) -> None:
+    """Nothing is changed, and the undamaged ones are named."""
+    config = ended(few_images, tmp_path)
+    flip(tmp_path / "checkpoints" / "step-000004.pt")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunFolderError) as caught:
+        trainer_of(config, few_images, tmp_path, resume_from="step-000004")
+    assert "step-000004.pt is damaged" in str(caught.value)
+    assert "latest (step 6), step-000002 (step 2). To go on from the newest" in str(caught.value)
+    assert "give --from newest" in str(caught.value)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_latest_checkpoint_of_another_version_is_not_passed_over(tmp_path: Path) -> None:
+    """It is no damage: going on from an older one would undo what the other version did."""
+    files = written(tmp_path, [10, 20])
+    files.latest.unlink()
+    checkpoint.save(files.latest, small_state(format=1))
+    with pytest.raises(RunFolderError, match="its format is 1"):
+        files.to_resume(None)
+
+
+def test_the_best_one_may_be_all_that_is_left(tmp_path: Path) -> None:
+    files = written(tmp_path, [10, 20])
+    checkpoint.save(files.best, small_state(step=5))
+    for path in (tmp_path / "checkpoints").glob("[ls]*.pt"):
+        flip(path)
+    found = files.to_resume(None)
+    assert found is not None
+    assert (found.path, found.step) == (files.best, 5)
+    assert "step-000010.pt is damaged" in found.remarks[2]
+    assert found.remarks[3] == "going on from best, step 5: the 15 steps after it are done again"
+
+
+def test_a_rollback_finds_the_last_checkpoint_damaged(few_images: ImageSet, tmp_path: Path) -> None:
+    """NaN in step 6, after checkpoints of steps 2 and 4: on from step 2."""
+    config = resumable(on_nan="rollback")
+    trainer = trainer_of(config, few_images, tmp_path)
+    broken = [True]
+
+    def breaking(step: int, reals: Tensor) -> Tensor:
+        if step == 10 and broken:
+            broken.clear()
+            with (tmp_path / "checkpoints" / "latest.pt").open("r+b") as file:
+                file.truncate(5000)
+            return reals * math.nan
+        return reals
+
+    change_reals(trainer, breaking)
+    trainer.train()
+    log = read_log(tmp_path)
+    assert "latest.pt is damaged" in log
+    assert "going on from step-000002, step 2: the 2 steps after it are done again" in log
+    assert "back to step 2, retry 1 of 3" in log
+    assert latest(tmp_path)["step"] == 8
+    aside = {path.name for path in (tmp_path / "checkpoints" / "set-aside").glob("*.pt")}
+    assert aside == {"latest-damaged.pt", "step-000004-damaged.pt"}
 
 
 def test_an_earlier_step_may_be_asked_for(few_images: ImageSet, tmp_path: Path) -> None:
@@ -245,14 +325,21 @@ def test_what_is_not_there_is_named(start: str, message: str, few_images: ImageS
 
 
 def test_nothing_undamaged_is_left(few_images: ImageSet, tmp_path: Path) -> None:
+    """Each damaged file is named."""
     config = ended(few_images, tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
         flip(path)
     for start in (None, "newest"):
         with pytest.raises(
-            RunFolderError, match=r"no other that is undamaged\. Begin anew with another --outdir"
-        ):
+            RunFolderError, match=r"has no undamaged checkpoint\. .*another --outdir"
+        ) as caught:
             trainer_of(config, few_images, tmp_path, resume_from=start)
+        for name in ("latest", "step-000006", "step-000004", "step-000002"):
+            assert f"{name}.pt is damaged" in str(caught.value)
+    with pytest.raises(
+        RunFolderError, match=r"no other that is undamaged\. Begin anew with another --outdir"
+    ):
+        trainer_of(config, few_images, tmp_path, resume_from="step-000002")
 
 
 def test_a_new_run_has_no_checkpoint_to_begin_from(few_images: ImageSet, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastdat.data import npy
 from fastdat.data.image_files import UnreadableImage
+from fastdat.data.image_layout import ImageFiles
 from fastdat.data.packing.checksums import Checksums
 from fastdat.data.packing.pieces import Skipped
 from fastdat.data.source import Source
@@ -39,18 +39,18 @@ class Journal:
         folder: the partial store.
         split: the split this object is about; the file has the lines of every split.
         source: the images of the split.
-        shape: (C, H, W) of the packed images.
+        images: the files with the packed images.
     """
 
-    def __init__(self, folder: Path, split: str, source: Source, shape: tuple[int, int, int]) -> None:
-        self._path, self._split, self._source, self._shape = folder / JOURNAL, split, source, shape
+    def __init__(self, folder: Path, split: str, source: Source, images: ImageFiles) -> None:
+        self._path, self._split, self._source, self._images = folder / JOURNAL, split, source, images
         self.done = 0
         """Number of images of the source that are packed: either written or skipped."""
         self.count = 0
         """Number of images written."""
         self.skipped: list[Skipped] = []
         """The images skipped."""
-        self.checksums = Checksums(shape)
+        self.checksums = Checksums(images.shape)
         """Of the images written and their labels. Whoever appends to the files appends to these too."""
         self._read()
 
@@ -78,6 +78,8 @@ class Journal:
 
     def _matches_source(self, line: dict[str, Any]) -> bool:
         """Whether packing these images again would give the same result."""
+        if line["stop"] > len(self._source):
+            return False
         unchanged = self._source.part(line["start"], line["stop"]).identity() == line["identity"]
         return unchanged and not any(_readable(self._source, number) for number, _, _ in line["skipped"])
 
@@ -102,19 +104,17 @@ class Journal:
 
     def _written(self, count: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """The next ``count`` images and labels in the files, few at a time; fewer if the files are shorter."""
-        image_bytes, label_bytes = math.prod(self._shape), np.dtype(npy.LABELS).itemsize
+        image_bytes, label_bytes = self._images.image_bytes, np.dtype(npy.LABELS).itemsize
         most = max(1, _READ_BYTES // image_bytes)
-        images_path, labels_path = npy.files_of(self._path.parent, self._split)
-        with images_path.open("rb") as images, labels_path.open("rb") as labels:
-            images.seek(npy.HEADER_BYTES + self.count * image_bytes)
+        with npy.files_of(self._path.parent, self._split)[1].open("rb") as labels:
             labels.seek(npy.HEADER_BYTES + self.count * label_bytes)
             for first in range(0, count, most):
                 n = min(most, count - first)
-                pixels, numbers = images.read(n * image_bytes), labels.read(n * label_bytes)
+                pixels, numbers = self._images.read(self.count + first, n), labels.read(n * label_bytes)
                 if (len(pixels), len(numbers)) != (n * image_bytes, n * label_bytes):
                     return
                 yield (
-                    np.frombuffer(pixels, np.uint8).reshape(n, *self._shape),
+                    np.frombuffer(pixels, np.uint8).reshape(n, *self._images.shape),
                     np.frombuffer(numbers, npy.LABELS),
                 )
 
@@ -150,7 +150,21 @@ def _unsealed(text: bytes) -> dict[str, Any] | None:
         line = sealed_json.unseal(text)
     except sealed_json.SealError:
         return None
-    return line if line.keys() == _KEYS else None
+    return line if line.keys() == _KEYS and _is_line(line) else None
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    """Whether each entry is of its type: a digest says that a line is as it was written, and not who wrote it."""
+    start, stop, count, skipped = (line[key] for key in ("start", "stop", "count", "skipped"))
+    return (
+        all(type(number) is int for number in (start, stop, count))
+        and 0 <= start <= stop
+        and 0 <= count <= stop - start
+        and all(isinstance(line[key], str) for key in ("split", "identity", "fingerprint", "labels"))
+        and isinstance(skipped, list)
+        and all(isinstance(one, list) and list(map(type, one)) == [int, str, str] for one in skipped)
+        and all(start <= one[0] < stop for one in skipped)
+    )
 
 
 def _readable(source: Source, index: int) -> bool:

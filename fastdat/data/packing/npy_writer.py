@@ -49,7 +49,7 @@ class NpyWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def write_header(self) -> None:
+    def finish(self) -> None:
         """Complete the file: write the header for the present number of items."""
         self._file.seek(0)
         self._file.write(npy.header(self._dtype.str, (self.count, *self._item_shape)))

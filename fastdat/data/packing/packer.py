@@ -117,7 +117,8 @@ def _existing_store(dest: Path, wanted: dict[str, Any]) -> Store:
     if not is_store(dest):
         raise DataError(f"{dest} exists and is no packed data set. Give another destination, or remove it.")
     store = Store(dest)
-    differs = difference(store.index, {key: value for key, value in wanted.items() if key != "source"})
+    # Neither where the images came from nor how the store lays them out makes it another one.
+    differs = difference(store.index, {k: v for k, v in wanted.items() if k not in ("source", "format")})
     if differs:
         raise DataError(
             f"{dest} holds another store: {differs}. Give another destination, or remove it to pack again."

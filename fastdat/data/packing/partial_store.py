@@ -90,7 +90,7 @@ class PartialStore:
     def _require_room(self, plan: dict[str, Any], image_bytes: int) -> None:
         """Refuse to start work that cannot be completed."""
         images = sum(plan["items"].values())
-        written = sum(file.stat().st_size for file in self.path.glob("*.npy"))
+        written = sum(f.stat().st_size for f in self.path.iterdir() if f.suffix in (".npy", ".u8"))
         needed = images * (image_bytes + _LABEL_BYTES) - written
         free = shutil.disk_usage(self.path).free
         if needed > free:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.data import npy
+from fastdat.data.image_layout import ImageFiles, shard_images
 from fastdat.data.packing.journal import Journal
 from fastdat.data.packing.npy_writer import NpyWriter
 from fastdat.data.packing.pieces import Skipped, decode_piece, images_per_piece, piece_tasks
+from fastdat.data.packing.shard_writer import image_writer
 from fastdat.data.packing.workers import DecodingPool
 from fastdat.data.source import Source
 from fastdat.data.split_files import SplitFiles
@@ -47,12 +49,14 @@ def write_split(
     Raises:
         DataError: too many images or all of them are unreadable, or the disk gives back other bytes than were written.
     """
-    journal = Journal(folder, split, source, shape)
+    shard = shard_images(len(source), math.prod(shape))
+    files = ImageFiles(folder, split, shape, shard)
+    journal = Journal(folder, split, source, files)
     total, skipped = len(source), list(journal.skipped)
-    images_path, labels_path = npy.files_of(folder, split)
+    labels_path = npy.files_of(folder, split)[1]
     several_pieces = total - journal.done > images_per_piece(math.prod(shape))
     with (
-        NpyWriter(images_path, npy.IMAGES, shape, journal.count) as images,
+        image_writer(files, journal.count) as images,
         NpyWriter(labels_path, npy.LABELS, (), journal.count) as labels,
     ):
         durable_at = time.monotonic()
@@ -73,13 +77,14 @@ def write_split(
                 progress(split, piece.stop, total, len(skipped))
         if not images.count:
             raise DataError(f"no image of the {split} split can be read")
-        images.write_header()
-        labels.write_header()
+        images.finish()
+        labels.finish()
     facts = {
         "count": images.count,
         "items": total,
         "skipped": [[name, reason] for _, name, reason in skipped],
         **journal.checksums.entries(),
+        "shard_images": shard,
     }
     _compare_with_disk(folder, split, shape, facts)
     return facts

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastdat.training.config_file import recorded_config
 from fastdat.training.train_config import TrainConfig
+from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 from fastdat.util.run_layout import CONFIG, STATS
@@ -79,7 +80,7 @@ def _settings(config: TrainConfig, own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = plain_json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{file} is damaged: {error}. Remove the run to train it again") from error
     if not isinstance(found, dict):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastdat.experiments.training_origin import Origin, joined
+from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
 
@@ -31,7 +32,7 @@ def read_origin(run: Path) -> Origin:
     """
     file = run / ORIGIN
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = plain_json.loads(file.read_bytes())
         return Origin(tuple(map(str, found["commits"])), tuple(map(str, found["machines"])))
     except FileNotFoundError:
         return Origin()

@@ -7,7 +7,6 @@ are not in the JSON, so their panels are cut out of the PNG.
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from fastdat.experiments.outcome_files import PICTURE_DPI
 from fastdat.experiments.points.fig3 import ARMS, MIXTURES, Fig3Config
 from fastdat.experiments.points.fig3_outputs import draw_modes, panel_grid, style_modes_axes
 from fastdat.metrics.modes import NEAR
+from fastdat.util import plain_json
 from fastdat.util.errors import DataError, RunFolderError
 from fastdat.util.files import write_atomically
 
@@ -56,10 +56,10 @@ def write_landing(folder: Path) -> Path:
     from PIL import Image
 
     try:
-        record = json.loads((folder / "fig3.json").read_text(encoding="utf-8"))
+        record = plain_json.loads((folder / "fig3.json").read_bytes())
         with Image.open(folder / "fig3.png", formats=("PNG",)) as image:
             picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{folder} needs fig3.json and fig3.png, which `fastdat reproduce fig3` writes: {error}"
         ) from error

@@ -17,7 +17,7 @@ def test_a_reopened_file_keeps_what_it_should(tmp_path: Path) -> None:
         writer.append(items)
     with NpyWriter(path, npy.LABELS, (2,), 4) as writer:
         writer.append(items[:1])
-        writer.write_header()
+        writer.finish()
         assert writer.count == 5
     assert np.load(path).tolist() == [*items[:4].tolist(), items[0].tolist()]
 

@@ -131,14 +131,14 @@ def test_the_index_is_of_what_was_decoded(
     damaged: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that changes what is written to it, here before the last items are complete."""
-    finish = NpyWriter.write_header
+    finish = NpyWriter.finish
 
     def finish_and_damage(self: Any) -> None:
         finish(self)
         if self._file.name.endswith(damaged):
             flip_bit(Path(self._file.name), 8 * 130)
 
-    monkeypatch.setattr(NpyWriter, "write_header", finish_and_damage)
+    monkeypatch.setattr(NpyWriter, "finish", finish_and_damage)
     with pytest.raises(
         DataError, match=r"the disk gives back other bytes than were written to it. Remove .*partial"
     ):

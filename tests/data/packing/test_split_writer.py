@@ -73,10 +73,10 @@ def test_a_failing_disk_is_not_a_bad_image(
     """System errors stop packing, which can resume later. Counted as damage, they would lose good images."""
     opened = Image.open
 
-    def failing(file: Any, *rest: Any) -> Any:
+    def failing(file: Any, **options: Any) -> Any:
         if str(file).endswith("013.png"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return opened(file, *rest)
+        return opened(file, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Image, "open", failing)

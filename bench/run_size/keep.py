@@ -1,0 +1,36 @@
+"""Writes what `fastdat plan` is fitted to from the committed results: fastdat/training/measured_sizes.json.
+
+    python -m bench.run_size.keep
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from fastdat.training import measured_sizes
+from fastdat.util.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "bench" / "results"
+SHIPPED = REPOSITORY / "fastdat" / "training" / measured_sizes.SHIPPED
+
+
+def content() -> str:
+    """The JSON: of each device the newest file of results that has measurements of sizes."""
+    newest: dict[str, list[measured_sizes.Measured]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        try:
+            found = measured_sizes.read_results(path)
+        except ConfigError:  # a file of other results
+            continue
+        if any(m.held is not None for m in found):
+            newest |= {device: found for device in measured_sizes.devices(found)}
+    entries = [dataclasses.asdict(m) for found in newest.values() for m in found]
+    origin = "bench/results, by python -m bench.run_size.keep"
+    return json.dumps({"from": origin, "measurements": entries}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    SHIPPED.write_text(content())
