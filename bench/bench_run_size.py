@@ -34,15 +34,16 @@ class Process:
         environment = dict(os.environ)
         if case != CASES[0]:
             environment.pop("FASTDAT_LAUNCHES", None)
-        self._errors = errors.open("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.run_size.worker", json.dumps(given)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=environment,
-        )
+        self._errors = errors
+        with errors.open("w") as written:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.run_size.worker", json.dumps(given)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=written,
+                text=True,
+                env=environment,
+            )
 
     def ready(self, until: float) -> bool:
         """Whether it said so by then."""
@@ -59,20 +60,20 @@ class Process:
 
     def wrong(self) -> str:
         self.end()
-        self._errors.seek(0)
-        return f"exit status {self._process.returncode}: {self._errors.read()[-3000:]}"
+        return f"exit status {self._process.returncode}: {self._errors.read_text()[-3000:]}"
 
     def end(self) -> None:
-        """Wait for its end; it is killed if it does not come."""
+        """Wait for its end and close its pipes; it is killed if its end does not come."""
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        with self._process:  # closes both pipes, and waits
+            pass
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self.end()
 
     def _line(self, until: float) -> str:
         """Its next line, or nothing if there is none by then."""

@@ -9,12 +9,13 @@ import os
 import signal
 import threading
 
-from fastdat.commands import attack, data, evaluate, export, report, reproduce, sample, train, version
+from fastdat.commands import attack, data, evaluate, export, plan, report, reproduce, sample, train, version
 from fastdat.commands.common import new_group
 
 app = new_group("Direct Adversarial Training for GANs.", completion=True)
 app.callback()(version.root)
 app.command()(train.train)
+app.command()(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command()(attack.attack)
 app.command()(sample.sample)

@@ -83,6 +83,7 @@ def test_wheel_holds_every_module_once(tmp_path: Path) -> None:
     others = [
         *(REPOSITORY / "fastdat" / "data" / "docs").glob("*.md"),
         *(REPOSITORY / "fastdat" / "report" / "templates").iterdir(),
+        REPOSITORY / "fastdat" / "training" / "measured_sizes.json",
     ]
     pages = {str(path.relative_to(REPOSITORY)) for path in others}
     assert sorted(names) == sorted(modules | pages | {"fastdat/py.typed"})

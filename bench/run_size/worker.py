@@ -23,6 +23,7 @@ import torch
 from fastdat.data import ImageSet
 from fastdat.training import TrainConfig, Trainer, build_trainer, preset
 from fastdat.training.display import Lines
+from fastdat.training.measured_sizes import image_bytes
 from fastdat.util.provenance import machine_info, versions
 
 CUDA = torch.cuda.is_available()
@@ -44,7 +45,7 @@ QUIET: dict[str, Any] = {
 
 def images_for(config: TrainConfig) -> ImageSet:
     """Noise, enough for two batches."""
-    count = max(4096, 2 * config.batch_size)
+    count = image_bytes(config) // (3 * config.resolution**2)
     shape = (count, 3, config.resolution, config.resolution)
     noise = torch.randint(0, 256, shape, dtype=torch.uint8)
     return ImageSet("noise", noise, torch.zeros(count, dtype=torch.int64), ("none",))
@@ -76,6 +77,7 @@ def memory() -> dict[str, int]:
     return {
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "device_bytes": torch.cuda.get_device_properties(0).total_memory,
     }
 
 
@@ -119,6 +121,7 @@ def main() -> int:
             "iterations": count,
             "graphs": getattr(trainer.iteration, "graphs", 0),
             **memory(),
+            "image_bytes": image_bytes(config),
             "settings": trainer.config.to_dict(),
             "machine": machine_info(),
             "versions": versions(),

@@ -91,7 +91,8 @@ def user_errors() -> Iterator[None]:
         code = _exit_code(error)
         if code is None:
             raise
-        typer.echo(f"error: {error}", err=True)
+        notes = getattr(error, "__notes__", [])  # which rank raised it, for example
+        typer.echo("\n".join([f"error: {error}", *notes]), err=True)
         raise typer.Exit(code) from error
 
 

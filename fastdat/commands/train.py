@@ -104,7 +104,7 @@ def train(
                 where = _required("--data", None if settings.data is None else Path(settings.data))
                 ranks.by_first(lambda: download_into(dataset_of(settings), where))
             progress = ProgressLine(patience=2) if ranks.first else keep_going
-            data_set = ranks.together(lambda: load_data(settings, progress=progress))
+            data_set = ranks.together(lambda: load_data(settings, progress=progress, ranks=ranks))
             build_trainer(settings, data_set, outdir, resume_from=from_, extend=extend).train()
 
 

@@ -12,7 +12,7 @@ import torch
 from fastdat.data.image_files import Pixels, UnreadableImage
 from fastdat.data.image_set import ImageSet
 from fastdat.data.labelled import require_classes
-from fastdat.data.registry import dataset_spec, open_split, resolution_of
+from fastdat.data.registry import DatasetSpec, dataset_spec, open_split, resolution_of
 from fastdat.data.resize import resized
 from fastdat.data.source import ArraySource, Source
 from fastdat.data.split_files import Checked
@@ -48,25 +48,43 @@ def load_split(
         ranks: processes that all call this now; those on one machine check a store together. None means this one alone.
 
     Raises:
-        DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start.
+        DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start, or not
+            the same on all ranks. What one rank finds, all ranks raise.
     """
+    ranks = ranks or Ranks()
     spec, root = dataset_spec(dataset), Path(root)
     size = resolution_of(spec, resolution)
-    if is_store(root):
-        store = Store(root)
-        if labelled:
-            require_classes(store, root)
-        return store.split(split, dataset, size, progress, ranks)
-    source = open_split(spec, root, split)
-    if labelled:
-        require_classes(source, root)
-    if len(source) > MOST_IMAGES:
+    found = ranks.together(lambda: _found(spec, root, split, size, labelled=labelled))
+    if len(set(ranks.all_of(isinstance(found, Store)))) > 1:
         raise DataError(
-            f"{root} has {len(source):,} images, too many to decode at every start. Pack them once:\n"
-            f"    fastdat data pack {dataset} {root} STORE --resolution {size}\nand give --data STORE"
+            f"{root} is a packed store on some machines and holds the publisher's files on others"
         )
+    if isinstance(found, Store):
+        data = found.split(split, dataset, size, progress, ranks)
+    else:
+        data = ranks.together(lambda: _in_memory(found, spec, split, size))
+    if ranks and len(set(ranks.all_of(data.fingerprint))) > 1:
+        raise DataError(f"{root} holds other images on some machines than on others. Give all the same data.")
+    return data
+
+
+def _found(spec: DatasetSpec, root: Path, split: str, size: int, *, labelled: bool) -> Source | Store:
+    """What is in ``root``, before images are read."""
+    found = Store(root) if is_store(root) else open_split(spec, root, split)
+    if labelled:
+        require_classes(found, root)
+    if not isinstance(found, Store) and len(found) > MOST_IMAGES:
+        raise DataError(
+            f"{root} has {len(found):,} images, too many to decode at every start. Pack them once:\n"
+            f"    fastdat data pack {spec.name} {root} STORE --resolution {size}\nand give --data STORE"
+        )
+    return found
+
+
+def _in_memory(source: Source, spec: DatasetSpec, split: str, size: int) -> ImageSet:
+    """The publisher's images, decoded."""
     return ImageSet(
-        name=f"{dataset} {split}",
+        name=f"{spec.name} {split}",
         images=torch.from_numpy(_decoded(source, spec.channels, size)),
         labels=torch.tensor(_labels(source), dtype=torch.int64),
         classes=source.classes,

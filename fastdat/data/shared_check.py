@@ -1,4 +1,4 @@
-"""The check of a store, shared out among the processes that train together.
+"""Who checks a store together, of the processes that train together.
 
 Processes of one machine that have opened the same file check it together, each a part. Where every machine has a copy
 of its own, every copy is checked whole.
@@ -10,37 +10,20 @@ import os
 import socket
 from pathlib import Path
 
-from fastdat.util.errors import DataError
 from fastdat.util.ranks import Ranks
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def sharers(ranks: Ranks, descriptor: int | None) -> list[int]:
+def sharers(ranks: Ranks, descriptor: int) -> list[int]:
     """The ranks that have opened the same file on the same machine, this one included.
 
     Args:
         ranks: all must call this.
-        descriptor: the open file; None on a rank that could not open it, which then shares with nobody.
+        descriptor: the open file.
     """
-    places = ranks.all_of(None if descriptor is None else _place(descriptor))
-    here = places[ranks.rank]
-    if here is None:
-        return [ranks.rank]
-    return [rank for rank, place in enumerate(places) if place == here]
-
-
-def agree(ranks: Ranks, problem: DataError | None) -> None:
-    """Return if no rank has a problem.
-
-    Raises:
-        DataError: the first rank's that has one, on all ranks; with several ranks it says whose it is.
-    """
-    for rank, (found, machine) in enumerate(ranks.all_of((problem, socket.gethostname()))):
-        if found is not None and ranks:
-            raise type(found)(f"{found} (found by rank {rank} on {machine})") from problem
-        if found is not None:
-            raise found
+    places = ranks.all_of(_place(descriptor))
+    return [rank for rank, place in enumerate(places) if place == places[ranks.rank]]
 
 
 def _place(descriptor: int) -> tuple[str, int, int]:

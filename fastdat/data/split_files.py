@@ -18,7 +18,7 @@ from fastdat.data import image_set, npy
 from fastdat.data.image_layout import ImageFiles
 from fastdat.data.image_set import combined_digest
 from fastdat.data.joined_map import joined
-from fastdat.data.shared_check import agree, sharers
+from fastdat.data.shared_check import sharers
 from fastdat.util.errors import DataError
 from fastdat.util.ranks import Ranks
 
@@ -69,23 +69,11 @@ class SplitFiles:
             DataError: a file cannot be read.
         """
         ranks = ranks or Ranks()
-        labels: NDArray[np.int64] | None = None
-        files: list[BinaryIO] = []
-        problem: DataError | None = None
         with ExitStack() as stack:
-            try:
-                labels, files = self._checked_labels(), self._open_images(stack)
-            except DataError as error:
-                problem = error
-            together = sharers(ranks, files[0].fileno() if files else None)
-            if problem is None:
-                part = _Part(together.index(ranks.rank), len(together))
-                # Closing ends the threads before the files that they read are closed.
-                with closing(self._differences(files, part, progress)) as differences:
-                    first = next(differences, None)
-                problem = None if first is None else DamagedError(first)
-            agree(ranks, problem)
-            assert labels is not None  # it is None only if there is a problem
+            labels, files = ranks.together(lambda: (self._checked_labels(), self._open_images(stack)))
+            together = sharers(ranks, files[0].fileno())
+            part = _Part(together.index(ranks.rank), len(together))
+            ranks.together(lambda: self._require_unchanged(files, part, progress))
             return self._mapped(files), labels, self._facts["fingerprint"]
 
     def damage(self, progress: Checked | None = None) -> Iterator[str]:
@@ -135,6 +123,13 @@ class SplitFiles:
             raise _unreadable(self._images.first, error) from error
         except ValueError as error:
             raise DamagedError(f"{self._images.first} has become shorter while it was read") from error
+
+    def _require_unchanged(self, files: Sequence[BinaryIO], part: _Part, progress: Checked | None) -> None:
+        # Closing ends the threads before the files that they read are closed.
+        with closing(self._differences(files, part, progress)) as differences:
+            first = next(differences, None)
+        if first is not None:
+            raise DamagedError(first)
 
     def _differences(
         self, files: Sequence[BinaryIO], part: _Part, progress: Checked | None

@@ -81,16 +81,16 @@ class Store:
         Raises:
             DataError: the store holds another data set or resolution, has no such split, or its files are damaged.
         """
-        index = self.index
-        self._require(dataset, resolution)
-        if split not in index["splits"]:
-            raise self._error(f"{self.path} has no {split} split; it has: {', '.join(index['splits'])}")
+        index, ranks = self.index, ranks or Ranks()
+        ranks.together(lambda: self._require(dataset, resolution, split))
         try:
             images, labels, fingerprint = self._files(split).checked(progress, ranks)
         except DamagedError as damage:
-            raise DataError(
-                f"{self._error(str(damage))}\nThis lists all damage: fastdat data check {shlex.quote(str(self.path))}"
-            ) from damage
+            check = f"fastdat data check {shlex.quote(str(self.path))}"
+            error = DataError(f"{self._error(str(damage))}\nThis lists all damage: {check}")
+            for note in getattr(damage, "__notes__", ()):  # which rank has found it
+                error.add_note(note)
+            raise error from damage
         return ImageSet(
             name=f"{dataset} {split}",
             images=read_only_tensor(images),
@@ -119,8 +119,8 @@ class Store:
         shape = (index["channels"], index["resolution"], index["resolution"])
         return SplitFiles(self.path, split, shape, index["splits"][split])
 
-    def _require(self, dataset: str, resolution: int) -> None:
-        """Refuse to be used as another data set, or at another resolution.
+    def _require(self, dataset: str, resolution: int, split: str) -> None:
+        """Refuse to be used as another data set, at another resolution, or for a split that is not here.
 
         Raises:
             DataError: the message says which settings fit.
@@ -137,6 +137,8 @@ class Store:
                 f"{self.path} holds {held} at {size} pixels; expected {resolution} pixels. Train at {size} pixels with "
                 f"--set resolution={size}, or pack the images at {resolution} pixels into another store:\n    {other}"
             )
+        if split not in self.index["splits"]:
+            raise self._error(f"{self.path} has no {split} split; it has: {', '.join(self.index['splits'])}")
 
     def _read_index(self) -> dict[str, Any]:
         path = self.path / INDEX

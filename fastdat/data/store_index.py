@@ -15,7 +15,7 @@ _Entry = tuple[Callable[[Any], bool], str]
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 40  # True is an int too
+    return type(value) is int and 0 < value < 1 << 300  # True is an int too; products can still be shown
 
 
 def _is_text(value: Any) -> bool:
@@ -43,7 +43,7 @@ def _is_pair(value: Any) -> bool:
     return _list_of(_is_text)(value) and len(value) == 2
 
 
-_COUNT: _Entry = (_is_count, "a positive integer below 2^40")
+_COUNT: _Entry = (_is_count, "a positive integer")
 _TEXT: _Entry = (_is_text, "a text")
 _DIGEST: _Entry = (_is_digest, "64 hexadecimal digits")
 _NAMES = " and ".join(SPLITS)

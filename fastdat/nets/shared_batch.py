@@ -18,6 +18,9 @@ import torch.distributed._functional_collectives as collectives
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+#: Its name is another one since torch 2.13.
+_all_gather = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
+
 
 class Shared(NamedTuple):
     """How a batch lies on ranks: rank r has its r-th of ``size`` equal parts."""
@@ -84,7 +87,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shared: Shared) -> Tensor:
         ctx.shared, ctx.rows = shared, x.shape[0]
-        rows: Tensor = collectives.wait_tensor(collectives.all_gather_tensor(x.contiguous(), 0, shared.group))
+        rows: Tensor = collectives.wait_tensor(_all_gather(x.contiguous(), 0, shared.group))
         return rows
 
     @staticmethod

@@ -29,13 +29,19 @@ from fastdat.util.ranks import Ranks
 from fastdat.util.version import __version__
 
 
-def load_data(config: TrainConfig, split: str = "train", progress: Progress = keep_going) -> ImageSet | None:
+def load_data(
+    config: TrainConfig,
+    split: str = "train",
+    progress: Progress = keep_going,
+    ranks: Ranks | None = None,
+) -> ImageSet | None:
     """The images of ``config.dataset`` from ``config.data``; None for the mixtures, whose points are drawn.
 
     Args:
         config: names them.
         split: ``"train"`` or ``"test"``.
         progress: called while a packed store is checked, which takes a while if it is large.
+        ranks: processes that all call this now and share the checking; None means this one alone.
 
     Raises:
         ConfigError: there is no such data set, or ``config.data`` is not set.
@@ -51,7 +57,9 @@ def load_data(config: TrainConfig, split: str = "train", progress: Progress = ke
     def checked(done: int, total: int) -> None:
         progress(f"checking {dataset} {split}", done, total)
 
-    return load_split(dataset, config.data, split, config.resolution, checked, labelled=model.conditional)
+    return load_split(
+        dataset, config.data, split, config.resolution, checked, labelled=model.conditional, ranks=ranks
+    )
 
 
 def build_trainer(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from fastdat.util.errors import ConfigError
 BYTES_PER_PARAMETER = 20
 """16 are known: the weight, its gradient and Adam's two moments in fp32. A step also copies weights: in bf16 for
 convolutions, and D's divided by sigma; 4 bytes for that is what the measured intercepts say."""
+
+_OF_NETS = ("model", "dataset", "resolution", "classes", "ngf", "ndf", "nz", "precision")
+"""The settings that :func:`nets_of` depends on."""
 
 _NOTHING = SampleCost(0.0, 0.0, 0.0, 0)
 
@@ -123,6 +127,12 @@ def iteration_cost(config: TrainConfig, gpus: int = 1) -> IterationCost:
 
 def nets_of(config: TrainConfig) -> Nets:
     """The costs of the nets of ``config``, which are made without memory for their weights."""
+    return _nets_of(tuple((key, getattr(config, key)) for key in _OF_NETS))
+
+
+@lru_cache(maxsize=16)  # counting takes seconds, and measurements share nets
+def _nets_of(settings: tuple[tuple[str, Any], ...]) -> Nets:
+    config = TrainConfig.from_dict(dict(settings))
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     with torch.device("meta"):
         G, D = build_nets(config)

@@ -38,6 +38,7 @@ class Measured:
         held: bytes that torch's allocator had taken of a GPU at most; on a CPU, of the process. None if it was not
             measured.
         images: bytes of the data set, which lay on the device.
+        whole: bytes of memory of the device; None if they were not recorded.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Measured:
     seconds: float
     held: int | None
     images: int
+    whole: int | None = None
 
     @property
     def config(self) -> TrainConfig:
@@ -107,6 +109,7 @@ def _entries(results: Mapping[str, Any], source: str) -> list[Measured]:
                     more["seconds"],
                     next(more[key] for key in _HELD if key in more),
                     more.get("image_bytes", image_bytes(TrainConfig.from_dict(settings))),
+                    more.get("device_bytes"),
                 )
             )
         elif name == UNCAPTURED:

@@ -15,4 +15,4 @@ def loads(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("it is nested too deeply, beyond the recursion limit") from error

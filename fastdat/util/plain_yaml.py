@@ -53,7 +53,7 @@ def loads(text: str, floats: Any = None) -> Any:
         finally:
             loader.dispose()
     except RecursionError as error:
-        raise PlainYamlError("it is nested too deeply") from error
+        raise PlainYamlError("it is nested too deeply, beyond the recursion limit") from error
     except yaml.YAMLError as error:
         raise PlainYamlError(str(error)) from error
     except PlainYamlError:

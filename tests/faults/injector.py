@@ -26,7 +26,9 @@ def environment(folder: Path) -> dict[str, str]:
     source = Path(__file__).with_name("injector.cpp")
     compiler = os.environ.get("CXX", "g++")
     subprocess.run(
-        [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True, timeout=120
+        [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"],
+        check=True,
+        timeout=120,
     )
     return os.environ | {"LD_PRELOAD": str(library), _LIBRARY: str(library), "OMP_NUM_THREADS": "1"}
 

@@ -20,12 +20,12 @@ from fastdat.util.run_layout import snapshots
 from tests.training.runs import assert_same, read_stats, results, resumable, trainer_of
 
 #: With all that a resumed run restores, and a line of stats.jsonl a step, which says how far a killed run came.
-SETTINGS: dict[str, Any] = {"steps": 12, "log_every": 1, "sample_every": 5, "checkpoints.every": 3}
+SETTINGS: dict[str, Any] = {"steps": 12, "log_every": 1, "sample_every": 7, "checkpoints.every": 3}
 PRESETS = ("mlp-dat-gaussians", "sngan-dat-cifar10")
 
 
 def config(name: str = PRESETS[0]) -> TrainConfig:
-    return resumable(name, **SETTINGS)
+    return resumable(name, **SETTINGS, flip="gaussians" not in name)
 
 
 def images() -> ImageSet:
@@ -35,9 +35,10 @@ def images() -> ImageSet:
     return ImageSet("noise", pixels, torch.arange(40) % 10, tuple("abcdefghij"))
 
 
-def train(outdir: Path, name: str = PRESETS[0], **resuming: Any) -> None:
+def train(outdir: Path, name: str = PRESETS[0], **changes: Any) -> None:
     """Begin or resume a run, and finish it."""
-    trainer_of(config(name), None if "gaussians" in name else images(), outdir, **resuming).train()
+    data = None if "gaussians" in name else images()
+    trainer_of(config(name).replace(changes), data, outdir).train()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def problems(run: Path, every: int = SETTINGS["checkpoints.every"]) -> list[str]
             steps[path.name] = checkpoint.load(path)["step"]
         except OSError as error:
             found.append(f"unreadable: {error}")
-    found += [f"{path.name} is of step {steps[path.name]}" for of_step, path in snapshots(run) if steps.get(path.name) != of_step]
+    for of_step, path in snapshots(run):
+        if steps.get(path.name, of_step) != of_step:
+            found.append(f"{path.name} is of step {steps[path.name]}")
     recorded = max((int(line["step"]) for line in _whole_lines(run)), default=0)
     saved = (recorded - 1) // every * every if recorded else 0
     if steps.get("latest.pt", 0) < saved:

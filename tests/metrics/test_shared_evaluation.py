@@ -132,12 +132,6 @@ def _equal(folder: Path, rank: int, size: int) -> None:
     assert Colours.images_seen == 1 + sum(map(len, whole[0]))
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_records_are_those_of_one_rank(size: int, tmp_path: Path) -> None:
-    run(size, tmp_path, partial(_equal, tmp_path))
-    assert len(list((tmp_path / "shared" / "reals").iterdir())) == 2
-
-
 def _modes(rank: int, size: int) -> None:
     """Points are worked on by rank 0 alone; a stop that another asks for ends it."""
     config = EvalConfig(metrics=("modes",), fakes=300)
@@ -157,10 +151,6 @@ def _modes(rank: int, size: int) -> None:
     stops = ModesEvaluator(config, IMBALANCED)(fakes, lambda what, done, total: rank == 0 or done < 128)
     assert stops is None
     assert sum(Ranks.now().all_of(len(made))) <= 2
-
-
-def test_modes_of_points(tmp_path: Path) -> None:
-    run(2, tmp_path, _modes)
 
 
 class AllSamples:
@@ -193,10 +183,6 @@ def _own(rank: int, size: int) -> None:
     assert stopped is None, "on all ranks, although only one stopped"
 
 
-def test_an_evaluator_that_knows_no_ranks_gets_all_samples(tmp_path: Path) -> None:
-    run(2, tmp_path, _own)
-
-
 # --- the end -----------------------------------------------------------------------------------------------------
 
 
@@ -217,13 +203,6 @@ def _stops(folder: Path, who: int, what: str, rank: int, size: int) -> None:
     assert scores_of(evaluator(folder / "cache", config), config) is not None
 
 
-@pytest.mark.parametrize(
-    ("who", "what"), [(2, "reals (train)"), (1, "reals (test)"), (2, "fakes"), (0, "fakes")]
-)
-def test_a_stop_on_one_rank_ends_all(who: int, what: str, tmp_path: Path) -> None:
-    run(3, tmp_path, partial(_stops, tmp_path, who, what))
-
-
 def _fails(folder: Path, rank: int, size: int) -> None:
     class Breaks(WithLogits):
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,12 +219,12 @@ def _fails(folder: Path, rank: int, size: int) -> None:
     assert scores_of(evaluator(folder / "cache", config), config) is not None, "they still agree"
 
 
-def test_an_error_on_one_rank_is_raised_by_all(tmp_path: Path) -> None:
-    run(2, tmp_path, partial(_fails, tmp_path))
-
-
 def _unprepared(folder: Path, rank: int, size: int) -> None:
+    """Each prepares from the files of its own machine."""
     weights = str(folder / f"weights-{rank}")
+    folder.mkdir(exist_ok=True)
+    if rank == 0:
+        Path(weights).write_text("")
     config = settings(weights=weights)
     with pytest.raises(ConfigError, match=r"eval.weights: there is no file .*weights-1"):
         evaluator(folder / "cache", config).prepare()
@@ -264,7 +243,24 @@ def _unprepared(folder: Path, rank: int, size: int) -> None:
         scores_of(AllSamples(), settings(), net=net)
 
 
-def test_ranks_with_other_files_or_weights_are_refused_by_all(tmp_path: Path) -> None:
-    """Each prepares from the files of its own machine."""
-    (tmp_path / "weights-0").write_text("")
-    run(2, tmp_path, partial(_unprepared, tmp_path))
+# --- the tests: few groups of processes, since it takes seconds to start one ---------------------------------------
+
+
+def _two(folder: Path, rank: int, size: int) -> None:
+    for part in (_equal, _fails, _unprepared):
+        part(folder / part.__name__, rank, size)
+    _modes(rank, size)
+    _own(rank, size)
+
+
+def _three(folder: Path, rank: int, size: int) -> None:
+    _equal(folder / "_equal", rank, size)
+    for who, what in ((2, "reals (train)"), (1, "reals (test)"), (2, "fakes"), (0, "fakes")):
+        _stops(folder / f"{who} {what}", who, what, rank, size)
+
+
+@pytest.mark.parametrize(("size", "function"), [(2, _two), (3, _three)])
+def test_evaluations_of_several_ranks(size: int, function: Any, tmp_path: Path) -> None:
+    """Their records are those of one rank; a stop, an error or other files on one of them end all."""
+    run(size, tmp_path, partial(function, tmp_path))
+    assert len(list((tmp_path / "_equal" / "shared" / "reals").iterdir())) == 2

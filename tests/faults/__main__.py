@@ -1,0 +1,86 @@
+"""Runs the fault campaigns and writes what came out as JSON: ``python -m tests.faults --json FILE``.
+
+Starts itself once more with the fault injector in place (see injector.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.faults import injector
+
+
+def main() -> int:
+    options = _options()
+    if "FASTDAT_TESTS_INJECTOR" not in os.environ:
+        with tempfile.TemporaryDirectory() as folder:
+            return _with_injector(Path(folder))
+    found = _run(options)
+    losses = sum(len(result["losses"]) for result in found.values())
+    for name, result in found.items():
+        print(f"{name}: {_in_words(result)}", flush=True)
+        for loss in result["losses"][:10]:
+            print(f"  LOSS {loss}", flush=True)
+    if options.json is not None:
+        _write(options.json, found, losses)
+    return int(losses > 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="kills at random moments")
+    parser.add_argument("--damages", type=int, default=200, help="damaged checkpoints")
+    parser.add_argument("--stride", type=int, default=1, help="of the calls at which a fault is injected")
+    parser.add_argument("--seconds", type=float, default=840, help="no round begins afterwards")
+    parser.add_argument("--only", choices=["kills", "full disk", "damage"], action="append")
+    parser.add_argument("--json", type=Path, help="where to write what came out")
+    return parser.parse_args()
+
+
+def _with_injector(folder: Path) -> int:
+    command = [sys.executable, "-m", "tests.faults", *sys.argv[1:]]
+    child = os.spawnve(os.P_WAIT, sys.executable, command, injector.environment(folder))
+    return int(child)
+
+
+def _run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from tests.faults import damage, full_disk, kills
+
+    faults, until = injector.Injector(), time.monotonic() + options.seconds
+    campaigns: dict[str, Callable[[Path], Any]] = {
+        "kills": lambda folder: kills.campaign(folder, faults, options.kills, options.stride, until),
+        "full disk": lambda folder: full_disk.campaign(folder, faults, options.stride, until),
+        "damage": lambda folder: damage.campaign(folder, options.damages, until),
+    }
+    found = {}
+    for name in options.only or campaigns:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            found[name] = asdict(campaigns[name](Path(folder)))
+            found[name]["seconds"] = round(time.monotonic() - begun, 1)
+    return found
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    """``rounds 200, losses 0``"""
+    counts = {**result, "losses": len(result["losses"])}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items())
+
+
+def _write(path: Path, found: dict[str, dict[str, Any]], losses: int) -> None:
+    from fastdat.util.provenance import machine_info
+
+    path.write_text(json.dumps({"machine": machine_info(), "losses": losses, **found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
