@@ -1,6 +1,6 @@
 """Writes what `fastdat plan` is fitted to from the committed results: fastdat/training/measured_sizes.json.
 
-    python -m bench.run_size.keep
+python -m bench.run_size.keep
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def content() -> str:
         except ConfigError:  # a file of other results
             continue
         if any(m.held is not None for m in found):
-            newest |= {device: found for device in measured_sizes.devices(found)}
+            newest |= dict.fromkeys(measured_sizes.devices(found), found)
     entries = [dataclasses.asdict(m) for found in newest.values() for m in found]
     origin = "bench/results, by python -m bench.run_size.keep"
     return json.dumps({"from": origin, "measurements": entries}, indent=1) + "\n"

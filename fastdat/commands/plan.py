@@ -63,7 +63,10 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"memory a GPU   {memory.held / gib:.1f} GiB{room}{verdict} (without the data set)"
     yield f"iteration      {plan.seconds * 1e3:,.1f} ms for {config.n_dis} D steps and a G step{_by(plan)}"
     yield f"reals          {plan.images_per_second:,.0f} a second"
-    yield f"{config.steps:,} steps".ljust(15) + f"{plan.hours:,.1f} hours, without compilation, scores and samples"
+    yield (
+        f"{config.steps:,} steps".ljust(15)
+        + f"{plan.hours:,.1f} hours, without compilation, scores and samples"
+    )
     for line in plan.advice:
         yield f"instead        {line}"
     count, errors = plan.measured

@@ -71,6 +71,11 @@ class ImageFiles:
             return npy.files_of(self.folder, self.split)[0]
         return self.folder / f"{self.split}.images-{file:04d}.u8"
 
+    @property
+    def pattern(self) -> str:
+        """What the names of all shards match."""
+        return f"{self.split}.images-*.u8"
+
     def header(self, count: int) -> bytes:
         """What a file starts with in a split of ``count`` images; shards have no header."""
         return npy.header(npy.IMAGES, (count, *self.shape)) if self.shard is None else b""

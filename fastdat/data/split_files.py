@@ -93,15 +93,18 @@ class SplitFiles:
     def _checked_labels(self) -> NDArray[np.int64]:
         header, size = npy.header(npy.LABELS, (self._count,)), self._count * np.dtype(npy.LABELS).itemsize
         with _open(self._labels, header, size) as file:
+            labels = np.zeros(
+                self._count, npy.LABELS
+            )  # read in place: for millions of images a copy is tens of MB
             try:
-                raw = bytearray(file.read())  # torch warns about arrays that are not writable
+                read = file.readinto(memoryview(labels).cast("B"))  # type: ignore[attr-defined]
             except OSError as error:
                 raise _unreadable(self._labels, error) from error
-        if hashlib.sha256(raw).hexdigest() != self._facts["labels"]:
+        if read != labels.nbytes or hashlib.sha256(labels.data).hexdigest() != self._facts["labels"]:
             raise DamagedError(
                 f"{self._split}: the labels in {self._labels} have changed since they were packed"
             )
-        return np.frombuffer(raw, npy.LABELS)
+        return labels
 
     def _open_images(self, stack: ExitStack) -> list[BinaryIO]:
         """The files with the images, which ``stack`` closes."""

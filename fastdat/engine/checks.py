@@ -150,7 +150,8 @@ def check_layers(modules: Mapping[str, nn.Module], world_size: int) -> None:
         if isinstance(module, nn.SyncBatchNorm) and module.training:
             raise NotImplementedError(
                 f"D's layer '{name}' is a SyncBatchNorm in training mode, whose communication cannot be "
-                "differentiated inside the step: use BatchNorm (per rank), another normalisation, or D.eval()"
+                "differentiated inside the step: call fastdat.nets.share_batch(D), whose batch norms see all ranks and "
+                "can be, or use another normalisation or D.eval()"
             )
 
 

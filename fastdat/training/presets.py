@@ -12,6 +12,7 @@ from fastdat.data.registry import DATASETS
 from fastdat.metrics.eval_config import EvalConfig
 from fastdat.training.cosine import CosineConfig
 from fastdat.training.device_settings import AUTO, AUTOMATIC
+from fastdat.training.large_batch import at_batch
 from fastdat.training.table3_config import table3_config
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -97,6 +98,8 @@ _EVAL_MODES = EvalConfig(every=1000, fakes=10_000, metrics=("modes",), splits=("
 
 # Of nets on images: on a GPU bf16 and what convolutions like, on a CPU fp32; fastdat/training/device_settings.py.
 _FAST: dict[str, Any] = dict.fromkeys(AUTOMATIC, AUTO)
+# Not in the paper: LSUN in large batches, for as many images as Table I's 100,000 steps of 64 (docs/large_batch.md).
+_LARGE_BATCHES = (2048, 8192)
 _ATTACKS: dict[str, dict[str, Any]] = {"": {"real": False, "fake": False}, "-dat": {}}
 
 
@@ -107,6 +110,10 @@ def _all() -> Iterator[tuple[str, TrainConfig]]:
         for model in ("sngan", "ssgan", "infomaxgan", *labelled):
             yield from _pair(model, dataset, _SNGAN | row | {"eval": scored})
         yield from _pair("dcgan", dataset, _DCGAN | {"resolution": row["resolution"], "eval": scored})
+    lsun = _SNGAN | _TABLE_I["lsun-bedroom"] | {"eval": _EVAL_NO_IS}
+    for name, config in _pair("sngan", "lsun-bedroom", lsun):
+        for batch in _LARGE_BATCHES:
+            yield f"{name}-batch{batch}", at_batch(config, batch)
     yield from _pair("dcgan", "mnist", _DCGAN | {"resolution": 28, "eval": _EVAL_NO_IS})
     fig4 = _DCGAN | {"resolution": 32, "eval": _EVAL}
     off = DATConfig(**_ATTACKS[""])

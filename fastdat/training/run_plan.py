@@ -16,7 +16,7 @@ from fastdat.util.errors import ConfigError
 #: Bytes of memory of a GPU whose measurements do not say it: NVIDIA's data sheet has 141 GB.
 GPU_BYTES: Mapping[str, float] = {"NVIDIA H200": 141e9}
 USABLE = 0.92
-"""Of a GPU's memory: the rest is for CUDA itself, for cuDNN's trials of algorithms, and for what fragmentation loses."""
+"""Of a GPU's memory; the rest is for CUDA itself, cuDNN's trials of algorithms, and fragments."""
 
 REDUCED_PER_SECOND = 100e9
 """Bytes a second of an all-reduce between GPUs: an assumption, as is the next one, since no run on several GPUs was
@@ -104,10 +104,10 @@ class Planner:
         self.gpu = device_named(gpu, measurements)
         of_device = [m for m in measurements if m.device == self.gpu]
         captured = [m for m in of_device if m.captured]
-        if len(captured) < FEWEST:
+        if len(captured) <= FEWEST:  # one of them is left out in turn
             raise ConfigError(
-                f"{self.gpu} has {len(captured)} measurements of sizes, and a model needs {FEWEST}: measure with make "
-                "gpu-check PART=sizes"
+                f"{self.gpu} has {len(captured)} measurements of sizes, and a model needs {FEWEST + 1}: measure with "
+                "make gpu-check PART=sizes"
             )
         self._reference = captured[0].config
         self._known = {(m.config.model, m.config.resolution) for m in captured}
@@ -160,7 +160,9 @@ class Planner:
         if "precision" in changes and reference.precision == "bf16" and finer_than_bf16(config):
             changes["precision"] = "fp32"
         config = config.replace(changes)
-        others = {key: getattr(config, key) for key in _SAME if getattr(config, key) != getattr(reference, key)}
+        others = {
+            key: getattr(config, key) for key in _SAME if getattr(config, key) != getattr(reference, key)
+        }
         if others:
             raise ConfigError(
                 f"there is no measurement on {self.gpu} with {_words(others)}; measured are runs with "
@@ -168,9 +170,7 @@ class Planner:
             )
         return config
 
-    def _host_seconds(
-        self, config: TrainConfig, cost: IterationCost, gpus: int, computing: float
-    ) -> float:
+    def _host_seconds(self, config: TrainConfig, cost: IterationCost, gpus: int, computing: float) -> float:
         """What launching takes beyond computing, where iterations are not replayed as graphs."""
         if self._host is None or (gpus == 1 and config.cuda_graph):
             return 0.0
@@ -179,14 +179,20 @@ class Planner:
     def _remarks(self, config: TrainConfig, gpus: int) -> list[str]:
         found = []
         if (config.model, config.resolution) not in self._known:
-            known = ", ".join(f"{model} at {resolution}" for model, resolution in sorted(self._known, key=str))
+            known = ", ".join(
+                f"{model} at {resolution}" for model, resolution in sorted(self._known, key=str)
+            )
             found.append(
                 f"{config.model} at resolution {config.resolution} was not measured: extrapolated from {known}"
             )
         if config.regularizers or config.attack or config.augment != "none":
-            found.append("regularizers, other attacks and augmentation were not measured: counted in passes of D")
+            found.append(
+                "regularizers, other attacks and augmentation were not measured: counted in passes of D"
+            )
         if self._host is None and (gpus > 1 or not config.cuda_graph) and self._is_gpu:
-            found.append("iterations without CUDA graphs were not measured: the time that launching takes is left out")
+            found.append(
+                "iterations without CUDA graphs were not measured: the time that launching takes is left out"
+            )
         elif self._is_gpu and (gpus > 1 or not config.cuda_graph):
             why = "several GPUs train without CUDA graphs" if gpus > 1 else "cuda_graph=false"
             found.append(f"{why}: the host's time is that of one measurement, by launches of layers")
@@ -226,9 +232,10 @@ class Planner:
         part = 1 << (config.batch_size // gpus).bit_length()
         while part > 1:
             part //= 2
-            if part < (config.microbatch or part + 1) and self.held(
-                config.replace({"microbatch": part}), gpus
-            ) <= room:
+            if (
+                part < (config.microbatch or part + 1)
+                and self.held(config.replace({"microbatch": part}), gpus) <= room
+            ):
                 return part
         return None
 

@@ -85,8 +85,19 @@ class _Count(TorchDispatchMode):
                 self._convolved[id(out)] = (out, flops * (1 - _folded(args)))
         elif packet is torch.ops.aten.avg_pool2d and id(args[0]) in self._convolved:
             self.flops -= self._convolved[id(args[0])][1]
-        self.written += sum(x.numel() * x.element_size() for x in tree_leaves(out) if isinstance(x, Tensor))
+        self.written += _written(_tensors((args, kwargs)), _tensors(out))
         return out
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _written(read: list[Tensor], made: list[Tensor]) -> int:
+    """Bytes of new results: not of views, and not of inputs, which are made from nothing."""
+    old = {tensor.untyped_storage()._cdata for tensor in read}
+    new = [tensor for tensor in made if tensor.untyped_storage()._cdata not in old]
+    return sum(tensor.numel() * tensor.element_size() for tensor in new) if read else 0
 
 
 def _folded(convolution: tuple[Any, ...]) -> float:

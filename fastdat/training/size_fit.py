@@ -65,8 +65,8 @@ class SizeFit:
         return self.base + cost.fixed + cost.images + self.of_activation * cost.activations
 
 
-FEWEST = 4
-"""Measurements that a fit needs: one more than constants of time."""
+FEWEST = 3
+"""Measurements that a fit needs: as many as there are constants of time."""
 
 
 def fitted(measured: Sequence[Sized]) -> SizeFit:

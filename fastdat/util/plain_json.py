@@ -13,6 +13,8 @@ def loads(text: str | bytes) -> Any:
         ValueError: it is no JSON, it is nested too deeply, or it holds an integer of more than 4,300 digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(
+            text if isinstance(text, str) else text.decode()
+        )  # or json would try UTF-16 and UTF-32
     except RecursionError as error:
         raise ValueError("it is nested too deeply, beyond the recursion limit") from error

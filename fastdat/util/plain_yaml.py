@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-MOST_BYTES = 1 << 18
+MOST_BYTES = 1 << 16
 """Of a file of settings; those that fastdat writes have 3,000."""
 MOST_ENTRIES = 20_000
 """Of a file of settings, an alias counted as what it stands for."""
+MOST_LEVELS = 32
+"""Of brackets in each other; a thousand of them take PyYAML seconds."""
 
 
 class PlainYamlError(ValueError):
@@ -32,7 +34,10 @@ def loads(text: str, floats: Any = None) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level == MOST_LEVELS:
+                raise PlainYamlError(f"it has more than {MOST_LEVELS} brackets in each other")
+            super().fetch_flow_collection_start(token)
 
     if floats is not None:
         Loader.add_implicit_resolver("tag:yaml.org,2002:float", floats, list("-+.0123456789"))

@@ -93,7 +93,7 @@ def _unsealed(raw: bytes) -> SealError:
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        content = plain_json.loads(raw.decode())
+        content = plain_json.loads(raw)
     except ValueError as error:
         raise SealError(f"it is no JSON: {error}" if raw else "it is empty") from error
     if not isinstance(content, dict):

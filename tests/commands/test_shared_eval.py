@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.commands.command_line import invoke
 from tests.environment import REPOSITORY
 from tests.training.runs import read_scores
 
 
 def on_two_ranks(*of_rank: tuple[object, ...]) -> list[tuple[int, str, str]]:
-    """Exit code, standard output and standard error of ``fastdat eval ARGUMENTS``, the arguments given for each rank."""
+    """Exit code, standard output and standard error of ``fastdat eval``, whose arguments are given for each rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -40,6 +41,7 @@ def on_two_ranks(*of_rank: tuple[object, ...]) -> list[tuple[int, str, str]]:
 
 def test_two_ranks_repeat_the_score_of_one(run: Path) -> None:
     """The 20 fakes in batches of 8: two for rank 0, one for rank 1."""
+    assert invoke("eval", run)[0] == 0
     before = read_scores(run)
     arguments = (run, "--extractor", "tests.training.runs:means")
     (code, out, err), (other_code, other_out, other_err) = on_two_ranks(arguments, arguments)
@@ -48,11 +50,7 @@ def test_two_ranks_repeat_the_score_of_one(run: Path) -> None:
     assert "fakes: 20 of 20 (100%)" in err
     assert out.count("[means]") == 2
     assert (other_out, other_err) == ("", ""), "rank 0 alone speaks"
-    after = read_scores(run)
-    assert [record["scores"] for record in after[len(before) :]] == [
-        record["scores"] for record in before[-2:]
-    ]
-    assert [record["by"] for record in after] == ["train"] * 4 + ["eval"] * 2
+    assert read_scores(run) == [*before, *before[-2:]]
 
 
 def test_a_mistake_on_one_rank_ends_both(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastdat.data import ImageSet
-from tests.data.helpers import SMALL_PIECES, picture
+from tests.data.helpers import SMALL_PIECES, SMALL_SHARDS, picture
 
 
 @pytest.fixture
@@ -33,4 +33,11 @@ def pictures(cifar10: ImageSet, tmp_path: Path) -> Path:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pack in pieces of 8 images, each made durable at once."""
     for name, value in SMALL_PIECES.items():
+        monkeypatch.setattr(name, value)
+
+
+@pytest.fixture
+def small_shards(small_pieces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack in small pieces into shards of 16 images at 32 pixels."""
+    for name, value in SMALL_SHARDS.items():
         monkeypatch.setattr(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,11 @@ SMALL_PIECES = {
     "fastdat.data.image_set.BLOCK": 8,
     "fastdat.data.packing.pieces.PIECE_IMAGES": 8,
     "fastdat.data.packing.split_writer.DURABLE_SECONDS": 0.0,
+}
+#: With small pieces at 32 pixels: shards of 16 images, and pages that exist on every machine.
+SMALL_SHARDS = {
+    "fastdat.data.image_layout.SHARD_BYTES": 16 * 3 * 32 * 32,
+    "fastdat.data.image_layout.PAGE_BYTES": mmap.PAGESIZE,
 }
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,6 +46,36 @@ def test_any_order_of_steps_gives_the_same_batches(steps: list[int], seed: int) 
     one = TrainSampler(data, 5, seed=seed, flip=True)
     for step in steps:
         assert torch.equal(one.batch(step), TrainSampler(data, 5, seed=seed, flip=True).batch(step))
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(50, 7), (48, 16), (100_003, None)])
+def test_order_and_flips_are_those_of_one_draw_in_full_precision(
+    count: int, at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is kept in int32 and flips are drawn in parts. Runs of earlier versions go on with their batches."""
+    if at_once is not None:
+        monkeypatch.setattr("fastdat.data.sampler._FLIPS_AT_ONCE", at_once)
+    number = torch.arange(count)
+    images = torch.stack([number % 256, number // 256 % 256, number // 65_536], 1).to(torch.uint8)[
+        :, :, None, None
+    ]
+    images = torch.cat([images, images * 0], 3)  # (N, 3, 1, 2): a flip shows
+    data = ImageSet("numbered", images, torch.zeros(count, dtype=torch.int64), ())
+    sampler = TrainSampler(data, count, seed=9, flip=True)
+    for epoch in (0, 3):
+        drawn = [
+            torch.Generator().manual_seed(
+                int(np.random.SeedSequence([9, epoch, stream]).generate_state(1, np.uint64)[0])
+            )
+            for stream in (0, 1)
+        ]
+        order = torch.randperm(count, generator=drawn[0])
+        flips = torch.rand(count, generator=drawn[1]) < 0.5
+        plain = images[order].float()
+        plain[flips] = plain[flips].flip(-1)
+        assert torch.equal(sampler.batch(epoch), torch.sub(plain, 127.5) * (1 / 127.5))
+        rows, mirrored = sampler.fetched(epoch)
+        assert (rows.dtype, mirrored.dtype) == (torch.int64, torch.bool)
 
 
 def test_seeds_differ() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +24,8 @@ class Damage:
         losses: what went wrong, in words.
     """
 
-    rounds: Counter[str] = field(default_factory=Counter)
-    used: Counter[str] = field(default_factory=Counter)
+    rounds: dict[str, int] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
     losses: list[str] = field(default_factory=list)
 
 
@@ -75,9 +74,9 @@ def campaign(folder: Path, rounds: int, until: float) -> Damage:
         for name in ("latest.pt", "step-000006.pt")[: 1 + both]:
             path = run / "checkpoints" / name
             path.write_bytes(KINDS[kind](bytearray(path.read_bytes()), draws))
-        found.rounds[kind] += 1
         step = 3 if both else 6
-        found.used[f"of step {step} instead of 9"] += 1
+        for counts, key in ((found.rounds, kind), (found.used, f"of step {step} instead of 9")):
+            counts[key] = counts.get(key, 0) + 1
         found.losses += [f"{kind}, both={both}: {loss}" for loss in _resumed(run, step, unbroken, folder)]
     return found
 

@@ -6,7 +6,6 @@ import errno
 import re
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ class FullDisk:
         losses: what went wrong, in words.
     """
 
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     survived: int = 0
     stopped: int = 0
     losses: list[str] = field(default_factory=list)
@@ -57,7 +56,8 @@ def campaign(folder: Path, injector: Injector, stride: int, until: float) -> Ful
                 losses.append(f"cannot resume: {(folder / 'note').read_text()}")
             elif problem := difference(run, unbroken):
                 losses.append(problem)
-            found.faults[what.partition(" ")[0]] += 1
+            kind = what.partition(" ")[0]
+            found.faults[kind] = found.faults.get(kind, 0) + 1
             found.losses += [f"{action.name}, call {call} ({what}): {loss}" for loss in losses]
     return found
 

@@ -63,7 +63,7 @@ def forked(function: Callable[[], None], note: Path, kill_after: float | None = 
     note.unlink(missing_ok=True)
     child = os.fork()
     if not child:
-        os._exit(_exit_code(function, note))
+        os._exit(exit_code(function, note))
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
@@ -71,7 +71,8 @@ def forked(function: Callable[[], None], note: Path, kill_after: float | None = 
     return Ended(os.waitstatus_to_exitcode(status), note.read_text() if note.exists() else "")
 
 
-def _exit_code(function: Callable[[], None], note: Path) -> int:
+def exit_code(function: Callable[[], None], note: Path) -> int:
+    """0, or 3 after an exception, which is written to ``note``."""
     try:
         function()
     except BaseException as error:

@@ -9,7 +9,21 @@ MOST_BYTES = 1 << 17
 """Of a changed file; a longer one costs time and finds nothing more."""
 
 _BYTES = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
-_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
+_NUMBERS = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 40,
+    (1 << 64) - 1,
+)
 _DECIMALS = (b"-1", b"0", b"1e999", b"9" * 30, b"9" * 5000, b"0x10", b"NaN", b"1.5")
 
 

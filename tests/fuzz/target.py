@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import resource
 import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,10 +33,10 @@ class Target:
         wrap: makes a file of a changed content, with the right checksums: changes behind them are tried too. A fifth
             of the inputs are changed afterwards instead.
         prepare: fills the folder once.
-        writes: the folder below the reader's in which it may write files.
         megabytes: of memory that an input may take.
         seconds: that an input may take.
-        templates: it may run code that jinja makes of the package's own templates.
+        reads: parts of the paths of other files that it may read; code that jinja makes of them may run.
+        tidy: removes what the reader has made of an input.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Target:
     tokens: Sequence[bytes] = ()
     wrap: Callable[[bytes], bytes] | None = None
     prepare: Callable[[Path], object] = lambda folder: None
-    writes: str | None = None
     megabytes: int = 256
     seconds: float = 10.0
-    templates: bool = False
+    reads: Sequence[str] = ()
+    tidy: Callable[[Path], object] = lambda folder: None
 
     @cached_property
     def seeds(self) -> Sequence[bytes]:
@@ -95,6 +95,7 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     slowest: float = 0.0
+    megabytes: int = 0
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -103,6 +104,7 @@ class Tally:
         self.accepted += other.accepted
         self.refused += other.refused
         self.slowest = max(self.slowest, other.slowest)
+        self.megabytes = max(self.megabytes, other.megabytes)
         self.faults += other.faults
 
 
@@ -112,9 +114,8 @@ def attempt(target: Target, content: bytes, folder: Path, tally: Tally) -> Fault
     Returns:
         What it did wrong, which is in ``tally`` too; None if nothing.
     """
-    writable = folder / target.writes if target.writes else None
-    before, start = _peak(), time.monotonic()
-    watch = Watch(folder, writable, target.templates)
+    before, start = _reset_peak(), time.monotonic()
+    watch = Watch(folder, target.reads)
     accepted, fault = False, None
     signal.setitimer(signal.ITIMER_REAL, target.seconds)
     try:
@@ -133,12 +134,15 @@ def attempt(target: Target, content: bytes, folder: Path, tally: Tally) -> Fault
         signal.setitimer(signal.ITIMER_REAL, 0)
     if watch.found:
         fault = Fault("executed", "; ".join(watch.found[:5]))
-    if fault is None and _peak() - before > target.megabytes * MIB:
-        fault = Fault("memory", f"it took {(_peak() - before) // MIB} MiB more; allowed are {target.megabytes}")
+    seconds, taken = time.monotonic() - start, (_peak() - before) // MIB
+    if fault is None and taken > target.megabytes:
+        fault = Fault("memory", f"it took {taken} MiB; allowed are {target.megabytes}")
+    target.tidy(folder)
     tally.inputs += 1
     tally.accepted += accepted
     tally.refused += not accepted and fault is None
-    tally.slowest = max(tally.slowest, time.monotonic() - start)
+    tally.slowest = max(tally.slowest, seconds)
+    tally.megabytes = max(tally.megabytes, taken)
     if fault is not None:
         tally.faults.append(fault)
     return fault
@@ -153,6 +157,16 @@ def _too_long(signum: int, frame: FrameType | None) -> None:
     raise TooLongError
 
 
+def _reset_peak() -> int:
+    """Let the kernel measure the peak from now on; returns the memory that this process has now, in bytes."""
+    with suppress(OSError):  # some sandboxes forbid it: the peak is then that of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
 def _peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has had since, in bytes."""
+    for line in Path("/proc/self/status").read_bytes().splitlines():
+        if line.startswith(b"VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

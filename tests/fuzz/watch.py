@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _NETWORK = ("ftplib.", "http.", "imaplib.", "smtplib.", "socket.", "ssl.", "teln
 #: Events that change files; their first arguments are paths.
 _CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
             "os.truncate", "os.utime", "shutil.")  # fmt: skip
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _open: list[Watch] = []
@@ -30,14 +32,12 @@ class Watch:
     """A context in which forbidden events are collected.
 
     Args:
-        folder: files may be read below it.
-        writable: files may be written below it; None forbids it.
-        templates: whether code that jinja made of the package's own templates may run.
+        folder: files may be read and written below it, and nowhere else.
+        reads: parts of the paths of other files that may be read, and whose code may run: templates.
     """
 
-    def __init__(self, folder: Path, writable: Path | None = None, templates: bool = False) -> None:
-        self._folder, self._writable = str(folder), None if writable is None else str(writable)
-        self._templates = templates
+    def __init__(self, folder: Path, reads: Sequence[str] = ()) -> None:
+        self._folder, self._reads = os.path.realpath(folder), tuple(reads)
         self.found: list[str] = []
         """The forbidden events, in words."""
 
@@ -53,26 +53,26 @@ class Watch:
         """Collect the event if it is forbidden. Raises nothing: a reader might catch it."""
         if event == "open":
             path, _, flags = arguments
-            where = self._writable if isinstance(flags, int) and flags & _WRITING else self._folder
-            if not _below(path, where):
-                self.found.append(f"open {path!r}")
+            if not self._inside(path) and not (self._may_read(path) and not flags & _WRITING):
+                self.found.append(f"open {arguments[0]!r}")
         elif event.startswith(_CHANGES):
-            paths = [path for path in arguments[: 2 if event in ("os.rename", "os.link") else 1]]
-            if not all(_below(path, self._writable) for path in paths):
+            paths = arguments[: 2 if event in ("os.rename", "os.link") else 1]
+            if not all(map(self._inside, paths)):
                 self.found.append(f"{event} {paths!r}")
-        elif event.startswith(_EXECUTION + _NETWORK) and not (self._templates and _of_template(event, arguments)):
+        elif event.startswith(_EXECUTION + _NETWORK) and not self._of_template(event, arguments):
             self.found.append(f"{event} {str(arguments)[:200]}")
 
+    def _inside(self, path: Any) -> bool:
+        """Whether a path lies in the folder; a file that is open already, as a number, lay there."""
+        if isinstance(path, int):
+            return True
+        return (os.path.realpath(os.fsdecode(path)) + os.sep).startswith(self._folder + os.sep)
 
-def _below(path: Any, folder: str | None) -> bool:
-    if isinstance(path, int):
-        return True  # a file that is open already
-    return folder is not None and os.path.realpath(os.fspath(path)).startswith(os.path.realpath(folder))
+    def _may_read(self, path: Any) -> bool:
+        return any(part in str(path) for part in self._reads)
 
-
-def _of_template(event: str, arguments: tuple[Any, ...]) -> bool:
-    file = str(getattr(arguments[0], "co_filename", "")) if event == "exec" and arguments else ""
-    return "report/templates" in file or file == "<template>"
+    def _of_template(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "exec" and self._may_read(getattr(arguments[0], "co_filename", ""))
 
 
 _installed = False

@@ -25,14 +25,12 @@ class ShardWriter:
         assert files.shard is not None
         self._files, self._shard, self.count = files, files.shard, count
         self._open: BinaryIO | None = None
-        kept, rest = divmod(count, self._shard)
-        file = kept
-        if rest:
-            self._begin(kept)
-            file += 1
-        while files.path(file).exists():  # of a run that was killed
-            files.path(file).unlink()
-            file += 1
+        kept = {files.path(file) for file in range(len(files.counts(count)))}
+        for path in files.folder.glob(files.pattern):
+            if path not in kept:  # of a run that was killed
+                path.unlink()
+        if count % self._shard:
+            self._begin(count // self._shard)
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fastdat.data import torch_file
 from fastdat.experiments.points.ensemble import Attack, Recipe
 from fastdat.experiments.points.study import MEASURED, SHOWN, Measurement, Study, Times
 from fastdat.experiments.training_origin import Origin
@@ -75,6 +76,7 @@ class ArmFile:
         except OSError as error:
             raise RunFolderError(f"cannot read {self.path}: {error.strerror or error}") from error
         try:
+            torch_file.check(io.BytesIO(content))
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             settings = json.loads(found["settings"])
             state = ArmState(

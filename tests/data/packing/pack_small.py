@@ -15,14 +15,15 @@ def main() -> None:
     parser.add_argument("dest")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to wait after each piece")
     parser.add_argument("--file-limit", type=int, help="largest file that this process may write, in bytes")
+    parser.add_argument("--shards", action="store_true", help="in shards of 16 images")
     options = parser.parse_args()
     if options.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_limit, options.file_limit))
 
     from fastdat.data import pack
-    from tests.data.helpers import SMALL_PIECES
+    from tests.data.helpers import SMALL_PIECES, SMALL_SHARDS
 
-    for name, value in SMALL_PIECES.items():
+    for name, value in (SMALL_PIECES | (SMALL_SHARDS if options.shards else {})).items():
         module, _, attribute = name.rpartition(".")
         setattr(resolve_name(module), attribute, value)
 

@@ -1,0 +1,53 @@
+"""What is fitted to measurements of sizes, and the processes that measure."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import bench_run_size
+from bench.run_size import keep
+from bench.run_size.cases import ON_CPU, ON_GPU, Case
+from bench.run_size.worker import images_for
+from fastdat.training import preset
+from fastdat.training.measured_sizes import image_bytes
+
+
+def test_the_package_ships_what_is_committed() -> None:
+    """`python -m bench.run_size.keep` would change nothing."""
+    assert keep.SHIPPED.read_text() == keep.content()
+    assert len(json.loads(keep.content())["measurements"]) == 9
+
+
+def test_names_of_cases_differ() -> None:
+    for cases in (ON_GPU, ON_CPU):
+        assert len({case.name for case in cases}) == len(cases)
+    assert Case("a", 3, {"dat.second_order": True}).name == "a batch=3 second_order=True"
+
+
+def test_the_bytes_of_the_noise() -> None:
+    for batch in (64, 3000):
+        config = preset("sngan-dat-lsun-bedroom").replace({"batch_size": batch, "resolution": 32})
+        assert images_for(config).images.numel() == image_bytes(config)
+
+
+def test_a_process_that_fails_says_why_and_leaves_nothing_open(tmp_path: Path) -> None:
+    """An open pipe would be a ResourceWarning, which is an error here."""
+    process = bench_run_size.Process(Case("no-such-preset", 4), tmp_path / "errors.txt")
+    assert not process.ready(time.monotonic() + 60)
+    text = process.wrong()
+    assert text.startswith("exit status 1: ")
+    assert "unknown preset 'no-such-preset'" in text
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_process_that_is_killed(tmp_path: Path, ended: bool) -> None:
+    process = bench_run_size.Process(ON_CPU[0], tmp_path / "errors.txt")
+    assert not process.ready(0.0)
+    process.kill()
+    if ended:
+        process.kill()
+    assert process.wrong().startswith("exit status -9: ")

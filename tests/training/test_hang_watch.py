@@ -1,0 +1,119 @@
+"""A run of several processes that hangs ends, and says which of them is the cause."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastdat.training.hang_watch import STATUS, HangWatch, Sign, described
+from fastdat.util.ranks import Ranks
+from tests.environment import REPOSITORY
+
+WAITS = Sign(7, 41, "wait_tensor (_functional_collectives.py, line 9)", True)
+LOADS = Sign(7, 41, "fetch (my_data.py, line 12)", False)
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ({0: (WAITS, 1.0), 1: (LOADS, 1.0), 2: (WAITS, 0.5)}, "rank 1 does not come to the next exchange"),
+        ({0: (LOADS, 1.0), 1: (WAITS, 1.0), 2: (LOADS, 0.5)}, "ranks 0, 2 do not come to the next exchange"),
+        ({0: (WAITS, 1.0), 1: (LOADS, 99.0), 2: (WAITS, 0.5)}, "no sign of life from rank 1: the process"),
+        ({0: (WAITS, 1.0), 1: (WAITS, 1.0)}, "no sign of life from rank 2: the process"),
+        ({0: (WAITS, 1.0), 1: (WAITS, 1.0), 2: (WAITS, 1.0)}, "all ranks are inside an exchange or wait"),
+    ],
+)
+def test_the_cause_in_words(signs: dict[int, tuple[Sign, float]], expected: str) -> None:
+    text = described(signs, 3, silent_after=20.0, timeout=600.0)
+    assert expected in text.splitlines()[0]
+    assert "no step for 600 s (hang_timeout)" in text
+    for rank in range(3):
+        assert f"rank {rank}: " in text.partition("\n")[2]
+    if 1 in signs and signs[1][0] is LOADS:
+        assert "rank 1: at step 41, in fetch (my_data.py, line 12)" in text
+
+
+def test_one_process_has_no_watch() -> None:
+    with HangWatch(Ranks(), 0.01) as watch:
+        watch.beat(1)
+        time.sleep(0.1)
+
+
+PROGRAM = """
+import sys, time
+import torch.distributed as dist
+from fastdat.training.hang_watch import HangWatch
+from fastdat.util.ranks import Ranks
+
+def load_for_ever():
+    print("hangs", flush=True)
+    time.sleep(1000)
+
+dist.init_process_group("gloo")
+ranks, hangs = Ranks.now(), sys.argv[1]
+with HangWatch(ranks, float(sys.argv[2])) as watch:
+    for step in range(10):
+        watch.beat(step)
+        if step == 3 and ranks.rank == 1 and hangs == "yes":
+            load_for_ever()
+        ranks.barrier()
+        time.sleep(0.05)
+print("done", flush=True)
+dist.barrier()
+"""
+
+
+def start(folder: Path, hangs: str, timeout: float) -> list[subprocess.Popen[str]]:
+    (folder / "program.py").write_text(PROGRAM)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(folder / "program.py"), hangs, str(timeout)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **common, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def test_a_rank_in_its_own_data_is_named(tmp_path: Path) -> None:
+    processes = start(tmp_path, "yes", 4.0)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    # The process that holds the store may end the other one's connection first; one message is enough.
+    assert STATUS in [process.returncode for process in processes]
+    text = "".join(errors)
+    assert "rank 1 does not come to the next exchange" in text
+    assert "rank 1: at step 3, in load_for_ever (program.py" in text
+
+
+def test_a_stopped_process_is_named(tmp_path: Path) -> None:
+    processes = start(tmp_path, "yes", 6.0)
+    assert processes[1].stdout is not None
+    assert processes[1].stdout.readline() == "hangs\n"
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        _, error = processes[0].communicate(timeout=120)
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+    assert processes[0].returncode == STATUS
+    assert "rank 0: no step for 6 s (hang_timeout): no sign of life from rank 1" in error
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    processes = start(tmp_path, "no", 30.0)
+    for process in processes:
+        out, error = process.communicate(timeout=120)
+        assert (process.returncode, out) == (0, "done\n"), error
