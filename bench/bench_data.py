@@ -1,4 +1,4 @@
-"""Training batches from a packed store, in images a second; and what it costs to check a store and a cache.
+"""Training batches from a packed store and packing, in images a second; what checking a store and a cache costs.
 
 Memory traffic sets the limit. An image of 64 x 64 has 12,288 bytes. It is read from the memory map, gathered into a
 batch (written and read), converted to float32 (49,152 bytes written) and scaled in place (49,152 bytes read and
@@ -10,8 +10,12 @@ the operating system's memory, so the cost is that of SHA-256. A disk that is sl
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,8 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastdat.data import TrainSampler, load_split, pack
+from fastdat.data import DATASETS, TrainSampler, load_split, pack
+from fastdat.data import lsun as lsun_reader
 from fastdat.data.split_files import checking_threads
 from fastdat.metrics import reals
 from fastdat.metrics.scores import Statistics
@@ -57,6 +62,94 @@ def bench_batches(benchmark: BenchmarkFixture, store: Path, batch: int, resident
     assert benchmark.stats is not None
     rate = batch / benchmark.stats.stats.median
     benchmark.extra_info.update(images_per_second=round(rate), goal=GOAL, device=DEVICE.type)
+
+
+@pytest.mark.parametrize("work", ["gathered", "made", "made-with-flips"])
+def bench_rows(benchmark: BenchmarkFixture, store: Path, work: str) -> None:
+    """What one thread of the host does for a rank, at 256 rows a batch.
+
+    ``gathered``: uint8 rows at random places of the memory map, which is all that is left to the host where batches go
+    to a GPU. ``made``: from a set in memory to batches in float32, as on a CPU.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load_split("folder", store, "train", SIZE)
+    sampler = TrainSampler(data, 256, flip="flips" in work, resident=work != "gathered")
+    make = sampler._gathered if work == "gathered" else sampler.batch
+    step = iter(range(10**9))
+    try:
+        benchmark(lambda: make(next(step)))
+    finally:
+        sampler.close()
+        torch.set_num_threads(threads)
+    assert benchmark.stats is not None
+    rate = 256 / benchmark.stats.stats.median
+    benchmark.extra_info.update(
+        images_per_second=round(rate), read_GB_per_second=round(rate * 3 * SIZE**2 / 1e9, 2), threads=1
+    )
+
+
+# --- packing LSUN ------------------------------------------------------------------------------------------------
+
+LSUN_IMAGES, SCENES = 2048, 256
+PACKING_GOAL = 500  # images a second and core
+
+
+@pytest.fixture(scope="module")
+def lsun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An lmdb database in LSUN's layout: WebP, shorter side 256, about as many bytes an image as LSUN's 14 kB."""
+    lmdb = pytest.importorskip("lmdb")
+    folder, rng, scenes = tmp_path_factory.mktemp("lsun"), np.random.default_rng(0), []
+    for i in range(SCENES):
+        file = io.BytesIO()
+        _scene(rng, (341, 256) if i % 3 else (256, 341)).save(file, "webp", quality=75)
+        scenes.append(file.getvalue())
+    database = lmdb.open(str(folder / lsun_reader.FOLDER), map_size=1 << 30)
+    with database, database.begin(write=True) as transaction:
+        for i in range(LSUN_IMAGES):
+            transaction.put(f"{i * 7919 % 100_003:040x}".encode(), scenes[i % SCENES])
+    return folder
+
+
+def _scene(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Contrast at all scales, the less the finer, as photographs have it; and the noise of a sensor."""
+    width, height = size
+    pixels = np.full((height, width, 3), 128.0)
+    for scale, contrast in ((4, 50), (16, 25), (64, 14), (256, 5)):
+        coarse = rng.normal(0, contrast, (scale, scale, 3)).clip(-127, 127)
+        layer = Image.fromarray((coarse + 128).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        pixels += np.asarray(layer, np.float64) - 128
+    return Image.fromarray((pixels + rng.normal(0, 4, (height, width, 1))).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def bench_packing_lsun(
+    benchmark: BenchmarkFixture, lsun: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``fastdat data pack lsun-bedroom``, from its second piece on: the start of the processes is left out, since three
+    million images take an hour. Workers 0 decodes in the process that writes."""
+    reader = partial(lsun_reader.open_lsun_bedroom, test_images=10)
+    monkeypatch.setitem(DATASETS, "lsun-bedroom", replace(DATASETS["lsun-bedroom"], open=reader))
+    times: list[tuple[float, int]] = []
+
+    def once() -> None:
+        dest = tmp_path / str(len(times))
+        pack(
+            *("lsun-bedroom", lsun, dest), splits=("train",), workers=workers,
+            progress=lambda _, done, *rest: times.append((time.perf_counter(), done)),
+        )  # fmt: skip
+
+    benchmark.pedantic(once, rounds=3)
+    pieces = len(times) // 3
+    runs = [times[i : i + pieces] for i in range(0, len(times), pieces)]
+    rates = sorted((run[-1][1] - run[0][1]) / (run[-1][0] - run[0][0]) for run in runs)
+    size = (lsun / lsun_reader.FOLDER / "data.mdb").stat().st_size
+    benchmark.extra_info.update(
+        images_per_second=round(rates[1]),
+        images_per_second_and_core=round(rates[1] / max(1, workers)),
+        goal=PACKING_GOAL,
+        kB_an_image=round(size / 1e3 / LSUN_IMAGES, 1),
+    )
 
 
 # --- opening a store and a cache of reals: what reading every byte costs -----------------------------------------

@@ -78,6 +78,10 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
         yield f"not measured: {remark}"
 
 
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1.5 else f"{60 * hours:.0f} minutes"
+
+
 def _by(plan: Plan) -> str:
     """The parts of an iteration's time, if there are several."""
     names = {"computing": "computing", "host": "waiting for the host", "reducing": "averaging gradients"}

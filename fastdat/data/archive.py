@@ -22,6 +22,8 @@ ALWAYS_ALLOWED = 64 << 20
 MOST_MEMBERS = 4_000_000
 #: Bytes that tarfile may ask for at once. It copies by 16 KiB; a member's name may claim to have gigabytes.
 MOST_AT_ONCE = 1 << 20
+#: Bytes after the last member. Programs fill up 10 KiB with zeros.
+MOST_REST = 64 << 20
 
 _GZIP = b"\x1f\x8b"
 
@@ -52,6 +54,7 @@ def unpack(packed: Path, folder: Path) -> None:
                     bounded = _Bounded(content)
                     with tarfile.open(fileobj=bounded, mode="r:") as tar:  # type: ignore[call-overload]
                         tar.extractall(folder, _checked(tar, limits), filter="data")
+                    bounded.read_rest()
     except ArchiveError:
         raise
     except Exception as error:  # tarfile, zipfile and zlib have a dozen
@@ -115,6 +118,13 @@ class _Bounded:
         if not 0 <= size <= MOST_AT_ONCE:
             raise ArchiveError(f"it has {size:,} bytes in one place that is to be read at once")
         return self._file.read(size)
+
+    def read_rest(self) -> None:
+        """Read what follows the last member: the end of a gzip file says whether all of it was there."""
+        for _ in range(MOST_REST // MOST_AT_ONCE):
+            if not self._file.read(MOST_AT_ONCE):
+                return
+        raise ArchiveError(f"it goes on for {MOST_REST:,} bytes after its last member")
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
         return self._file.seek(position, whence)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -93,11 +94,9 @@ class SplitFiles:
     def _checked_labels(self) -> NDArray[np.int64]:
         header, size = npy.header(npy.LABELS, (self._count,)), self._count * np.dtype(npy.LABELS).itemsize
         with _open(self._labels, header, size) as file:
-            labels = np.zeros(
-                self._count, npy.LABELS
-            )  # read in place: for millions of images a copy is tens of MB
+            labels = np.zeros(self._count, npy.LABELS)  # filled in place: a copy of millions is tens of MB
             try:
-                read = file.readinto(memoryview(labels).cast("B"))  # type: ignore[attr-defined]
+                read = file.readinto(labels.data.cast("B"))
             except OSError as error:
                 raise _unreadable(self._labels, error) from error
         if read != labels.nbytes or hashlib.sha256(labels.data).hexdigest() != self._facts["labels"]:
@@ -224,7 +223,7 @@ def _digest(descriptor: int, start: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path, header: bytes, size: int) -> BinaryIO:
+def _open(path: Path, header: bytes, size: int) -> BufferedReader:
     """The file, placed after its header. Its size and header are as expected.
 
     Raises:

@@ -179,10 +179,18 @@ def microbatched_step(
         # Each round answers what depends on the answers before.
         answers = _answers(spec, [passes.term_pass(D, spec, each) for each in all_inputs])
         all_inputs = [each._replace(given=each.given._replace(reductions=answers)) for each in all_inputs]
-    results = [passes.step(D, spec, each) for each in all_inputs]
     shares = [part.xr.shape[0] / batch.xr.shape[0] for part in parts]
+    of_inputs = set(spec.inputs_wanted)
+    grads: Tensors = {}
+    results: list[StepResult] = []
+    for each, share in zip(all_inputs, shares, strict=True):
+        result = passes.step(D, spec, each)
+        _add_gradients(grads, {n: g for n, g in result.grads.items() if n not in of_inputs}, share)
+        # Those of the parameters are as large for each part, and are not kept.
+        results.append(result._replace(grads={n: result.grads[n] for n in spec.inputs_wanted}))
     loss = torch.stack([r.loss * share for r, share in zip(results, shares, strict=True)]).sum()
-    grads = _combined_gradients(results, shares, spec.inputs_wanted)
+    for name in spec.inputs_wanted:
+        grads[name] = torch.cat([r.grads[name] * share for r, share in zip(results, shares, strict=True)])
     info = _combined_info([r.info for r in results if r.info is not None], shares, attack)
     # A replayed CUDA graph has overwritten those of the parts before, which were the same.
     return StepResult(loss, grads, results[-1].buffers, results[-1].states, info)
@@ -218,18 +226,13 @@ def _parts_of(pair: Pair, size: int) -> list[Pair]:
     return [Pair(*part) for part in zip(pair.real.split(size), pair.fake.split(size), strict=True)]
 
 
-def _combined_gradients(
-    results: list[StepResult], shares: list[float], inputs_wanted: tuple[str, ...]
-) -> Tensors:
-    """Means by share of the parameters' gradients, and the samples' gradients one part after another."""
-    names = [name for name in results[0].grads if name not in inputs_wanted]
-    grads = {name: torch.zeros_like(results[0].grads[name]) for name in names}
-    for result, share in zip(results, shares, strict=True):
-        if names:
-            torch._foreach_add_(list(grads.values()), [result.grads[name] for name in names], alpha=share)
-    for name in inputs_wanted:
-        grads[name] = torch.cat([r.grads[name] * share for r, share in zip(results, shares, strict=True)])
-    return grads
+def _add_gradients(total: Tensors, of_part: Tensors, share: float) -> None:
+    """Add the parameters' gradients of one part to those of the parts before, in place."""
+    if not of_part:
+        return
+    if not total:
+        total.update({name: torch.zeros_like(gradient) for name, gradient in of_part.items()})
+    torch._foreach_add_(list(total.values()), [of_part[name] for name in total], alpha=share)
 
 
 def _combined_info(

@@ -12,12 +12,13 @@ _SHOWN = 12
 """Characters of a value that a message shows: the beginning of a digest suffices."""
 
 
-def check_equal(ranks: Ranks, facts: Mapping[str, Any]) -> None:
+def check_equal(ranks: Ranks, facts: Mapping[str, Any], hint: str) -> None:
     """Refuse ranks that differ: their parts would be put together to scores of nothing in particular.
 
     Args:
         ranks: the processes, each of which calls this.
         facts: what must be the same on all of them, by its name in messages; short values that can be pickled.
+        hint: ends the message: what to do about it.
 
     Raises:
         ConfigError: on all ranks; names the first rank that differs from rank 0, and in what.
@@ -28,7 +29,4 @@ def check_equal(ranks: Ranks, facts: Mapping[str, Any]) -> None:
         if differing:
             name = differing[0]
             there, first = (str(facts_of[name])[:_SHOWN] for facts_of in (theirs, by_rank[0]))
-            raise ConfigError(
-                f"{name} of rank {rank} is not that of rank 0: {there} and {first}. All ranks must score the same net "
-                "with the same files; compare the files of their machines"
-            )
+            raise ConfigError(f"{name} of rank {rank} is not that of rank 0: {there} and {first}. {hint}")

@@ -137,7 +137,8 @@ class ImageEvaluator:
         ranks = self._ranks
         extractor = ranks.together(self._prepared)
         if ranks:
-            check_equal(ranks, ranks.together(lambda: self._facts(extractor)))
+            hint = "Each rank reads the files of its own machine, which must be the same on all of them"
+            check_equal(ranks, ranks.together(lambda: self._facts(extractor)), hint)
         self._extractor = extractor
 
     def _facts(self, extractor: Extractor) -> dict[str, str]:

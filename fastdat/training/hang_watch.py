@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,8 @@ class Sign(NamedTuple):
     """The place of its main thread that is nearest to user code."""
     waits: bool
     """Whether its main thread is in PyTorch or fastdat, where it may wait for others."""
+    busy: bool = False
+    """Whether it is at something that may take longer than a step: it compiles."""
 
 
 class HangWatch:
@@ -50,11 +53,12 @@ class HangWatch:
 
     Args:
         ranks: those that train together.
-        timeout: seconds between two calls of :meth:`beat`; the first step, with its compilation, included.
+        timeout: seconds between two calls of :meth:`beat`. Those in which a rank is busy do not count.
+        busy: tells whether this one is.
     """
 
-    def __init__(self, ranks: Ranks, timeout: float) -> None:
-        self._ranks, self._timeout = ranks, timeout
+    def __init__(self, ranks: Ranks, timeout: float, busy: Callable[[], bool] = lambda: False) -> None:
+        self._ranks, self._timeout, self._busy = ranks, timeout, busy
         self._step, self._beaten = 0, time.monotonic()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,10 +98,12 @@ class HangWatch:
                         sign = Sign(*json.loads(store.get(key)))
                         if rank not in seen or seen[rank][0].number != sign.number:
                             seen[rank] = sign, time.monotonic()
-            if time.monotonic() - self._beaten > self._timeout and not self._over.is_set():
-                self._end(
-                    {rank: (sign, time.monotonic() - at) for rank, (sign, at) in seen.items()}, 4 * pause
-                )
+            now = time.monotonic()
+            ages = {rank: (sign, now - at) for rank, (sign, at) in seen.items()}
+            if self._busy() or any(sign.busy and age <= 4 * pause for sign, age in ages.values()):
+                self._beaten = now
+            if now - self._beaten > self._timeout and not self._over.is_set():
+                self._end(ages, 4 * pause)
 
     def _sign(self, count: int) -> Sign:
         frame = sys._current_frames().get(self._main)
@@ -105,7 +111,7 @@ class HangWatch:
         inner = stack[-1] if stack else None
         waits = inner is not None and inner.filename.startswith(_OURS)
         place = "" if inner is None else f"{inner.name} ({Path(inner.filename).name}, line {inner.lineno})"
-        return Sign(count, self._step, place, waits)
+        return Sign(count, self._step, place, waits, self._busy())
 
     def _end(self, signs: dict[int, tuple[Sign, float]], silent_after: float) -> None:
         text = described(signs, self._ranks.size, silent_after, self._timeout)

@@ -68,5 +68,8 @@ def joined(device: str) -> Iterator[Ranks]:
         ) from error
     try:
         yield Ranks.now()
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if not on_gpu:  # nccl might wait here for ranks that wait for this one; the end of the process ends them all
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()

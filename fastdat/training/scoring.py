@@ -20,6 +20,11 @@ from fastdat.util.ranks import Ranks
 #: What two records must have in common to be ranked against each other.
 _KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count", "data_sha256")
 
+_HINT = (
+    "All ranks must score the same net. If a training goes on in the run folder, name one of its checkpoints, such as "
+    "step-000500; while training, look for what changes weights or buffers of G on one rank alone"
+)
+
 
 def score(
     evaluator: Evaluator,
@@ -53,7 +58,7 @@ def score(
     """
     ranks = Ranks.now() if ranks is None else ranks
     if ranks:
-        check_equal(ranks, {"step": about["step"], "the hash of the generator": weight_digest(net)})
+        check_equal(ranks, {"step": about["step"], "the hash of the generator": weight_digest(net)}, _HINT)
 
     def fakes(count: int, of: Ranks = Ranks(), /) -> Iterator[Tensor]:  # noqa: B008 - it is immutable
         for batch in generated(net, draws, noise.EVALUATION, count, settings.batch_size, ranks=of):

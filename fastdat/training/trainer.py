@@ -159,7 +159,7 @@ class Trainer:
             evaluator,
             ranks,
         )
-        self._watch = HangWatch(ranks, config.hang_timeout)
+        self._watch = HangWatch(ranks, config.hang_timeout, busy=lambda: self._stop.compiling)
 
     @property
     def done(self) -> int:

@@ -27,21 +27,25 @@ def main() -> int:
     found = _run(options)
     losses = sum(len(result["losses"]) for result in found.values())
     for name, result in found.items():
-        print(f"{name}: {_in_words(result)}", flush=True)
         for loss in result["losses"][:10]:
-            print(f"  LOSS {loss}", flush=True)
+            print(f"LOSS, {name}: {loss}", flush=True)
     if options.json is not None:
         _write(options.json, found, losses)
     return int(losses > 0)
+
+
+#: Share of the time of each campaign.
+SHARES = {"kills": 0.35, "full disk": 0.2, "damage": 0.1, "rank kills": 0.15, "torchrun": 0.2}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="kills at random moments")
     parser.add_argument("--damages", type=int, default=200, help="damaged checkpoints")
-    parser.add_argument("--stride", type=int, default=1, help="of the calls at which a fault is injected")
-    parser.add_argument("--seconds", type=float, default=840, help="no round begins afterwards")
-    parser.add_argument("--only", choices=["kills", "full disk", "damage"], action="append")
+    parser.add_argument("--runs", type=int, default=10, help="runs of several ranks that are killed")
+    parser.add_argument("--stride", type=int, default=2, help="every so many of a run's calls meets a fault")
+    parser.add_argument("--seconds", type=float, default=780, help="no round begins afterwards")
+    parser.add_argument("--only", choices=list(SHARES), action="append", help="leaves the others out")
     parser.add_argument("--json", type=Path, help="where to write what came out")
     return parser.parse_args()
 
@@ -53,20 +57,25 @@ def _with_injector(folder: Path) -> int:
 
 
 def _run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    from tests.faults import damage, full_disk, kills
+    from tests.faults import damage, full_disk, kills, rank_kills, torchrun
 
-    faults, until = injector.Injector(), time.monotonic() + options.seconds
-    campaigns: dict[str, Callable[[Path], Any]] = {
-        "kills": lambda folder: kills.campaign(folder, faults, options.kills, options.stride, until),
-        "full disk": lambda folder: full_disk.campaign(folder, faults, options.stride, until),
-        "damage": lambda folder: damage.campaign(folder, options.damages, until),
+    faults = injector.Injector()
+    campaigns: dict[str, Callable[[Path, float], Any]] = {
+        "kills": lambda folder, until: kills.campaign(folder, faults, options.kills, options.stride, until),
+        "full disk": lambda folder, until: full_disk.campaign(folder, faults, options.stride, until),
+        "damage": lambda folder, until: damage.campaign(folder, options.damages, until),
+        "rank kills": lambda folder, until: rank_kills.campaign(folder, options.runs, until),
+        "torchrun": torchrun.campaign,
     }
-    found = {}
-    for name in options.only or campaigns:
+    found, chosen = {}, options.only or list(SHARES)
+    whole = sum(SHARES[name] for name in chosen)
+    for name in chosen:
         with tempfile.TemporaryDirectory() as folder:
             begun = time.monotonic()
-            found[name] = asdict(campaigns[name](Path(folder)))
+            until = begun + options.seconds * SHARES[name] / whole
+            found[name] = asdict(campaigns[name](Path(folder), until))
             found[name]["seconds"] = round(time.monotonic() - begun, 1)
+            print(f"{name}: {_in_words(found[name])}", flush=True)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.faults.toy_runs import SETTINGS, difference, forked, problems, train
 from tests.training.runs import read_log, results
@@ -60,7 +61,8 @@ def campaign(folder: Path, rounds: int, until: float) -> Damage:
     train(folder / "straight", lr_decay="none")
     unbroken = results(folder / "straight")
     half = folder / "half"
-    train(half, steps=9, lr_decay="none", **{"checkpoints.keep": 3})
+    half_done: dict[str, Any] = {"steps": 9, "lr_decay": "none", "checkpoints.keep": 3}
+    train(half, **half_done)
     for _ in range(rounds):
         if time.monotonic() > until:
             break

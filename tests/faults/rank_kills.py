@@ -157,7 +157,7 @@ def _largest(a: Any, b: Any) -> float:
         a, b = a.double(), b.double()
         return float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) if a.numel() else 0.0
     if isinstance(a, float):
-        return abs(a - b) / max(1.0, abs(a))
+        return float(abs(a - b) / max(1.0, abs(a)))
     return 0.0 if a == b else math.inf
 
 
@@ -188,7 +188,7 @@ def campaign(folder: Path, rounds: int, until: float) -> RankKills:
         found.losses += [
             f"{name}: {loss}" for loss in _finish(run, name, draws.choice(SIZES), of_one, found, folder)
         ]
-    while found.nan_rounds < max(1, rounds // 5) and time.monotonic() < until:
+    while found.nan_rounds < max(2, rounds // 5) and time.monotonic() < until:
         found.losses += _nan_on_one_rank(folder / "nan", folder, rollback=found.nan_rounds % 2 == 0)
         found.nan_rounds += 1
     return found

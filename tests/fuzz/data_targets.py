@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
@@ -19,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fastdat.data import archive, cifar10, cifar100, mnist, stl10, tiny_imagenet
+from fastdat.data import archive, cifar10, cifar100, lsun, mnist, stl10, tiny_imagenet
 from fastdat.data.image_files import UnreadableImage, decode
 from fastdat.data.packing.journal import JOURNAL, Journal
 from fastdat.data.source import ArraySource
@@ -156,6 +158,33 @@ def _read_image(content: bytes, folder: Path) -> None:
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
+
+
+@cache
+def _database() -> bytes:
+    """The lmdb file of a dozen images."""
+    import tempfile
+
+    import lmdb
+
+    with tempfile.TemporaryDirectory() as folder:
+        with lmdb.open(folder, map_size=1 << 20) as database, database.begin(write=True) as transaction:
+            for i, image in enumerate(_images()[:12]):
+                transaction.put(b"%040x" % i, image)
+        return Path(folder, "data.mdb").read_bytes()
+
+
+def _read_database(content: bytes, folder: Path) -> None:
+    (folder / "data.mdb").write_bytes(content)
+    try:
+        source = lsun.open_lsun_bedroom(folder, "train", 2)
+        for i in range(len(source)):
+            with suppress(UnreadableImage):
+                source.read(i)
+    finally:
+        with suppress(Exception):  # it is not open, for one
+            lsun._open(folder.resolve(), os.getpid()).close()
+        lsun._open.cache_clear()
 
 
 # --- archives --------------------------------------------------------------------------------------------------------
@@ -365,6 +394,7 @@ TARGETS = (
         _IMAGE_TOKENS,
         megabytes=1500,
     ),
+    Target("lsun lmdb", lambda: [_database()], _read_database, (DataError,), 10_000),
     Target(
         "png behind its checksums",
         lambda: [image for image in _images() if image.startswith(b"\x89PNG")],

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import tempfile
 import time
 import warnings
@@ -21,6 +22,8 @@ from typing import Any
 from tests.fuzz.readers import all_targets
 from tests.fuzz.target import MIB, Fault, Tally, Target, arm_alarm, attempt
 
+CRASH_AT = "FASTDAT_FUZZ_CRASH_AT"
+"""Names the input at which a process kills itself: the test of what follows a crash."""
 CHUNK = 2_500
 """Inputs that a process is given at once."""
 _MEMORY = 4096 * MIB
@@ -180,6 +183,8 @@ def _work(connection: Connection, number: Any, seed: int) -> None:
                 warmed.add(name)
             for i in range(start, stop):
                 number.value = i
+                if os.environ.get(CRASH_AT) == str(i):
+                    os.kill(os.getpid(), signal.SIGKILL)
                 content = target.input(seed, i)
                 fault = attempt(target, content, folder, tally)
                 if fault is not None:

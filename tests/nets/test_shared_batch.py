@@ -93,6 +93,24 @@ def test_batch_norms(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _norms)
 
 
+def _compiled(rank: int, ranks: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1)).double()
+    shared = share_batch(copy.deepcopy(net))
+    x = unlike(ROWS, 3)
+    torch.compile(shared, fullgraph=True)(own(x, rank, ranks)).square().mean().backward()
+    net(x).square().mean().backward()
+    for whole, part in zip(net.parameters(), shared.parameters(), strict=True):
+        assert part.grad is not None
+        torch.testing.assert_close(summed(part.grad) / ranks, whole.grad, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(dict(shared.named_buffers()), dict(net.named_buffers()))
+
+
+@pytest.mark.slow
+def test_compiled(tmp_path: Path) -> None:
+    run(2, tmp_path, _compiled)
+
+
 def _compare(
     net: nn.Module, inputs: tuple[Tensor, ...], loss: Callable[..., Tensor], rank: int, ranks: int
 ) -> None:

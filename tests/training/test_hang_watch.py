@@ -58,11 +58,16 @@ def load_for_ever():
 
 dist.init_process_group("gloo")
 ranks, hangs = Ranks.now(), sys.argv[1]
-with HangWatch(ranks, float(sys.argv[2])) as watch:
+compiling = False
+with HangWatch(ranks, float(sys.argv[2]), busy=lambda: compiling) as watch:
     for step in range(10):
         watch.beat(step)
         if step == 3 and ranks.rank == 1 and hangs == "yes":
             load_for_ever()
+        if step == 3 and ranks.rank == 1 and hangs == "compiles":
+            compiling = True
+            time.sleep(3 * float(sys.argv[2]))
+            compiling = False
         ranks.barrier()
         time.sleep(0.05)
 print("done", flush=True)
@@ -112,8 +117,9 @@ def test_a_stopped_process_is_named(tmp_path: Path) -> None:
     assert "rank 0: no step for 6 s (hang_timeout): no sign of life from rank 1" in error
 
 
-def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
-    processes = start(tmp_path, "no", 30.0)
+@pytest.mark.parametrize(("hangs", "timeout"), [("no", 30.0), ("compiles", 4.0)])
+def test_a_run_that_goes_on_is_left_alone(hangs: str, timeout: float, tmp_path: Path) -> None:
+    processes = start(tmp_path, hangs, timeout)
     for process in processes:
         out, error = process.communicate(timeout=120)
         assert (process.returncode, out) == (0, "done\n"), error
