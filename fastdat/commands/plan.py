@@ -65,7 +65,7 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"reals          {plan.images_per_second:,.0f} a second"
     yield (
         f"{config.steps:,} steps".ljust(15)
-        + f"{plan.hours:,.1f} hours, without compilation, scores and samples"
+        + f"{_duration(plan.hours)}, without compilation, scores and samples"
     )
     for line in plan.advice:
         yield f"instead        {line}"

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastdat.data.image_files import Pixels, UnreadableImage, decode
+from fastdat.data.lmdb_file import LmdbFile
 from fastdat.data.publisher import find_folder, missing
 from fastdat.data.source import digest_of
 from fastdat.util.errors import DataError
@@ -41,8 +39,7 @@ class LSUNSource:
         return len(self.keys)
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        with _transaction(self.folder) as transaction:
-            value = transaction.get(self.keys[index])
+        value = _database(self.folder).get(self.keys[index])
         if value is None:
             raise UnreadableImage("the key is gone")
         return decode(io.BytesIO(value)), 0
@@ -66,8 +63,7 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     folder = find_folder(root, FOLDER, lambda folder: (folder / "data.mdb").is_file())
     if folder is None:
         raise missing(root, f"{FOLDER}/data.mdb", _ADVICE)
-    with _transaction(folder) as transaction:
-        keys = sorted(transaction.cursor().iternext(keys=True, values=False))
+    keys = sorted(_database(folder).keys())
     if len(keys) <= test_images:
         raise DataError(
             f"{folder} has {len(keys):,} images; {test_images:,} of them would be the test split, which leaves none "
@@ -78,36 +74,19 @@ def open_lsun_bedroom(root: Path, split: str, test_images: int = TEST_IMAGES) ->
     return LSUNSource(folder, tuple(bytes(keys[i]) for i in chosen))
 
 
-@contextmanager
-def _transaction(folder: Path) -> Iterator[Any]:
-    """A transaction of the database.
+def _database(folder: Path) -> LmdbFile:
+    """The open database.
 
     Raises:
-        DataError: the database is damaged, or lmdb is not installed.
+        DataError: it is damaged.
     """
     try:
-        import lmdb
-    except ModuleNotFoundError as error:
-        raise DataError('LSUN needs lmdb: pip install "fastdat[train]"') from error
-    try:
-        with _open(folder.resolve(), os.getpid()).begin() as transaction:
-            yield transaction
-    except lmdb.Error as error:
-        raise DataError(f"{folder} cannot be read as lmdb: {error}. {_ADVICE}") from error
+        return _open(folder.resolve(), os.getpid())
+    except DataError as error:
+        raise DataError(f"{error} {_ADVICE}") from error
 
 
 @lru_cache(maxsize=4)
-def _open(folder: Path, process: int) -> Any:
-    """The open database. lmdb allows one per process, however many splits are read from it."""
-    import lmdb
-
-    database = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
-    # Reading mapped memory beyond the end of a truncated file would kill the process without a message.
-    expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-    found = (folder / "data.mdb").stat().st_size
-    if found < expected:
-        database.close()
-        raise DataError(
-            f"{folder / 'data.mdb'} is truncated: it has {found:,} of {expected:,} bytes. {_ADVICE}"
-        )
-    return database
+def _open(folder: Path, process: int) -> LmdbFile:
+    """Opened once in each process, however many splits are read from it."""
+    return LmdbFile(folder)

@@ -135,8 +135,8 @@ class TrainConfig:
         checkpoints: :class:`CheckpointConfig`: when they are written, and which are kept.
         on_nan: ``"stop"`` with a report, or ``"rollback"`` to the last checkpoint and go on with other noise, at most
             ``nan_retries`` times.
-        hang_timeout: seconds without a step, compilations apart, after which a run of several processes ends, with a message that names the
-            one that hangs.
+        hang_timeout: seconds without a step, compilations apart, after which a run of several processes ends, with a
+            message that names the one that hangs.
         logger: where numbers and sample grids go beside the files of the run folder: ``"tensorboard"`` (event files in
             it), ``"wandb"`` (Weights & Biases, an optional package), or ``"none"``.
         eval: scores while training; :class:`fastdat.metrics.EvalConfig`.

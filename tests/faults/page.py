@@ -13,8 +13,8 @@ def rows(found: Mapping[str, Any]) -> list[str]:
     tried = {
         "`kill -9` of one process": f"{kills['rounds']} kills in {kills['runs']} runs, "
         f"{kills['inside_a_checkpoint_write']} of them inside the write of a checkpoint",
-        "full disk": f"{sum(full['faults'].values())} calls that failed: {full['stopped']} runs stopped with a message, "
-        f"{full['survived']} went on",
+        "full disk": f"{sum(full['faults'].values())} calls that failed: {full['stopped']} runs stopped with a "
+        f"message, {full['survived']} went on",
         "damaged checkpoints": f"{sum(damage['rounds'].values())} ("
         + ", ".join(f"{kind}: {count}" for kind, count in sorted(damage["rounds"].items()))
         + f"), in {used['of step 3 instead of 9']} of them two in one run",
@@ -23,5 +23,7 @@ def rows(found: Mapping[str, Any]) -> list[str]:
         + f") in {ranks['runs']} runs, and NaN on one rank in {ranks['nan_rounds']}",
         "under torchrun": ", ".join(found["torchrun"]["scenarios"]),
     }
-    losses = [len(found[name]["losses"]) for name in ("kills", "full disk", "damage", "rank kills", "torchrun")]
+    losses = [
+        len(found[name]["losses"]) for name in ("kills", "full disk", "damage", "rank kills", "torchrun")
+    ]
     return [f"| {name} | {text} | {lost} |" for (name, text), lost in zip(tried.items(), losses, strict=True)]

@@ -98,7 +98,7 @@ class Running:
             if time.monotonic() > end:
                 for child in [*self.ranks().values(), self._process.pid]:
                     os.kill(child, signal.SIGKILL)
-                raise TimeoutError(f"{otherwise} in {PATIENCE:.0f} s: {self._output.read_text()[-2000:]}")
+                raise TimeoutError(f"{otherwise} in {PATIENCE:.0f} s: {self._output.read_text()[-6000:]}")
             time.sleep(0.05)
 
 
@@ -116,7 +116,7 @@ def restart(run: Path, of_one: dict[str, Any]) -> list[str]:
     os.kill(running.ranks()[1], signal.SIGKILL)
     code, output = running.ended()
     said = [f"not said: {text}" for text in ("resumed after ",) if text not in read_log(run)]
-    return ([f"exit {code}: {output[-1500:]}"] if code else _differs(run, of_one)) + said
+    return ([f"exit {code}: {output[-6000:]}"] if code else _differs(run, of_one)) + said
 
 
 def asked_to_stop(run: Path, of_one: dict[str, Any]) -> list[str]:
@@ -128,7 +128,7 @@ def asked_to_stop(run: Path, of_one: dict[str, Any]) -> list[str]:
     saved = checkpoint.load(run / "checkpoints" / "latest.pt")["step"]
     found = problems(run, EVERY) + ([] if code else ["exit 0"])
     if f"stopped by SIGTERM after {saved} steps" not in read_log(run):
-        found.append(f"latest.pt is of step {saved}; {read_log(run)[-500:]} {output[-1500:]}")
+        found.append(f"latest.pt is of step {saved}; {read_log(run)[-500:]} {output[-6000:]}")
     return found + _finished(run, 1, of_one)
 
 
@@ -141,7 +141,7 @@ def hang(run: Path, of_one: dict[str, Any]) -> list[str]:
     code, output = running.ended()
     found = [] if code else ["exit 0"]
     if "no sign of life from rank 1" not in output:
-        found.append(f"the rank is not named: {output[-2000:]}")
+        found.append(f"the rank is not named: {output[-6000:]}")
     if Path(f"/proc/{stopped}").exists():
         found.append("the stopped rank is still there")
         os.kill(stopped, signal.SIGKILL)
@@ -150,7 +150,7 @@ def hang(run: Path, of_one: dict[str, Any]) -> list[str]:
 
 def _finished(run: Path, ranks: int, of_one: dict[str, Any]) -> list[str]:
     code, output = Running(run, ranks).ended()
-    return [f"cannot resume: {output[-1500:]}"] if code else _differs(run, of_one)
+    return [f"cannot resume: {output[-6000:]}"] if code else _differs(run, of_one)
 
 
 def _differs(run: Path, of_one: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from fastdat.training.train_config import TrainConfig
 from fastdat.util import run_layout, sealed_json
 from fastdat.util.errors import ConfigError, ReportError, RunFolderError
 from tests.fuzz import attacks, wrapping
-from tests.fuzz.data_targets import _IMAGE_TOKENS, _JSON_TOKENS, PICKLE_TOKENS, _images
+from tests.fuzz.data_targets import IMAGE_TOKENS, JSON_TOKENS, PICKLE_TOKENS, images
 from tests.fuzz.target import Target
 
 _CONFIG = """model: sngan
@@ -67,7 +67,7 @@ _PICTURE = "samples/step-000002.png"
 
 
 def _reports() -> list[bytes]:
-    return [_PARTS.join([_CONFIG.encode(), *_LINES, _images()[0]])]
+    return [_PARTS.join([_CONFIG.encode(), *_LINES, images()[0]])]
 
 
 def _read_report(content: bytes, folder: Path) -> None:
@@ -176,19 +176,19 @@ def _unseal(content: bytes, folder: Path) -> None:
 TARGETS = (
     Target("config.yaml", lambda: [_CONFIG.encode()], _read_config, (ConfigError, RunFolderError), 25_000,
            _YAML_TOKENS),
-    Target("stats.jsonl, metrics.jsonl", lambda: _LINES, _read_lines, (RunFolderError,), 150_000, _JSON_TOKENS),
+    Target("stats.jsonl, metrics.jsonl", lambda: _LINES, _read_lines, (RunFolderError,), 150_000, JSON_TOKENS),
     Target(
         "sealed JSON",
         lambda: [json.dumps({"a": [1, 2.5, None], "b": {"c": "d"}}).encode()],
         _unseal,
         (sealed_json.SealError,),
         150_000,
-        _JSON_TOKENS,
+        JSON_TOKENS,
         wrapping.sealed_json,
     ),
-    Target("report", _reports, _read_report, (ReportError,), 2_000, (*_JSON_TOKENS, b"<script>alert(1)</script>"),
+    Target("report", _reports, _read_report, (ReportError,), 2_000, (*JSON_TOKENS, b"<script>alert(1)</script>"),
            megabytes=1500, reads=("fastdat/report/templates/",)),
-    Target("sample grids", lambda: _images()[:1], _read_grid, (grids.UnreadablePictureError,), 30_000, _IMAGE_TOKENS,
+    Target("sample grids", lambda: images()[:1], _read_grid, (grids.UnreadablePictureError,), 30_000, IMAGE_TOKENS,
            wrapping.png, megabytes=1500),
     Target("checkpoints", lambda: [wrapping.sealed(_checkpoint())], _read_checkpoint, (RunFolderError,), 20_000,
            PICKLE_TOKENS),
@@ -198,7 +198,7 @@ TARGETS = (
            30_000, PICKLE_TOKENS, lambda content: wrapping.sealed(_with_pickle()(content))),
     Target("state of a study", _studies, _read_study, (RunFolderError,), 15_000, PICKLE_TOKENS),
     Target("results of experiments", lambda: [json.dumps(_record()).encode()], _read_result, (RunFolderError,), 30_000,
-           _JSON_TOKENS),
+           JSON_TOKENS),
     Target("small JSON of experiments", lambda: [b'{"seconds": 3.5}', b'{"commits": ["a"], "machines": ["b"]}'],
-           _read_small, (RunFolderError,), 30_000, _JSON_TOKENS),
+           _read_small, (RunFolderError,), 30_000, JSON_TOKENS),
 )  # fmt: skip

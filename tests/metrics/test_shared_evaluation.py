@@ -43,10 +43,6 @@ def with_logits(weights: str | None) -> Extractor:
     return Extractor("logits", WithLogits(2.0 if weights else 1.0), "none")
 
 
-extractors.FACTORIES["logits"] = with_logits
-"""The new processes import this module, and so they have it too."""
-
-
 class Painter(nn.Module):
     """A conditional G whose images differ between latents and labels, with a batch norm that must not learn."""
 
@@ -250,6 +246,7 @@ def _unprepared(folder: Path, rank: int, size: int) -> None:
 
 
 def _two(folder: Path, rank: int, size: int) -> None:
+    extractors.FACTORIES["logits"] = with_logits  # of this process
     for part in (_equal, _fails, _unprepared):
         part(folder / part.__name__, rank, size)
     _modes(rank, size)
@@ -257,6 +254,7 @@ def _two(folder: Path, rank: int, size: int) -> None:
 
 
 def _three(folder: Path, rank: int, size: int) -> None:
+    extractors.FACTORIES["logits"] = with_logits  # of this process
     _equal(folder / "_equal", rank, size)
     for who, what in ((2, "reals (train)"), (1, "reals (test)"), (2, "fakes"), (0, "fakes")):
         _stops(folder / f"{who} {what}", who, what, rank, size)

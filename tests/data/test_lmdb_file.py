@@ -1,0 +1,113 @@
+"""Our reader of lmdb files gives what lmdb gives, and refuses what would end the process."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from fastdat.data import DataError
+from fastdat.data.lmdb_file import LmdbFile
+
+PAGE = 4096
+
+
+def write(folder: Path, count: int, removed: int = 0) -> dict[bytes, bytes]:
+    """A database of keys of several lengths, with values inside of pages and in pages of their own."""
+    rng = random.Random(0)
+    content = {
+        rng.randbytes(rng.randrange(1, 200)): rng.randbytes(rng.choice((0, 1, 300, 3000, 20_000)))
+        for _ in range(count)
+    }
+    keys = list(content)
+    with lmdb.open(str(folder), map_size=1 << 28) as database:
+        for part in (keys[::2], keys[1::2]):  # two transactions, so that both descriptions are in use
+            with database.begin(write=True) as transaction:
+                for key in part:
+                    transaction.put(key, content[key])
+        with database.begin(write=True) as transaction:
+            for key in keys[:removed]:
+                transaction.delete(key)
+                del content[key]
+    return content
+
+
+@pytest.mark.parametrize(("count", "removed"), [(0, 0), (1, 0), (5, 5), (40, 10), (3000, 700)])
+def test_it_reads_what_lmdb_wrote(count: int, removed: int, tmp_path: Path) -> None:
+    content = write(tmp_path, count, removed)
+    file = LmdbFile(tmp_path)
+    assert list(file.keys()) == sorted(content)
+    for key, value in content.items():
+        assert file.get(key) == value
+    for key in (b"", b"\x00", b"\xff" * 300, *(key + b"\x00" for key in list(content)[:50])):
+        assert file.get(key) == content.get(key)
+
+
+def changed(folder: Path, place: int, value: bytes) -> LmdbFile:
+    raw = bytearray((folder / "data.mdb").read_bytes())
+    raw[place : place + len(value)] = value
+    (folder / "data.mdb").write_bytes(raw)
+    return LmdbFile(folder)
+
+
+def root(folder: Path) -> int:
+    """The page of the root, from the newer description."""
+    raw = (folder / "data.mdb").read_bytes()
+    found = [struct.unpack_from("<QQQ", raw, page * PAGE + 16 + 24 + 48 + 40) for page in (0, 1)]
+    return int(max(found, key=lambda entry: entry[2])[0])
+
+
+def test_a_page_that_leads_back_to_itself(tmp_path: Path) -> None:
+    """liblmdb would go round for ever, or to the end of its stack."""
+    content = write(tmp_path, 3000)
+    number = root(tmp_path)
+    raw = (tmp_path / "data.mdb").read_bytes()
+    (place,) = struct.unpack_from("<H", raw, number * PAGE + 16)
+    file = changed(tmp_path, number * PAGE + place, struct.pack("<HHH", number, 0, 0))
+    with pytest.raises(DataError, match="levels"):
+        file.get(min(content))
+    with pytest.raises(DataError, match="belongs to two others"):
+        list(file.keys())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (0, b"\xff", "says that it is page"),
+        (10, b"\x04", "has the flags 4"),
+        (12, b"\xff\xff", "is not what it must be"),
+        (14, b"\xff\xff", "is not what it must be"),
+        (16, b"\xff\xff", "has an entry at 65535"),
+        (16, b"\x00\x00", "has an entry at 0"),
+    ],
+)
+def test_damaged_pages(place: int, value: bytes, message: str, tmp_path: Path) -> None:
+    content = write(tmp_path, 3)
+    file = changed(tmp_path, root(tmp_path) * PAGE + place, value)
+    for read in (lambda: list(file.keys()), lambda: file.get(min(content))):
+        with pytest.raises(DataError, match=f"cannot be read as lmdb: .*{message}"):
+            read()
+
+
+@pytest.mark.parametrize("size", [1 << 30, (1 << 31) - 1])
+def test_a_value_beyond_its_pages(size: int, tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path), map_size=1 << 24) as database, database.begin(write=True) as transaction:
+        transaction.put(b"key", b"v" * 20_000)
+    number = root(tmp_path)
+    raw = (tmp_path / "data.mdb").read_bytes()
+    (place,) = struct.unpack_from("<H", raw, number * PAGE + 16)
+    file = changed(tmp_path, number * PAGE + place, struct.pack("<I", size))
+    with pytest.raises(DataError, match=rf"does not hold the {size:,} bytes of a value"):
+        file.get(b"key")
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    for content in (b"", b"rubbish", bytes(8192), b"\xff" * 8192):
+        (tmp_path / "data.mdb").write_bytes(content)
+        with pytest.raises(DataError, match=r"data\.mdb cannot be read as lmdb"):
+            LmdbFile(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
+        LmdbFile(tmp_path / "nowhere")
