@@ -129,7 +129,7 @@ class Trainer:
         self.iteration = iteration_for(self._networks, reals, self._noise, self.state, config, ranks)
         self._evaluator = evaluator
         self._display = (display or display_for(config.steps)) if ranks.first else Nothing()
-        self._stop = StopRequests()
+        self._stop = stop = StopRequests()
         self.folder = ranks.together(lambda: RunFolder(outdir, writes=ranks.first))
         self._recorder = Recorder(self.folder, self._display, config.steps)
         try:
@@ -159,7 +159,8 @@ class Trainer:
             evaluator,
             ranks,
         )
-        self._watch = HangWatch(ranks, config.hang_timeout, busy=lambda: self._stop.compiling)
+        # Not self._stop: a Trainer that refers to itself would hold its folder's lock after it is dropped.
+        self._watch = HangWatch(ranks, config.hang_timeout, busy=lambda: stop.compiling)
 
     @property
     def done(self) -> int:

@@ -172,7 +172,9 @@ def replace(instance: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     inner: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         if not isinstance(key, str):  # YAML has other keys too
-            raise ConfigError(f"a setting has a name; got {key!r} instead, in {prefix.rstrip('.') or 'the settings'}")
+            raise ConfigError(
+                f"a setting has a name; got {key!r} instead, in {prefix.rstrip('.') or 'the settings'}"
+            )
         section, dot, rest = key.partition(".")
         if dot and dataclasses.is_dataclass(hints.get(section)):
             inner.setdefault(section, {})[rest] = value
