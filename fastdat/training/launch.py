@@ -69,7 +69,9 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks.now()
     except BaseException:
-        if not on_gpu:  # nccl might wait here for ranks that wait for this one; the end of the process ends them all
+        if (
+            not on_gpu
+        ):  # nccl might wait here for ranks that wait for this one; the end of the process ends them all
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()

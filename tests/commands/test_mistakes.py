@@ -165,7 +165,9 @@ def of_another_run(place: Place) -> Path:
 
 
 def damaged_run(place: Place) -> Path:
-    flip(place.run / "checkpoints" / "latest.pt", 9000)
+    """All checkpoints are: one that is not would be used."""
+    for file in list((place.run / "checkpoints").glob("*.pt")):
+        flip(file, 9000)
     return place.run
 
 

@@ -209,6 +209,14 @@ def test_yaml(name: str, tmp_path: Path) -> None:
     assert watch.found == []
 
 
+def test_brackets_are_counted_before_they_take_time(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"a: {'[' * 33}{']' * 33}\n")
+    with pytest.raises(ConfigError, match="more than 32 brackets in each other"):
+        read_settings(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text(f"a: {'[' * 32}{']' * 32}\n")
+    assert "a" in read_settings(tmp_path / "a.yaml")
+
+
 def test_aliases_that_stand_for_little_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("dat: &dat {eps: 0.5}\nattack: {<<: *dat, name: x}\nlr: 1e-4\n")
     found = read_settings(tmp_path / "a.yaml")
