@@ -270,8 +270,9 @@ class Trainer:
             state.unscored = self._due(config.eval.every)
             # Before scoring, which may take as long as many steps: if it is interrupted, nothing is lost.
             failed = self._callbacks.failed
-            if self._due(config.log_every):  # callbacks are called by rank 0 alone
-                failed = self.ranks.by_first(lambda: self._callbacks.failed)
+            anywhere = self._due(config.log_every) and self.ranks.any(failed is not None)
+            if anywhere and failed is None:  # rank 0 alone calls them
+                failed = RuntimeError("a callback failed on rank 0, which says more")
             if self._due(config.checkpoints.every) or state.unscored or failed is not None:
                 self.save()
             if failed is not None:

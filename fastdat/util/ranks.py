@@ -102,7 +102,7 @@ class Ranks:
 
     def together(self, do: Callable[[], T]) -> T:
         """What ``do``, which every rank calls, returns here. Where it raises on any rank, all ranks raise: each its own
-        exception, or that of the lowest rank which has one, with this rank in its text.
+        exception, or that of the lowest rank which has one, with a note that names this rank.
         """
         if not self:
             return do()
