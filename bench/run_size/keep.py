@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 from fastdat.training import measured_sizes
@@ -20,7 +21,7 @@ SHIPPED = REPOSITORY / "fastdat" / "training" / measured_sizes.SHIPPED
 def content() -> str:
     """The JSON: of each device the newest file of results that has measurements of sizes."""
     newest: dict[str, list[measured_sizes.Measured]] = {}
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(RESULTS.glob("*.json"), key=_when):
         try:
             found = measured_sizes.read_results(path)
         except ConfigError:  # a file of other results
@@ -30,6 +31,12 @@ def content() -> str:
     entries = [dataclasses.asdict(m) for found in newest.values() for m in found]
     origin = "bench/results, by python -m bench.run_size.keep"
     return json.dumps({"from": origin, "measurements": entries}, indent=1) + "\n"
+
+
+def _when(path: Path) -> tuple[str, int, str]:
+    """Date and number of a file of results: x-2026-12-01.json is the first of its day, x-2026-12-01-2.json the next."""
+    found = re.search(r"(\d{4}-\d\d-\d\d)(?:-(\d+))?$", path.stem)
+    return (found[1], int(found[2] or 1), path.name) if found else ("", 0, path.name)
 
 
 if __name__ == "__main__":

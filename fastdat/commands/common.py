@@ -70,8 +70,9 @@ _EXTRAS = {
 def user_errors() -> Iterator[None]:
     """Within it, errors that the user can correct are printed as one message without a traceback. Exit code 2.
 
-    The exit code is 1 for a run that produced NaN, 130 for an interrupt and 128 plus its number for another signal that
-    asked to stop. Any other error keeps its traceback.
+    The exit code is 1 for a run that produced NaN or lost one of its processes, 130 for an interrupt and 128 plus its
+    number for another signal that asked to stop. Any other error keeps its traceback. Where several processes have the
+    same error, rank 0 prints it.
     """
     try:
         yield
@@ -91,14 +92,22 @@ def user_errors() -> Iterator[None]:
         code = _exit_code(error)
         if code is None:
             raise
-        notes = getattr(error, "__notes__", [])  # which rank raised it, for example
-        typer.echo("\n".join([f"error: {error}", *notes]), err=True)
+        if not getattr(error, "said_by_rank_0", False):
+            notes = getattr(error, "__notes__", [])  # which rank raised it, for example
+            typer.echo("\n".join([f"error: {error}", *notes]), err=True)
         raise typer.Exit(code) from error
 
 
 def _exit_code(error: Exception) -> int | None:
-    from fastdat.util.errors import ConfigError, DataError, NonFiniteError, ReportError, RunFolderError
+    from fastdat.util.errors import (
+        ConfigError,
+        DataError,
+        LostRankError,
+        NonFiniteError,
+        ReportError,
+        RunFolderError,
+    )
 
-    if isinstance(error, NonFiniteError):
+    if isinstance(error, (NonFiniteError, LostRankError)):
         return 1
     return 2 if isinstance(error, (ConfigError, DataError, ReportError, RunFolderError)) else None

@@ -60,7 +60,8 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
     yield f"{name}, batch {config.batch_size:,} on {where}: {plan.batch:,} reals and fakes a GPU{parts}"
     room = "" if memory.whole is None else f" of {memory.whole / gib:.0f} GiB"
     verdict = {True: ": fits", False: ": does not fit", None: ""}[memory.fits]
-    yield f"memory a GPU   {memory.held / gib:.1f} GiB{room}{verdict} (without the data set)"
+    yield f"memory a GPU   {memory.total / gib:.1f} GiB{room}{verdict}"
+    yield _images(plan)
     yield f"iteration      {plan.seconds * 1e3:,.1f} ms for {config.n_dis} D steps and a G step{_by(plan)}"
     yield f"reals          {plan.images_per_second:,.0f} a second"
     yield (
@@ -76,6 +77,19 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
     )
     for remark in plan.remarks:
         yield f"not measured: {remark}"
+
+
+def _images(plan: Plan) -> str:
+    """Where the data set lies, and how much memory it takes."""
+    from fastdat.training.run_plan import image_set_bytes
+
+    images, size = plan.memory.images, image_set_bytes(plan.config)
+    if images is None or size is None:
+        return "images         not counted: how many there are is not known"
+    words = f"{size / 2**30:.1f} GiB"
+    if not images:
+        return f"images         {words} of {plan.config.dataset} stay in the host's memory"
+    return f"of these       {words} for the images of {plan.config.dataset}, which lie on the GPU"
 
 
 def _duration(hours: float) -> str:

@@ -99,7 +99,7 @@ def train(
             _print_config(settings)
             return
         outdir = _required("--outdir", outdir)
-        with joined(settings.device) as ranks:
+        with joined(settings.device, settings.hang_timeout) as ranks:
             if download:
                 where = _required("--data", None if settings.data is None else Path(settings.data))
                 ranks.by_first(lambda: download_into(dataset_of(settings), where))

@@ -18,6 +18,8 @@ from typing import BinaryIO
 #: Bytes of all members together, as a multiple of the archive's and beyond that. CIFAR-10 is 1.1 times its archive.
 MOST_GROWTH = 20
 ALWAYS_ALLOWED = 64 << 20
+#: Bytes that a member counts beside its content: a tar's header, and about what tarfile remembers of it.
+MEMBER_BYTES = 512
 #: Members, at most. Tiny-ImageNet has 120,609.
 MOST_MEMBERS = 4_000_000
 #: Bytes that tarfile may ask for at once. It copies by 16 KiB; a member's name may claim to have gigabytes.
@@ -79,7 +81,7 @@ class _Limits:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or "\0" in name:
             raise ArchiveError(f"its member {name[:100]!r} lies outside of the folder")
-        self._bytes += max(size, 0)
+        self._bytes += max(size, 0) + MEMBER_BYTES
         self._members += 1
         if self._bytes > self._most:
             raise ArchiveError(

@@ -39,6 +39,7 @@ _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _NO_PAGE = (1 << 64) - 1
 _DEEPEST = 32  # levels of the tree; 32 bits of pages need fewer
 _CACHED = 4096  # branch pages
+_LONGEST_KEY = 511  # bytes, unless liblmdb was built otherwise
 
 
 class _Node(NamedTuple):
@@ -85,9 +86,10 @@ class LmdbFile:
         """All keys, sorted.
 
         Raises:
-            DataError: the database is damaged.
+            DataError: the database is damaged; at the end also if a key is missing.
         """
         waiting, visited = [] if self._root == _NO_PAGE else [self._root], 0
+        last, found = b"", 0
         while waiting:
             number = waiting.pop()
             visited += 1
@@ -95,8 +97,14 @@ class LmdbFile:
                 raise self._damaged(f"page {number} belongs to two others")
             if self._kind(number) == _BRANCH:
                 waiting += [node.page for node in reversed(self._nodes(number, _BRANCH))]
-            else:
-                yield from (node.key for node in self._nodes(number, _LEAF))
+                continue
+            for node in self._nodes(number, _LEAF):
+                if node.key <= last:
+                    raise self._damaged(f"the keys before and on page {number} are not sorted")
+                yield node.key
+                last, found = node.key, found + 1
+        if found != self._entries:
+            raise self._damaged(f"it has {found:,} entries of {self._entries:,}")
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``; None if there is none.
@@ -168,12 +176,26 @@ class LmdbFile:
         if own != number or flags != kind or not _HEADER.size <= lower <= upper <= len(page) or lower % 2:
             raise self._damaged(f"page {number} is not what it must be")
         places = struct.unpack_from(f"<{(lower - _HEADER.size) // 2}H", page, _HEADER.size)
-        return [self._node(page, number, place, kind) for place in places]
+        nodes, size, last = [], 0, None
+        for place in places:
+            node = self._node(page, number, place, kind)
+            size += _NODE.size + len(node.key) + len(node.value)
+            if size > len(page):  # they lie in each other
+                raise self._damaged(f"page {number} has entries of more bytes than it")
+            if last is not None and node.key <= last:
+                raise self._damaged(f"the keys on page {number} are not sorted")
+            nodes.append(node)
+            last = node.key
+        return nodes
 
     def _node(self, page: bytes, number: int, place: int, kind: int) -> _Node:
         if not _HEADER.size <= place <= len(page) - _NODE.size:
             raise self._damaged(f"page {number} has an entry at {place}")
         low, high, flags, key_bytes = _NODE.unpack_from(page, place)
+        if key_bytes > _LONGEST_KEY:
+            raise self._damaged(
+                f"page {number} has a key of {key_bytes:,} bytes; expected {_LONGEST_KEY} at most"
+            )
         start = place + _NODE.size + key_bytes
         key = page[place + _NODE.size : start]
         if kind == _BRANCH:

@@ -3,7 +3,7 @@
 It imports nothing and calls nothing: an imported name becomes a :class:`Name`, a call a :class:`Call` that records its
 arguments. Unlike Python's own interpreter it uses memory and time in proportion to the size of the pickle: a memo
 with the number 4 billion costs nothing, and only texts and numbers may be the keys of a dict. (Tuples that contain each
-other twice, forty levels deep, take a trillion steps to hash.)
+other twice, forty levels deep, take a trillion steps to hash; all multiples of 2^61 - 1 have the same hash.)
 
 The instructions are those of the standard library's ``pickletools``, whose documentation defines them.
 """
@@ -62,6 +62,8 @@ class Reference:
 _MARK = object()
 _ORDERED_DICT = ("collections", "OrderedDict")
 _KEY_TYPES = (str, bytes, int, float, bool, type(None))  # hashed in time proportional to their size
+LOWEST_INTEGER, HIGHEST_INTEGER = -(1 << 63), (1 << 64) - 1
+"""Of a key, and of torch's numbers."""
 _HIGHEST_PROTOCOL = 5
 
 
@@ -89,6 +91,8 @@ class Machine:
         self._at = start
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self.made: list[Any] = []
+        """Every call, every reference and every state that is set on a dict, also those that the result is without."""
 
     @property
     def end(self) -> int:
@@ -230,8 +234,12 @@ class Machine:
         arguments, function = self._pop(), self._pop()
         if type(function) is not Name or type(arguments) is not tuple:
             raise PickleError(f"it calls a {_kind(function)} with a {_kind(arguments)}")
-        is_dict = (function.module, function.name) == _ORDERED_DICT and not arguments
-        self._stack.append({} if is_dict else Call(function.name, arguments))
+        if (function.module, function.name) == _ORDERED_DICT:
+            self._stack.append(_entries(_pairs(arguments)))
+            return
+        call = Call(function.name, arguments)
+        self.made.append(call)
+        self._stack.append(call)
 
     def _build(self) -> None:
         state, target = self._pop(), self._top()
@@ -241,11 +249,15 @@ class Machine:
             target.state = state
         elif type(target) is not dict or not self._references:  # a state_dict has attributes: its versions
             raise PickleError(f"it sets the state of a {_kind(target)}")
+        else:
+            self.made.append(state)
 
     def _reference(self) -> None:
         if not self._references:
             raise PickleError("it refers to objects outside itself")
-        self._stack.append(Reference(self._pop()))
+        reference = Reference(self._pop())
+        self.made.append(reference)
+        self._stack.append(reference)
 
 
 def _kind(value: Any) -> str:
@@ -257,10 +269,24 @@ def _entries(values: list[Any]) -> dict[Any, Any]:
     keys = values[::2]
     if len(values) % 2:
         raise PickleError("a key has no value")
-    wrong = next((key for key in keys if type(key) not in _KEY_TYPES), None)
-    if wrong is not None:
-        raise PickleError(f"a {_kind(wrong)} is the key of an entry; expected a text or a number")
+    for key in keys:
+        if type(key) not in _KEY_TYPES:
+            raise PickleError(f"a {_kind(key)} is the key of an entry; expected a text or a number")
+        if type(key) is int and not LOWEST_INTEGER <= key <= HIGHEST_INTEGER:
+            raise PickleError(
+                f"a number of {key.bit_length():,} bits is the key of an entry; expected 64 at most"
+            )
     return dict(zip(keys, values[1::2], strict=True))
+
+
+def _pairs(arguments: tuple[Any, ...]) -> list[Any]:
+    """Keys and values in turn of ``OrderedDict(*arguments)``: of no argument, or of a list of pairs (Python 2)."""
+    pairs = arguments[0] if arguments else []
+    if len(arguments) > 1 or type(pairs) is not list:
+        raise PickleError("it makes an OrderedDict of something that is no list of pairs")
+    if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+        raise PickleError("it makes an OrderedDict of something that is no list of pairs")
+    return [item for pair in pairs for item in pair]
 
 
 def _utf8(raw: bytes) -> str:

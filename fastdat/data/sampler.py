@@ -17,7 +17,7 @@ from torch import Tensor
 from fastdat.data.image_set import ImageSet
 
 _ORDER, _FLIP = 0, 1  # the random streams of an epoch
-_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that a resident set may take
+_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that the copies of a resident set may take
 _BATCHES_AHEAD = 3  # that the thread keeps ready
 _EPOCHS_KEPT = 2  # the thread may be one epoch ahead
 _FLIPS_AT_ONCE = 1 << 16  # bounds the memory that drawing them needs
@@ -39,7 +39,8 @@ class TrainSampler:
         rank: number of this process among those that train together.
         world_size: number of these processes.
         resident: True moves the set to ``device`` once, as uint8. With False a thread gathers the next batches in host
-            memory (pinned for a GPU) while the device works. None chooses True on the CPU and on a GPU with room.
+            memory (pinned for a GPU) while the device works. None chooses True on the CPU, and on a GPU where
+            :func:`lies_on_gpu` says so.
 
     Raises:
         ValueError: the global batch is larger than the set, or ``rank`` is outside ``range(world_size)``.
@@ -69,7 +70,10 @@ class TrainSampler:
         self.batch_size = batch_size
         self.batches_per_epoch = len(data) // (batch_size * world_size)
         self._device = torch.device(device)
-        self.resident = _fits(data.images, self._device) if resident is None else resident
+        if resident is None:
+            free = _free(self._device)
+            resident = free is None or lies_on_gpu(data.images.numel(), free, world_size)
+        self.resident = resident
         self._images = data.images.to(self._device) if self.resident else data.images
         self._labels = data.labels.to(self._images.device)
         self._seed = seed
@@ -177,12 +181,23 @@ class _Ahead:
         self._thread.shutdown(cancel_futures=True)
 
 
-def _fits(images: Tensor, device: torch.device) -> bool:
-    """Whether ``device`` has room for the whole set."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.numel() <= _MEMORY_SHARE * free
+def lies_on_gpu(image_bytes: int, free: float, copies: int = 1) -> bool:
+    """Whether a set lies on each of ``copies`` GPUs as a whole: its copies together take a third of one GPU at most.
+
+    Each of N GPUs uses an N-th of its copy in an epoch. So where several train together, a large set stays in the
+    host's memory, and a thread of each rank gathers its rows.
+
+    Args:
+        image_bytes: of the set.
+        free: bytes of memory that are free on a GPU.
+        copies: GPUs that train together.
+    """
+    return copies * image_bytes <= _MEMORY_SHARE * free
+
+
+def _free(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU; None on a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def _order(count: int, generator: torch.Generator) -> Tensor:

@@ -75,7 +75,8 @@ class SplitFiles:
             together = sharers(ranks, files[0].fileno())
             part = _Part(together.index(ranks.rank), len(together))
             ranks.together(lambda: self._require_unchanged(files, part, progress))
-            return self._mapped(files), labels, self._facts["fingerprint"]
+            images = ranks.together(lambda: self._mapped(files))
+            return images, labels, self._facts["fingerprint"]
 
     def damage(self, progress: Checked | None = None) -> Iterator[str]:
         """Read every byte, and describe each difference from the index in one line."""

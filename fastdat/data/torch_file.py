@@ -8,22 +8,46 @@ times, or keys of a dict that take years to hash. Here such files are found firs
 from __future__ import annotations
 
 import os
+import struct
+import tarfile
 import zipfile
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import torch
 
-from fastdat.data.pickle_machine import Call, ForeignNameError, Machine, Name, Reference
+from fastdat.data.pickle_machine import (
+    HIGHEST_INTEGER,
+    LOWEST_INTEGER,
+    Call,
+    ForeignNameError,
+    Machine,
+    Name,
+    Reference,
+)
 
 MOST_ENTRIES = 1_000_000
-"""Numbers, texts, tensors and containers in a file; one that is in two places counts twice."""
+"""Numbers, texts, tensors and containers in a file, or one for each byte of its pickle if that is more.
+
+One that is in two places counts twice; a net of 70,000 tensors has more than a million.
+"""
 MOST_LEVELS = 64
 """Containers in each other."""
 
 _ARCHIVE = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C  # of files that torch wrote before it wrote archives
-_LEGACY_PICKLES = 5  # magic number, protocol, system, content, keys of the storages
+_LEGACY_PICKLES, _CONTENT = 4, 2  # behind the magic number: protocol, system, content, keys of the storages
+_CALLS = ("_rebuild_parameter", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+_Storage = tuple[str, int, int]
+"""Key, number of items, bytes of each."""
+
+# The end of a zip archive: [zip64 end record, its locator,] end record, comment (APPNOTE 4.3.14 to 4.3.16).
+_END = struct.Struct(
+    "<4s4H2LH"
+)  # mark, two disks, records on this one, records, size and start of the directory, comment
+_LOCATOR = struct.Struct("<4sLQL")  # mark, disk, start of the zip64 end record, disks
+_END64 = struct.Struct(
+    "<4sQ2H2L4Q"
+)  # mark, size, two versions, two disks, two counts, size and start of the directory
 
 
 class TorchFileError(ValueError):
@@ -90,7 +114,7 @@ def check(file: BinaryIO, *, legacy: bool = False) -> Any:
         if is_archive:
             return _of_archive(file, size)
         if legacy:
-            return _of_pickles(file.read(), size)
+            return _of_pickles(file, size)
         raise TorchFileError("it is no archive of torch.save")
     except TorchFileError:
         raise
@@ -107,6 +131,8 @@ def check(file: BinaryIO, *, legacy: bool = False) -> Any:
 def _of_archive(file: BinaryIO, size: int) -> Any:
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
+        if _directory(file, size) != (archive.start_dir, len(records)):
+            raise TorchFileError("its directory is not where its end record says")
         sizes = {record.filename: record.file_size for record in records}
         if len({name.lower() for name in sizes}) != len(records):  # torch does not tell upper from lower case
             raise TorchFileError("two of its records have the same name")
@@ -119,11 +145,9 @@ def _of_archive(file: BinaryIO, size: int) -> Any:
         pickles = [name for name in sizes if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise TorchFileError(f"it has {len(pickles)} records data.pkl; expected one")
-        content = Machine(
-            archive.read(pickles[0]), _TensorNames(), references=True, purpose="checkpoint"
-        ).run()
+        content, storages, _ = _read(archive.read(pickles[0]), "checkpoint")
     folder = pickles[0].partition("/")[0]
-    for key, count, item_bytes in _storages(content):
+    for key, count, item_bytes in storages:
         found = sizes.get(f"{folder}/data/{key}")
         if found != count * item_bytes:
             raise TorchFileError(
@@ -133,55 +157,112 @@ def _of_archive(file: BinaryIO, size: int) -> Any:
     return content
 
 
-def _of_pickles(raw: bytes, size: int) -> Any:
-    found, start = [], 0
+def _directory(file: BinaryIO, size: int) -> tuple[int, int] | None:
+    """Start and number of records of the archive's directory; None if two readers may take it for different ones.
+
+    zipfile and torch look for the end records in different ways, and zipfile moves a directory that is not where they
+    say. So everything must lie where torch.save writes it: directory, end records and comment, with nothing between.
+    """
+    first = max(0, size - _END.size - 0xFFFF)
+    file.seek(first)
+    end = first + file.read().rfind(b"PK\x05\x06")
+    if end < first or end + _END.size > size:
+        return None
+    file.seek(end)
+    _, _, _, _, count, length, start, comment = _END.unpack(file.read(_END.size))
+    if end + _END.size + comment != size:
+        return None
+    file.seek(max(0, end - _LOCATOR.size))
+    locator = file.read(min(end, _LOCATOR.size))
+    if locator.startswith(b"PK\x06\x07"):
+        end -= _LOCATOR.size + _END64.size
+        if _LOCATOR.unpack(locator)[2] != end:
+            return None
+        file.seek(end)
+        mark, *_, count, length, start = _END64.unpack(file.read(_END64.size))
+        if mark != b"PK\x06\x06":
+            return None
+    return (start, count) if start + length == end else None
+
+
+def _of_pickles(file: BinaryIO, size: int) -> Any:
+    try:
+        tarfile.open(fileobj=file, mode="r:").close()  # torch tries this first
+    except tarfile.TarError:
+        file.seek(0)
+    else:
+        raise TorchFileError("it is a tar archive, as torch wrote them before version 0.1.10")
+    raw = file.read()
+    magic = Machine(raw, (), purpose="weights")
+    if magic.run() != _MAGIC:
+        raise TorchFileError("it is no file of torch.save")
+    found, start = [], magic.end
     for _ in range(_LEGACY_PICKLES):
-        machine = Machine(raw, _TensorNames(), references=True, purpose="weights", start=start)
-        found.append(machine.run())
-        start = machine.end
-        if found[0] != _MAGIC or type(found[0]) is not int:
-            raise TorchFileError("it is no file of torch.save")
-    needed = sum({key: count * item_bytes for key, count, item_bytes in _storages(found[3])}.values())
+        content, storages, start = _read(raw, "weights", start)
+        found.append((content, sum(count * item_bytes for _, count, item_bytes in set(storages))))
+    content, needed = found[_CONTENT]
     if needed > size:
         raise TorchFileError(f"its tensors have {needed:,} bytes, more than the file")
-    return found[3]
+    return content
 
 
-def _storages(content: Any) -> Iterator[tuple[str, int, int]]:
-    """Key, number of items and bytes of each of every storage that the content refers to.
+def _read(raw: bytes, purpose: str, start: int = 0) -> tuple[Any, list[_Storage], int]:
+    """What a pickle describes, the storages that it refers to, and where it ends.
 
     Raises:
-        TorchFileError: a reference is none to a storage, or the content is too large, too deep or has a large integer.
+        TorchFileError: a reference is none to a storage, or the pickle makes something too large, too deep, with a
+            large integer, or by another call than that of a tensor. Also if its content is without it: torch makes it.
     """
-    references: list[Reference] = []
-    _count(content, references, {}, 0)
-    for reference in references:
-        key = reference.key
-        is_storage = type(key) is tuple and len(key) >= 5 and key[0] == "storage" and type(key[1]) is Name
-        item_bytes = _ITEM_BYTES.get(key[1].name) if is_storage else None
-        if item_bytes is None or type(key[2]) is not str or type(key[4]) is not int or key[4] < 0:
-            raise TorchFileError("it refers to something that is no storage of a tensor")
-        yield key[2], key[4], item_bytes
+    machine = Machine(raw, _TensorNames(), references=True, purpose=purpose, start=start)
+    content = machine.run()
+    most = max(MOST_ENTRIES, machine.end - start)
+    known: dict[int, tuple[int, int]] = {}
+    storages = []
+    for part in (content, *machine.made):
+        _measure(part, most, known)
+        if isinstance(part, Call) and part.name not in _CALLS:
+            raise TorchFileError(f"it calls {part.name}, which makes no tensor")
+        if isinstance(part, Reference):
+            storages.append(_storage(part.key))
+    return content, storages, machine.end
 
 
-def _count(value: Any, references: list[Reference], known: dict[int, int], level: int) -> int:
-    """The number of entries, a shared one counted each time; every reference is appended to ``references`` once."""
-    if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+def _storage(key: Any) -> _Storage:
+    is_storage = type(key) is tuple and len(key) >= 5 and key[0] == "storage" and type(key[1]) is Name
+    item_bytes = _ITEM_BYTES.get(key[1].name) if is_storage else None
+    if item_bytes is None or type(key[2]) is not str or type(key[4]) is not int or key[4] < 0:
+        raise TorchFileError("it refers to something that is no storage of a tensor")
+    return key[2], key[4], item_bytes
+
+
+def _measure(value: Any, most: int, known: dict[int, tuple[int, int]], outer: int = 0) -> tuple[int, int]:
+    """Entries of a value, a shared one counted each time, and levels of its containers.
+
+    Args:
+        value: any.
+        most: entries that are allowed.
+        known: the containers that were measured, by ``id``.
+        outer: containers around it.
+    """
+    if type(value) is int and not LOWEST_INTEGER <= value <= HIGHEST_INTEGER:
         raise TorchFileError(f"it has an integer of {value.bit_length():,} bits")
-    if isinstance(value, Reference) and id(value) not in known:
-        references.append(value)
     inner = _inside(value)
-    if id(value) not in known and inner is not None:
-        if level == MOST_LEVELS:
-            raise TorchFileError(f"it has more than {MOST_LEVELS} containers in each other")
-        known[id(value)] = MOST_ENTRIES  # until it is counted: one that contains itself is too large
-        total = 1
+    if inner is None:
+        return 1, 0
+    if outer == MOST_LEVELS:
+        raise TorchFileError(f"it has more than {MOST_LEVELS} containers in each other")
+    if id(value) not in known:
+        known[id(value)] = most, 0  # until it is measured: one that contains itself is too large
+        entries, levels = 1, 0
         for item in inner:
-            total += _count(item, references, known, level + 1)
-            if total > MOST_ENTRIES:
-                raise TorchFileError(f"it has more than {MOST_ENTRIES:,} entries")
-        known[id(value)] = total
-    return known.get(id(value), 1) if inner is not None else 1
+            more, deep = _measure(item, most, known, outer + 1)
+            entries, levels = entries + more, max(levels, deep)
+            if entries > most:
+                raise TorchFileError(f"it has more than {most:,} entries")
+        known[id(value)] = entries, levels + 1
+    if outer + known[id(value)][1] > MOST_LEVELS:
+        raise TorchFileError(f"it has more than {MOST_LEVELS} containers in each other")
+    return known[id(value)]
 
 
 def _inside(value: Any) -> Any:

@@ -49,8 +49,9 @@ _NORMS = frozenset(
 
 
 def _is_only_written(module: nn.Module) -> bool:
-    """Whether a layer with moving buffers computes its output without them: torch's batch norm in training does."""
-    return type(module).forward in _NORMS
+    """Whether a layer with moving buffers computes its output without them: torch's batch norm in training does, and
+    one that says so (``fastdat.nets.share_batch``)."""
+    return type(module).forward in _NORMS or getattr(type(module), "only_writes_statistics", False)
 
 
 class _Unusable(Tensor):

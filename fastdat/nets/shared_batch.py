@@ -40,6 +40,7 @@ class JoinsSamples(Protocol):
     """A module other than a batch norm whose output for one sample depends on the whole batch."""
 
     shared: Shared
+    """:data:`ALONE` at first; :func:`share_batch` sets it."""
 
 
 def share_batch(net: nn.Module, group: dist.ProcessGroup | None = None) -> nn.Module:
@@ -55,9 +56,13 @@ def share_batch(net: nn.Module, group: dist.ProcessGroup | None = None) -> nn.Mo
 
     Returns:
         ``net``.
+
+    Raises:
+        ValueError: torch.distributed is not initialized.
     """
     group = group or dist.group.WORLD
-    assert group is not None, "torch.distributed is not initialized"
+    if group is None:
+        raise ValueError("share_batch: torch.distributed is not initialized; call init_process_group first")
     size = dist.get_world_size(group)
     if size == 1:
         return net
@@ -68,7 +73,8 @@ def share_batch(net: nn.Module, group: dist.ProcessGroup | None = None) -> nn.Mo
         elif isinstance(module, _BatchNorm):
             module.__class__ = _shared_class(type(module))
             module.shared = shared  # type: ignore[assignment]
-        elif isinstance(module, JoinsSamples):
+        elif isinstance(getattr(module, "shared", None), Shared):
+            assert isinstance(module, JoinsSamples)
             module.shared = shared
     return net
 
@@ -121,11 +127,22 @@ class _SharedStatistics(_BatchNorm):
     """
 
     shared: Shared
+    only_writes_statistics = True
+    """In training its output does not depend on its buffers, as the engine knows of torch's own norms."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Of SyncBatchNorm, which takes any number of dimensions; other norms have a check of their own."""
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions (N, C, ...), got {tuple(input.shape)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (_of_class(type(self)), self.__dict__)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training and self.running_mean is not None:
+        if not self.training:  # one rank may evaluate a net alone
             plain: Tensor = super().forward(input)
             return plain
+        self._check_input_dim(input)
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [0, *range(2, input.dim())]
         var, mean = torch.var_mean(wide, over, correction=0)
@@ -162,6 +179,18 @@ class _SharedStatistics(_BatchNorm):
                 weight = 1 / self.num_batches_tracked.to(mean.dtype)
         for running, of_batch in ((self.running_mean, mean), (self.running_var, var)):
             running.copy_(torch.lerp(running.to(of_batch.dtype), of_batch, weight))
+
+
+def _of_class(shared: type) -> type[_BatchNorm]:
+    """The class that a class of shared norms was made from."""
+    return next(norm for norm, made in _CLASSES.items() if made is shared)
+
+
+def _unpickled(norm: type[_BatchNorm], content: dict[str, Any]) -> nn.Module:
+    """A norm of this class that shares its batch. Pickle would not find the class that was made for it."""
+    made: nn.Module = object.__new__(_shared_class(norm))
+    made.__dict__.update(content)
+    return made
 
 
 _CLASSES: dict[type, type[_BatchNorm]] = {}

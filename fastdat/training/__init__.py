@@ -2,6 +2,7 @@
 
 from fastdat.training.batches import Batches
 from fastdat.training.build import build_evaluator, build_trainer, load_data
+from fastdat.training.launch import joined
 from fastdat.training.models import build_nets
 from fastdat.training.presets import PRESETS, preset
 from fastdat.training.stop import StoppedError
@@ -22,6 +23,7 @@ __all__ = [
     "build_evaluator",
     "build_nets",
     "build_trainer",
+    "joined",
     "load_data",
     "preset",
     "table3_config",

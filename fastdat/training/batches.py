@@ -42,7 +42,7 @@ class LoaderBatches:
     def __init__(self, loader: Iterable[Any], batch_size: int, device: torch.device) -> None:
         self._loader, self._batch_size, self._device = loader, batch_size, device
         self._iterator: Iterator[Any] = iter(())
-        self._step = -1
+        self._step = self._epoch = -1
         self._short = False
         self._now: tuple[Tensor, ...] = ()
         self._kept: tuple[Tensor, ...] = ()
@@ -76,6 +76,12 @@ class LoaderBatches:
         parts: tuple[Any, ...] = ()
         for fresh in (False, True, True):
             if fresh:
+                self._epoch += 1
+                for name in ("sampler", "batch_sampler"):
+                    # Of torch's DistributedSampler, which otherwise gives the same order for ever.
+                    begin = getattr(getattr(self._loader, name, None), "set_epoch", None)
+                    if begin is not None:
+                        begin(self._epoch)
                 self._iterator = iter(self._loader)
             for item in self._iterator:
                 parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
@@ -123,8 +129,8 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
         fitting = [n for n in range(1, size) if batch % n == 0]
         raise ConfigError(
             f"batch_size={batch} is the batch of all {size} processes, which cannot have equal parts of it. Give a "
-            f"multiple of {size}, such as {max(1, round(batch / size)) * size}, or start "
-            f"{' or '.join(map(str, fitting[-2:]))} processes"
+            f"multiple of {size}, such as {max(1, round(batch / size)) * size}, or "
+            f"start another number of processes: {' or '.join(map(str, fitting[-2:]))}"
         )
 
 

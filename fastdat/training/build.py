@@ -91,7 +91,7 @@ def build_trainer(
     device = choose_device(config.device)
     ranks, wanted = Ranks.now(), with_classes(config, data)
     config, chosen = ranks.by_first(lambda: settled(wanted, device, outdir, resume_from))
-    check_shares(config, ranks)
+    ranks.together(lambda: check_shares(config, ranks))
     netG, netD = nets_on(config, device)
     if spectral_weights(dict(netD.named_modules())):
         fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself

@@ -7,6 +7,7 @@ ends with a digest of its bytes and is used only if they are unchanged.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,6 +16,7 @@ import torch
 from torch.optim import Optimizer
 
 from fastdat.data import torch_file
+from fastdat.data.pickle_machine import HIGHEST_INTEGER, LOWEST_INTEGER
 from fastdat.training import checkpoint_structure, seal
 from fastdat.training.checkpoint_structure import FORMAT
 from fastdat.training.checkpoint_structure import State as State
@@ -31,18 +33,19 @@ def save(path: Path, state: State) -> None:
 
     Raises:
         RunFolderError: it cannot be written, for example on a full disk; the old file at ``path`` is intact.
-        TypeError: ``state`` contains something that could not be read back safely.
+        TypeError: ``state`` contains something that could not be read back safely; the old file at ``path`` is intact.
     """
     _refuse_objects(state, "state")
     temporary = temporary_of(path)
     try:
         temporary.unlink(missing_ok=True)  # after a kill it may be a second name of another checkpoint
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             writer = seal.SealingWriter(file)
             torch.save({"format": FORMAT, **state}, cast(BinaryIO, writer))
             writer.seal()
             file.flush()
             os.fsync(file.fileno())
+            _refuse_unreadable(file)
         os.replace(temporary, path)
         _flush_names(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
@@ -214,22 +217,65 @@ def check_savable(state: State) -> None:
         ) from error
 
 
-def _refuse_objects(value: Any, where: str) -> None:
-    """Allow only what ``weights_only=True`` reads back, so that an error comes when writing, not when resuming.
+def _refuse_unreadable(file: BinaryIO) -> None:
+    """Check a written file as :func:`load` will: it must not replace an older one otherwise.
+
+    Raises:
+        TypeError: it could not be read back.
+    """
+    try:
+        torch_file.check(file)
+    except torch_file.TorchFileError as error:
+        raise TypeError(f"a checkpoint was not kept because it could not be read back: {error}") from error
+
+
+#: Containers that the file has for a tensor: a call, its arguments, the reference to its storage, and its key.
+_TENSOR_LEVELS = 4
+
+
+def _refuse_objects(value: Any, where: str, levels: int = 0) -> None:
+    """Allow only what :func:`load` reads back, so that an error comes when writing, not when resuming.
 
     Raises:
         TypeError: it names the place of the first other object.
     """
-    if isinstance(value, dict):
+    is_tensor, is_container = type(value) is torch.Tensor, type(value) in (dict, OrderedDict, list, tuple)
+    if levels + is_container + is_tensor * _TENSOR_LEVELS > torch_file.MOST_LEVELS:
+        raise TypeError(f"{where} has more than {torch_file.MOST_LEVELS} containers in each other")
+    if type(value) in (dict, OrderedDict):
         for key, item in value.items():
-            _refuse_objects(item, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple):
+            if type(key) not in _PLAIN or not _fits(key):
+                raise TypeError(
+                    f"{where} has {_described(key)} as a key; a checkpoint can hold text and numbers there"
+                )
+            _refuse_objects(item, f"{where}[{key!r}]", levels + 1)
+    elif is_container:
         for i, item in enumerate(value):
-            _refuse_objects(item, f"{where}[{i}]")
-    elif value is not None and type(value) not in (bool, int, float, str, torch.Tensor):
+            _refuse_objects(item, f"{where}[{i}]", levels + 1)
+    elif is_tensor:
+        if not checkpoint_structure.is_stored(value):
+            raise TypeError(
+                f"{where} is a tensor without numbers of its own: sparse, or one number repeated as often as its "
+                "shape says"
+            )
+    elif type(value) not in _PLAIN or not _fits(value):
         raise TypeError(
-            f"a checkpoint can hold tensors, numbers, text and containers; {where} is a {type(value).__name__}"
+            f"a checkpoint can hold tensors, numbers, text and containers; {where} is {_described(value)}"
         )
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _fits(value: Any) -> bool:
+    """Whether the value is no integer beyond those that torch reads."""
+    return type(value) is not int or LOWEST_INTEGER <= value <= HIGHEST_INTEGER
+
+
+def _described(value: Any) -> str:
+    if type(value) is int:
+        return f"a number of {value.bit_length()} bits"
+    return f"a {type(value).__name__}"
 
 
 def _reason(error: Exception) -> str:

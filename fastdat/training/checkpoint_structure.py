@@ -30,7 +30,7 @@ def problem(state: object) -> str | None:
     for key, (expected, holds) in _ENTRIES.items():
         if not holds(state[key]):
             return f"its entry {key!r} is {_shown(state[key])}, expected {expected}"
-    if not all(map(_stored, _tensors_in(state))):
+    if not all(map(is_stored, _tensors_in(state))):
         return "it has a tensor without numbers of its own: sparse, or one number repeated as often as its shape says"
     return None
 
@@ -44,9 +44,9 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
             yield from _tensors_in(item)
 
 
-def _stored(tensor: Tensor) -> bool:
+def is_stored(tensor: Tensor) -> bool:
     """Whether the tensor takes no more memory than its part of the file, also when it is copied."""
-    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,15 @@ from fastdat.util.ranks import Ranks
 
 STATUS = 74
 """Exit status of a process that ends because the run hangs (EX_IOERR)."""
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-"""Folders of code that waits for other processes."""
+_PACKAGE = Path(__file__).parents[1]
+_WAITING = (str(Path(torch.__file__).parent), str(_PACKAGE))
+"""Folders of code that may wait for other processes, or for a device that does."""
+_AT_WORK = tuple(
+    str(_PACKAGE / name) for name in ("data", "util/files.py", "training/checkpoint.py", "training/seal.py")
+)
+"""What in them waits for a disk at most."""
+_LIBRARIES = (str(Path(os.__file__).parent), str(_PACKAGE))
+"""Folders of code that is not the user's, beside installed packages."""
 
 
 class Sign(NamedTuple):
@@ -38,9 +45,9 @@ class Sign(NamedTuple):
     """The first sign of a rank is 1."""
     step: int
     where: str
-    """The place of its main thread that is nearest to user code."""
+    """The place of its main thread: the innermost one in the user's code, if there is one."""
     waits: bool
-    """Whether its main thread is in PyTorch or fastdat, where it may wait for others."""
+    """Whether its main thread is where it may wait for others."""
     busy: bool = False
     """Whether it is at something that may take longer than a step: it compiles."""
 
@@ -58,7 +65,9 @@ class HangWatch:
     """
 
     def __init__(self, ranks: Ranks, timeout: float, busy: Callable[[], bool] = lambda: False) -> None:
-        self._ranks, self._timeout, self._busy = ranks, timeout, busy
+        self._ranks, self._timeout = ranks, timeout
+        self._excuses = 0
+        self._compiles = busy
         self._step, self._beaten = 0, time.monotonic()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -66,6 +75,20 @@ class HangWatch:
     def beat(self, step: int) -> None:
         """``step`` begins, or a part of what comes after it."""
         self._step, self._beaten = step, time.monotonic()
+
+    @property
+    def _busy(self) -> bool:
+        return self._excuses > 0 or self._compiles()
+
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """Within it, this rank is busy."""
+        self._excuses += 1
+        try:
+            yield
+        finally:
+            self._excuses -= 1
+            self.beat(self._step)
 
     def __enter__(self) -> Self:
         self.beat(self._step)
@@ -100,7 +123,7 @@ class HangWatch:
                             seen[rank] = sign, time.monotonic()
             now = time.monotonic()
             ages = {rank: (sign, now - at) for rank, (sign, at) in seen.items()}
-            if self._busy() or any(sign.busy and age <= 4 * pause for sign, age in ages.values()):
+            if self._busy or any(sign.busy and age <= 4 * pause for sign, age in ages.values()):
                 self._beaten = now
             if now - self._beaten > self._timeout and not self._over.is_set():
                 self._end(ages, 4 * pause)
@@ -108,10 +131,17 @@ class HangWatch:
     def _sign(self, count: int) -> Sign:
         frame = sys._current_frames().get(self._main)
         stack = traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
-        inner = stack[-1] if stack else None
-        waits = inner is not None and inner.filename.startswith(_OURS)
-        place = "" if inner is None else f"{inner.name} ({Path(inner.filename).name}, line {inner.lineno})"
-        return Sign(count, self._step, place, waits, self._busy())
+        innermost = stack[-1].filename if stack else ""
+        waits = innermost.startswith(_WAITING) and not innermost.startswith(_AT_WORK)
+        own = [
+            frame
+            for frame in stack
+            if not (frame.filename.startswith(_LIBRARIES) or "site-packages" in frame.filename)
+            and frame.name != "<module>"
+        ]
+        inner = stack[-1] if waits or not own else own[-1]
+        place = "" if not stack else f"{inner.name} ({Path(inner.filename).name}, line {inner.lineno})"
+        return Sign(count, self._step, place, waits, self._busy)
 
     def _end(self, signs: dict[int, tuple[Sign, float]], silent_after: float) -> None:
         text = described(signs, self._ranks.size, silent_after, self._timeout)

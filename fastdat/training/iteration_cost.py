@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastdat.losses import get_loss, is_pair
 from fastdat.nets.auxiliary import HasAuxiliaryLoss
@@ -45,6 +46,7 @@ class IterationCost:
         images: bytes of reals, fakes and their perturbed copies.
         gradients: bytes of gradients that GPUs have to average, in all steps.
         steps: steps of D and G.
+        exchanges: of batch norms with those of other GPUs: one in each pass over a norm.
     """
 
     launches: float
@@ -55,17 +57,20 @@ class IterationCost:
     images: float
     gradients: float
     steps: int
+    exchanges: int
 
 
 @dataclass(frozen=True)
 class Nets:
-    """What a sample costs in G, in D and in D's auxiliary loss, and how many parameters the nets have."""
+    """What a sample costs in G, in D and in D's auxiliary loss; how many parameters and batch norms the nets have."""
 
     G: SampleCost
     D: SampleCost
     auxiliary: SampleCost
     parameters_g: int
     parameters_d: int
+    norms_g: int
+    norms_d: int
 
 
 def iteration_cost(config: TrainConfig, gpus: int = 1) -> IterationCost:
@@ -122,6 +127,8 @@ def iteration_cost(config: TrainConfig, gpus: int = 1) -> IterationCost:
         images=6 * batch * image,
         gradients=4 * (n * nets.parameters_d + nets.parameters_g),
         steps=n + 1,
+        # One backward pass makes both gradients of G, whose own step has 2 passes therefore. D has at most so many.
+        exchanges=(n + 2) * nets.norms_g + math.ceil(launched_d) * nets.norms_d,
     )
 
 
@@ -154,6 +161,8 @@ def _nets_of(settings: tuple[tuple[str, Any], ...]) -> Nets:
         auxiliary,
         _parameters(G),
         _parameters(D),
+        _norms(G),
+        _norms(D),
     )
 
 
@@ -163,6 +172,11 @@ def _keeps_two(config: TrainConfig) -> bool:
     if not attack.attacks:
         return bool(config.regularizers)
     return bool(config.regularizers) or getattr(attack, "second_order", False) or attack.clean_weight > 0
+
+
+def _norms(net: nn.Module) -> int:
+    """The layers that exchange statistics with other GPUs (:func:`fastdat.nets.share_batch`)."""
+    return sum(isinstance(module, _BatchNorm) for module in net.modules())
 
 
 def _parameters(net: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -15,8 +16,9 @@ def at_batch(config: TrainConfig, batch_size: int) -> TrainConfig:
 
     - ``lr`` times ``sqrt(k)``, the rule for Adam (Krizhevsky 2014, arXiv:1404.5997; Malladi et al. 2022,
       arXiv:2205.10287). ``betas`` stay: Malladi's rule for them, ``1 - beta -> k (1 - beta)``, has no solution here,
-      where beta1 is 0 and beta2 is 0.9.
-    - ``steps`` divided by ``k``, and so all intervals: logs, samples, checkpoints and scores come after as many images.
+      where beta1 is 0 and beta2 is 0.9. ``cosine.lr``, the rate at the end, follows ``lr``; ``cosine.beta2`` stays.
+    - ``steps`` and ``cosine.steps`` divided by ``k``, and so all intervals: logs, samples, checkpoints and scores come
+      after as many images.
     - ``ema`` to the power of ``k``: the same half-life in images.
     - ``dat`` stays: ``dat.eps_batch`` divides the strength, not the batch size, so each image moves as before.
     - ``n_dis`` stays, and regularizers with ``every``, which count D steps.
@@ -34,7 +36,7 @@ def at_batch(config: TrainConfig, batch_size: int) -> TrainConfig:
             f"batch of {batch_size:,}: set dat.eps_batch={config.batch_size}, which moves it as now"
         )
     k = batch_size / config.batch_size
-    changes = {
+    changes: dict[str, Any] = {
         "batch_size": batch_size,
         "lr": config.lr * math.sqrt(k),
         "steps": math.ceil(config.steps / k),
@@ -43,6 +45,10 @@ def at_batch(config: TrainConfig, batch_size: int) -> TrainConfig:
         "sample_every": _interval(config.sample_every, k),
         "checkpoints.every": _interval(config.checkpoints.every, k),
     }
+    if config.cosine.lr is not None:
+        changes["cosine.lr"] = config.cosine.lr * math.sqrt(k)
+    if config.cosine.steps is not None:
+        changes["cosine.steps"] = math.ceil(config.cosine.steps / k)
     if config.checkpoints.keep_every is not None:
         changes["checkpoints.keep_every"] = _interval(config.checkpoints.keep_every, k)
     for name in ("eval", "monitor"):

@@ -15,8 +15,8 @@ from fastdat.util.ranks import Ranks
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets; a Slurm script may set them itself."""
-TIMEOUT = timedelta(hours=1)
-"""Of one exchange. ``hang_timeout`` of the run comes first, and says more."""
+TIMEOUT = 3600.0
+"""Seconds of one exchange at least. ``hang_timeout`` of the run comes first, and says more."""
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> bool:
@@ -37,12 +37,13 @@ def launched(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str = "auto", hang_timeout: float = 600.0) -> Iterator[Ranks]:
     """Within it, ``torch.distributed`` is initialized, if this process was started with others.
 
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``, as in the configuration of a run. With GPUs, each process of a
             machine takes the one of its local rank.
+        hang_timeout: that of the run.
 
     Raises:
         ConfigError: this machine has fewer GPUs than processes, or the processes do not find each other.
@@ -56,11 +57,15 @@ def joined(device: str) -> Iterator[Ranks]:
         if local >= gpus:
             raise ConfigError(
                 f"process {local} of this machine has no GPU of its own: PyTorch sees {gpus}. Start at most {gpus} "
-                f"here (torchrun --nproc-per-node {gpus}), or set device=cpu"
+                f"here (torchrun --nproc-per-node {gpus}), set LOCAL_RANK=0 where each process sees a GPU of its own, "
+                "or set device=cpu"
             )
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            timeout=timedelta(seconds=max(TIMEOUT, 2 * hang_timeout)),
+        )
     except (dist.DistError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
@@ -69,9 +74,8 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks.now()
     except BaseException:
-        if (
-            not on_gpu
-        ):  # nccl might wait here for ranks that wait for this one; the end of the process ends them all
+        # nccl might wait here for ranks that wait for this one; the end of the process ends them all.
+        if not on_gpu:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()

@@ -16,6 +16,7 @@ from typing import Any
 from fastdat.training.iteration_cost import iteration_cost
 from fastdat.training.size_fit import Sized
 from fastdat.training.train_config import TrainConfig
+from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError
 
 SHIPPED = "measured_sizes.json"
@@ -83,8 +84,7 @@ def read_results(path: Path) -> list[Measured]:
         ConfigError: it cannot be read, or has no measurement of a size.
     """
     try:
-        results = json.loads(path.read_text())
-        found = list(_entries(results, path.name))
+        found = _entries(plain_json.loads(path.read_bytes()), path.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no file of results: {type(error).__name__}: {error}") from error
     if not found:
@@ -100,31 +100,49 @@ def _entries(results: Mapping[str, Any], source: str) -> list[Measured]:
         name, more = benchmark["name"], benchmark["extra_info"]
         if name.startswith(BENCHMARK):
             settings = changed_settings(more["settings"])
+            held = next((key for key in _HELD if key in more), None)
+            if held is None:
+                raise ValueError(f"{name} has neither {' nor '.join(_HELD)}")
+            images = image_bytes(TrainConfig.from_dict(settings))
             found.append(
                 Measured(
                     name.removeprefix(BENCHMARK).removesuffix("]"),
-                    more["machine"]["device"],
+                    _device(more["machine"]),
                     f"{source}, commit {commits.get('sizes', whole)}",
                     settings,
-                    more["seconds"],
-                    next(more[key] for key in _HELD if key in more),
-                    more.get("image_bytes", image_bytes(TrainConfig.from_dict(settings))),
-                    more.get("device_bytes"),
+                    _number(more, "seconds"),
+                    _number(more, held),
+                    _number(more, "image_bytes") if "image_bytes" in more else images,
+                    _number(more, "device_bytes") if "device_bytes" in more else None,
                 )
             )
         elif name == UNCAPTURED:
             found.append(
                 Measured(
                     "sngan-dat-cifar10 batch=64 cuda_graph=False",
-                    results["machine_info"]["device"],
+                    _device(results["machine_info"]),
                     f"{source}, commit {commits.get('iteration', whole)}",
                     _of_iteration(more),
-                    more["median_ms"] / 1e3,
+                    _number(more, "median_ms") / 1e3,
                     None,
                     0,
                 )
             )
     return found
+
+
+def _number(of_run: Mapping[str, Any], key: str) -> Any:
+    value = of_run[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e18:
+        raise ValueError(f"{key} must be a positive number, got {value!r}")
+    return value
+
+
+def _device(machine: Mapping[str, Any]) -> str:
+    name = machine["device"]
+    if not isinstance(name, str):
+        raise ValueError(f"the name of the device must be text, got {name!r}")
+    return name
 
 
 def image_bytes(config: TrainConfig) -> int:
@@ -142,7 +160,7 @@ def changed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_iteration(measured: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of ``bench_iteration[fastdat DAT, not captured]``, which are written in bench/bench_iteration.py."""
-    return {
+    settings = {
         "model": "sngan",
         "dataset": "cifar10",
         "batch_size": measured["batch"],
@@ -153,6 +171,8 @@ def _of_iteration(measured: Mapping[str, Any]) -> dict[str, Any]:
         "channels_last": True,
         "cudnn_benchmark": True,
     }
+    TrainConfig.from_dict(settings)  # or a wrong one would be found later
+    return settings
 
 
 def devices(measurements: Sequence[Measured]) -> list[str]:

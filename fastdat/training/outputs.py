@@ -19,7 +19,7 @@ from fastdat.training.sampling import sample_grid
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.progress import ProgressText
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import Ranks, alone
 
 
 class Outputs:
@@ -77,7 +77,10 @@ class Outputs:
         seconds, speed = self._clock.seconds(), self._clock.lap(self._state.done)
         lr = float(self._networks.opt_g.param_groups[0]["lr"])
         start = time.monotonic()
-        measured = own() if self._ranks.first else {}
+        measured: dict[str, float] = {}
+        if self._ranks.first:
+            with alone():
+                measured = own()
         self._clock.pause(time.monotonic() - start)
         numbers = {"seconds": seconds, "it_per_s": speed, "lr": lr, **means, **measured}
         self._recorder.stats(self._state.done, numbers)

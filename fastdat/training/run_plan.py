@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastdat.data.known_sizes import TRAIN_IMAGES
+from fastdat.data.sampler import lies_on_gpu
 from fastdat.training.device_settings import AUTO, finer_than_bf16
-from fastdat.training.iteration_cost import IterationCost, iteration_cost
+from fastdat.training.fakes import MEMORY_SHARE
+from fastdat.training.iteration_cost import IterationCost, iteration_cost, nets_of
 from fastdat.training.measured_sizes import Measured, devices
+from fastdat.training.models import channels_of
 from fastdat.training.size_fit import FEWEST, Errors, SizeFit, fitted, largest, left_out
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
@@ -22,7 +26,8 @@ REDUCED_PER_SECOND = 100e9
 """Bytes a second of an all-reduce between GPUs: an assumption, as is the next one, since no run on several GPUs was
 measured. NVLink of an H200 is specified at 450 GB/s a direction; between nodes, 400 Gbit/s are 50 GB/s."""
 REDUCE_LATENCY = 1e-4
-"""Seconds that each step waits for the other GPUs beside that: the means of the attack, and the gradients."""
+"""Seconds that each exchange waits for the other GPUs beside that: one in each step, for its gradients and the means of
+the attack, and one of a batch norm's statistics in each of its passes."""
 
 _SAME = ("compile", "fold", "precision", "channels_last", "cudnn_benchmark")
 """Settings that must be as in the measurements."""
@@ -35,15 +40,22 @@ class Memory:
     Args:
         held: what the run holds at most, without the data set and CUDA itself.
         whole: what the GPU has; None if it is not known.
+        images: what the data set takes of it; 0 if it stays in the host's memory, None if its size is not known.
     """
 
     held: float
     whole: float | None
+    images: float | None
+
+    @property
+    def total(self) -> float:
+        """With the data set, as far as its size is known."""
+        return self.held + (self.images or 0)
 
     @property
     def fits(self) -> bool | None:
         """Whether the run fits; None if the GPU's memory is not known."""
-        return None if self.whole is None else self.held <= USABLE * self.whole
+        return None if self.whole is None else self.total <= USABLE * self.whole
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class Planner:
                 "make gpu-check PART=sizes"
             )
         self._reference = captured[0].config
-        self._known = {(m.config.model, m.config.resolution) for m in captured}
+        self._known = {_size(m.config): _net(m.config) for m in captured}
         sized = [m.sized() for m in captured]
         self.fit: SizeFit = fitted(sized)
         self.errors = largest(left_out(sized))
@@ -132,7 +144,7 @@ class Planner:
         host = self._host_seconds(config, cost, gpus, computing)
         reducing = reduction_seconds(cost, gpus)
         by = {"computing": computing, "host": host, "reducing": reducing}
-        memory = Memory(self.fit.held(cost), self._whole)
+        memory = self.memory(config, gpus)
         return Plan(
             config,
             gpus,
@@ -145,9 +157,12 @@ class Planner:
             tuple(self._advice(config, gpus, memory)),
         )
 
-    def held(self, config: TrainConfig, gpus: int) -> float:
-        """Bytes that a GPU holds."""
-        return self.fit.held(iteration_cost(config, gpus))
+    def memory(self, config: TrainConfig, gpus: int) -> Memory:
+        """What each GPU needs. Its images lie on it where the sampler of the run would put them there."""
+        images: float | None = image_set_bytes(config)
+        if images is not None and self._whole and not lies_on_gpu(int(images), self._whole, gpus):
+            images = 0
+        return Memory(self.fit.held(iteration_cost(config, gpus)), self._whole, images)
 
     def _as_measured(self, config: TrainConfig) -> TrainConfig:
         """``config`` with the settings of the measurements for what is "auto".
@@ -178,16 +193,21 @@ class Planner:
 
     def _remarks(self, config: TrainConfig, gpus: int) -> list[str]:
         found = []
-        if (config.model, config.resolution) not in self._known:
-            known = ", ".join(
-                f"{model} at {resolution}" for model, resolution in sorted(self._known, key=str)
-            )
-            found.append(
-                f"{config.model} at resolution {config.resolution} was not measured: extrapolated from {known}"
-            )
+        if _size(config) not in self._known:
+            known = ", ".join(sorted(self._known.values()))
+            found.append(f"{_net(config, 'resolution ')} was not measured: extrapolated from {known}")
         if config.regularizers or config.attack or config.augment != "none":
             found.append(
                 "regularizers, other attacks and augmentation were not measured: counted in passes of D"
+            )
+        at_once = config.fakes_at_once
+        if at_once is True or (at_once == AUTO and self._is_gpu):
+            where = (
+                f" where it takes at most {MEMORY_SHARE:.0%} of the free memory" if at_once == AUTO else ""
+            )
+            found.append(
+                f"fakes_at_once={str(at_once).lower()}, but false: G makes the fakes of all D steps in one pass{where}"
+                ", in less time and more memory"
             )
         if self._host is None and (gpus > 1 or not config.cuda_graph) and self._is_gpu:
             found.append(
@@ -199,7 +219,8 @@ class Planner:
         if gpus > 1:
             found.append(
                 "no run on several GPUs was measured: gradients are assumed to be averaged after each step at "
-                f"{REDUCED_PER_SECOND / 1e9:.0f} GB/s, with {REDUCE_LATENCY * 1e3:.1f} ms of waiting"
+                f"{REDUCED_PER_SECOND / 1e9:.0f} GB/s, with {REDUCE_LATENCY * 1e3:.1f} ms of waiting for that and for "
+                "each exchange of a batch norm"
             )
         return found
 
@@ -210,14 +231,12 @@ class Planner:
     def _advice(self, config: TrainConfig, gpus: int, memory: Memory) -> list[str]:
         if memory.fits is not False:
             return []
-        assert memory.whole is not None
-        room = USABLE * memory.whole
         advice = []
-        part = self._microbatch(config, gpus, room)
+        part = self._microbatch(config, gpus)
         if part is not None:
             advice.append(f"--microbatch {part} fits")
         more = next(
-            (n for n in divisors(config.batch_size) if n > gpus and self.held(config, n) <= room), None
+            (n for n in divisors(config.batch_size) if n > gpus and self.memory(config, n).fits), None
         )
         if more is not None:
             advice.append(f"--gpus {more} fits, with a batch of {config.batch_size // more} a GPU")
@@ -227,14 +246,14 @@ class Planner:
             )
         return advice
 
-    def _microbatch(self, config: TrainConfig, gpus: int, room: float) -> int | None:
+    def _microbatch(self, config: TrainConfig, gpus: int) -> int | None:
         """The largest power of two that fits; None where G's step, which takes its whole batch, does not fit."""
         part = 1 << (config.batch_size // gpus).bit_length()
         while part > 1:
             part //= 2
             if (
                 part < (config.microbatch or part + 1)
-                and self.held(config.replace({"microbatch": part}), gpus) <= room
+                and self.memory(config.replace({"microbatch": part}), gpus).fits
             ):
                 return part
         return None
@@ -270,12 +289,30 @@ def check_equal_parts(batch: int, gpus: int) -> None:
 
 
 def reduction_seconds(cost: IterationCost, gpus: int) -> float:
-    """Seconds in which the gradients of an iteration are averaged: each GPU sends and receives ``2 (N - 1) / N`` of
-    their bytes in a ring. An assumption, not a measurement."""
+    """Seconds of the exchanges of an iteration. To average gradients, each GPU sends and receives ``2 (N - 1) / N`` of
+    their bytes in a ring; those of batch norms are small, and wait. An assumption, not a measurement."""
     if gpus == 1:
         return 0.0
     ring = 2 * (gpus - 1) / gpus
-    return ring * cost.gradients / REDUCED_PER_SECOND + cost.steps * REDUCE_LATENCY
+    return ring * cost.gradients / REDUCED_PER_SECOND + (cost.steps + cost.exchanges) * REDUCE_LATENCY
+
+
+def image_set_bytes(config: TrainConfig) -> int | None:
+    """Bytes of the train split in uint8; None if how many images it has is not known."""
+    count = TRAIN_IMAGES.get(config.dataset or "")
+    return None if count is None else count * channels_of(config) * config.resolution**2
+
+
+def _size(config: TrainConfig) -> tuple[str | None, int, int, int]:
+    """What is the same for nets that cost the same: model, resolution, and numbers of parameters."""
+    nets = nets_of(config)
+    return config.model, config.resolution, nets.parameters_g, nets.parameters_d
+
+
+def _net(config: TrainConfig, at: str = "") -> str:
+    """The nets in words, with the widths that are not the paper's."""
+    widths = {key: getattr(config, key) for key in ("ngf", "ndf") if getattr(config, key) is not None}
+    return f"{config.model} at {at}{config.resolution}" + (f" with {_words(widths)}" if widths else "")
 
 
 def divisors(number: int) -> list[int]:

@@ -102,9 +102,14 @@ class Snapshots:
             raise self._cannot("keep", step, error) from error
 
     def go_on(self, step: int, keep_every: int | None) -> None:
-        """A run is resumed at ``step``, whose last process kept those of every ``keep_every`` steps for good.
+        """To be called when the run is resumed: decides which of the checkpoints that are there are never removed.
 
-        They stay, whatever this process is told to keep, and so do all but the newest ones.
+        Those are all but the newest ones, and those that the process before kept for good.
+
+        Args:
+            step: at which the run is resumed.
+            keep_every: the setting of the process before: it kept a checkpoint of every so many steps for good; None
+                if it kept none.
         """
         self._name(step)  # a kill may have come between the file and its second name
         there = [of_step for of_step, _ in snapshots(self._run) if of_step <= step]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -68,10 +69,10 @@ class StopRequests:
             for number, handler in self._outside.items():
                 signal.signal(number, handler)
 
-    def join(self, requested: bool) -> None:
-        """Another process of the run was asked to stop, if ``requested``: so this one is, too."""
-        if requested and self.requested is None:
-            self.requested = signal.SIGTERM
+    def join(self, requested: Sequence[signal.Signals | None]) -> None:
+        """Requests to the processes of the run, by rank: the first of them is one to this process, too."""
+        if self.requested is None:
+            self.requested = next((number for number in requested if number is not None), None)
 
     def raise_if_requested(self) -> None:
         """Raise :class:`StoppedError` after a request; after Ctrl-C, KeyboardInterrupt, as Python itself does."""

@@ -36,8 +36,8 @@ from fastdat.training.state import RunState
 from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
 from fastdat.training.wandb_logger import require_wandb
-from fastdat.util.errors import ConfigError, NonFiniteError
-from fastdat.util.ranks import Ranks
+from fastdat.util.errors import ConfigError, LostRankError, NonFiniteError
+from fastdat.util.ranks import Ranks, lost_contact
 from fastdat.util.settings import PositiveInt, SeedInt, checked
 
 
@@ -107,7 +107,7 @@ class Trainer:
         device = next(netG.parameters()).device
         config, chosen = ranks.by_first(lambda: settled(wanted, device, outdir, resume_from))
         self.config = config
-        check_shares(config, ranks)
+        ranks.together(lambda: check_shares(config, ranks))
         config.refuse_unused()
         if config.eval.every and evaluator is None:
             raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
@@ -224,13 +224,22 @@ class Trainer:
         while state.done < config.steps or state.unscored:
             try:
                 self._watch.beat(state.done)
-                self._stop.join(self.ranks.any(self._stop.requested is not None))
-                if self._stop.requested and state.done and self._checkpoints.saved_at != state.done:
-                    self.save()
-                self._stop.raise_if_requested()
+                # What all ranks have agreed on; a request that comes after it waits for the next round.
+                if self.ranks.any(self._stop.requested is not None):
+                    self._stop.join(self.ranks.all_of(self._stop.requested))
+                    if state.done and self._checkpoints.saved_at != state.done:
+                        self.save()
+                    self._stop.raise_if_requested()
                 self._iterate()
             except NonFiniteError as error:
                 self._roll_back(error)
+            except RuntimeError as error:
+                if self.ranks and lost_contact(error):
+                    raise LostRankError(
+                        f"rank {self.ranks.rank} has lost contact with another process of the run, whose message says "
+                        "why it ended. The same command resumes the run"
+                    ) from error
+                raise
             except KeyboardInterrupt:
                 self.note(self._stopped())
                 raise
@@ -264,7 +273,8 @@ class Trainer:
             if self._clock.fresh:
                 self._outputs.first_step()
             if self._due(config.log_every):
-                self._outputs.stats(partial(self._callbacks.numbers, self))
+                with self._watch.excused():  # callbacks and monitors take their time, on rank 0 alone
+                    self._outputs.stats(partial(self._callbacks.numbers, self))
             if self._due(config.sample_every):
                 self._outputs.samples()
             state.unscored = self._due(config.eval.every)
@@ -369,8 +379,14 @@ class Trainer:
         Raises:
             RunFolderError: it cannot be written; the one before it is intact.
             NonFiniteError: there is NaN or infinity in what would be saved.
+            ConfigError: a callback asks for it in a run of several processes, of which one alone runs callbacks.
         """
-        self._outputs.checkpoint()
+        if self.ranks and not Ranks.now():
+            raise ConfigError(
+                "a callback runs on rank 0 alone, and a checkpoint needs all ranks: set checkpoints.every instead"
+            )
+        with self._watch.excused():  # a disk may be slow
+            self._outputs.checkpoint()
 
     def _note_all(self, remarks: list[str]) -> None:
         """Note them, and take them away."""

@@ -23,5 +23,9 @@ class RunFolderError(OSError):
     """A run folder cannot be used."""
 
 
+class LostRankError(ConnectionError):
+    """Another process that trains the same run has ended."""
+
+
 class NonFiniteError(ArithmeticError):
     """Training produced NaN or infinity; the message says when, where and what to try."""

@@ -8,7 +8,9 @@ stop, all of them learn in the same step.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import torch
@@ -34,8 +36,8 @@ class Ranks:
 
     @staticmethod
     def now() -> Ranks:
-        """All processes of ``torch.distributed``, if it is initialized; else this one alone."""
-        if not (dist.is_available() and dist.is_initialized()):
+        """All processes of ``torch.distributed``, if it is initialized; else, and within :func:`alone`, this one."""
+        if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
             return Ranks()
         return Ranks(dist.get_rank(), dist.get_world_size())
 
@@ -87,18 +89,21 @@ class Ranks:
         if not self:
             return decide()
         sent: list[Any] = [None, None]
-        error: BaseException | None = None
+        result: T | None = None
+        error: Exception | None = None
         if self.first:
             try:
-                sent[0] = decide()
+                result = decide()
+                sent[0] = pickle.dumps(result)
             except Exception as raised:
                 error, sent[1] = raised, _sendable(raised)
         dist.broadcast_object_list(sent, src=0, group=_messages(), device=_CPU)
         if error is not None:
             raise error
         if sent[1] is not None:
+            sent[1].said_by_rank_0 = True
             raise sent[1]
-        return cast(T, sent[0])
+        return cast(T, result if self.first else pickle.loads(sent[0]))
 
     def together(self, do: Callable[[], T]) -> T:
         """What ``do``, which every rank calls, returns here. Where it raises on any rank, all ranks raise: each its own
@@ -113,12 +118,15 @@ class Ranks:
         except Exception as raised:
             error = raised
         raised_by = self.all_of(None if error is None else _sendable(error))
+        if error is None:
+            for rank, other in enumerate(raised_by):
+                if other is not None:
+                    other.add_note(f"raised by rank {rank} of {self.size}")
+                    error = other
+                    break
         if error is not None:
+            error.said_by_rank_0 = not self.first  # type: ignore[attr-defined]
             raise error
-        for rank, other in enumerate(raised_by):
-            if other is not None:
-                other.add_note(f"raised by rank {rank} of {self.size}")
-                raise other
         return cast(T, result)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
@@ -142,18 +150,37 @@ class Ranks:
         self.any(False)
 
 
-_MESSAGES: dict[int, dist.ProcessGroup | None] = {}
-"""By the default group: the group that passes messages between CPUs."""
+_ALONE: ContextVar[bool] = ContextVar("_ALONE", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, :meth:`Ranks.now` is this process alone: for what one rank does while the others wait."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process is gone. gloo's errors have no class of their own."""
+    of_gloo = any(
+        word in str(error) for word in ("gloo", "Connection closed by peer", "Connection reset by peer")
+    )
+    return isinstance(error, dist.DistError) or of_gloo
+
+
+_MESSAGES: list[tuple[Any, dist.ProcessGroup | None]] = []
+"""The default group, and the group that passes messages between CPUs."""
 
 
 def _messages() -> dist.ProcessGroup | None:
     """The default group, None, if it passes tensors of a CPU; else one of gloo, made by all ranks at the first call."""
-    key = id(dist.group.WORLD)
-    if key not in _MESSAGES:
-        _MESSAGES.clear()  # of a default group that is no more
+    if not _MESSAGES or _MESSAGES[0][0] is not dist.group.WORLD:
         of_cpu = "cpu:" in dist.get_backend_config()  # "cpu:gloo,cuda:nccl", for example
-        _MESSAGES[key] = None if of_cpu else dist.new_group(backend="gloo")
-    return _MESSAGES[key]
+        _MESSAGES[:] = [(dist.group.WORLD, None if of_cpu else dist.new_group(backend="gloo"))]
+    return _MESSAGES[0][1]
 
 
 def _sendable(error: Exception) -> Exception:

@@ -22,6 +22,25 @@ def test_the_package_ships_what_is_committed() -> None:
     assert len(json.loads(keep.content())["measurements"]) == 9
 
 
+def test_the_newest_file_of_a_day_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first file of a day has no number, and the tenth is newer than the second."""
+    settings = preset("sngan-dat-cifar10").to_dict()
+    of_run = {"peak_reserved_bytes": 5, "settings": settings, "machine": {"device": "L4"}}
+    ends = ["2026-12-01", "2026-12-01-2", "2026-12-01-10", "2026-11-30-11"]
+    for seconds, end in enumerate(ends, 1):
+        found = {"name": "bench_run_size[a]", "extra_info": of_run | {"seconds": seconds}}
+        (tmp_path / f"l4-{end}.json").write_text(json.dumps({"benchmarks": [found]}))
+    monkeypatch.setattr(keep, "RESULTS", tmp_path)
+
+    def kept() -> float:
+        (entry,) = json.loads(keep.content())["measurements"]
+        return float(entry["seconds"])
+
+    assert kept() == 3
+    (tmp_path / f"l4-{ends[2]}.json").unlink()
+    assert kept() == 2
+
+
 def test_names_of_cases_differ() -> None:
     for cases in (ON_GPU, ON_CPU):
         assert len({case.name for case in cases}) == len(cases)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import lmdb
@@ -90,6 +91,97 @@ def test_damaged_pages(place: int, value: bytes, message: str, tmp_path: Path) -
     for read in (lambda: list(file.keys()), lambda: file.get(min(content))):
         with pytest.raises(DataError, match=f"cannot be read as lmdb: .*{message}"):
             read()
+
+
+def made(folder: Path, page_bytes: int, leaf: bytes, entries: int) -> LmdbFile:
+    """A database of one leaf."""
+    empty = struct.pack("<IHHQQQQQ", page_bytes, 0, 0, 0, 0, 0, 0, (1 << 64) - 1)
+    main = struct.pack("<IHHQQQQQ", 0, 0, 1, 0, 1, 0, entries, 2)
+    pages = [
+        struct.pack("<QHHHH", number, 0, 8, 0, 0)
+        + struct.pack("<IIQQ", 0xBEEFC0DE, 1, 0, 1 << 30)
+        + empty
+        + main
+        + struct.pack("<QQ", 2, 0)
+        for number in (0, 1)
+    ]
+    (folder / "data.mdb").write_bytes(b"".join(page.ljust(page_bytes, b"\0") for page in (*pages, leaf)))
+    return LmdbFile(folder)
+
+
+def leaf(page_bytes: int, places: list[int], nodes: bytes) -> bytes:
+    """The page of :func:`made`; the places count from the first node."""
+    start = 16 + 2 * len(places)
+    listed = struct.pack(f"<{len(places)}H", *(start + place for place in places))
+    return struct.pack("<QHHHH", 2, 0, 2, start, start) + listed + nodes
+
+
+def node(key: bytes, value: bytes = b"") -> bytes:
+    return struct.pack("<HHHH", len(value), 0, 0, len(key)) + key + value
+
+
+#: Each key has 500 bytes: a number, and the 50 entries that follow.
+IN_EACH_OTHER = b"".join(
+    struct.pack("<HHHH", 0, 0, 0, 500) + struct.pack(">H", i) for i in range(2000)
+) + bytes(500)
+
+
+def test_a_database_made_by_hand(tmp_path: Path) -> None:
+    file = made(tmp_path, PAGE, leaf(PAGE, [11, 0], node(b"bcd") + node(b"a" * 511, b"v")), 2)
+    assert list(file.keys()) == [b"a" * 511, b"bcd"]
+    assert file.get(b"a" * 511) == b"v"
+
+
+@pytest.mark.parametrize(
+    ("places", "nodes", "message"),
+    [
+        ([0] * 10_000, node(b"k" * 500), "are not sorted"),
+        (list(range(0, 20_000, 10)), IN_EACH_OTHER, "has entries of more bytes than it"),
+        ([0], node(b"k" * 512), "a key of 512 bytes; expected 511 at most"),
+        ([10, 0], node(b"aa") + node(b"aa"), "are not sorted"),
+        ([10, 0], node(b"aa") + node(b"ab"), "are not sorted"),
+    ],
+    ids=[
+        "one entry many times",
+        "entries in each other",
+        "a long key",
+        "a key twice",
+        "keys in another order",
+    ],
+)
+def test_entries_that_no_database_has(places: list[int], nodes: bytes, message: str, tmp_path: Path) -> None:
+    """196 KB of the first took 434 MB."""
+    file = made(tmp_path, 65536, leaf(65536, places, nodes), len(places))
+    for read in (lambda: list(file.keys()), lambda: file.get(b"aa")):
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=message):
+                read()
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_page_that_is_listed_in_the_place_of_another(tmp_path: Path) -> None:
+    """One wrong byte: the images of a page would be there twice, and those of another not at all."""
+    with lmdb.open(str(tmp_path), map_size=1 << 26) as database, database.begin(write=True) as transaction:
+        for i in range(400):
+            transaction.put(b"%040d" % i, b"v" * 100)
+    number = root(tmp_path)
+    raw = (tmp_path / "data.mdb").read_bytes()
+    places = struct.unpack_from("<3H", raw, number * PAGE + 16)
+    third = raw[number * PAGE + places[2]]
+    assert raw[number * PAGE + places[1]] != third
+    file = changed(tmp_path, number * PAGE + places[1], bytes([third]))
+    with pytest.raises(DataError, match="are not sorted"):
+        list(file.keys())
+
+
+def test_entries_that_are_missing(tmp_path: Path) -> None:
+    for entries in (1, 3):
+        file = made(tmp_path, PAGE, leaf(PAGE, [0, 10], node(b"aa") + node(b"bb")), entries)
+        with pytest.raises(DataError, match=f"it has 2 entries of {entries}"):
+            list(file.keys())
 
 
 @pytest.mark.parametrize("size", [1 << 30, (1 << 31) - 1])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdat.data import ImageSet, TrainSampler
+from fastdat.data.sampler import lies_on_gpu
 
 
 def numbered(count: int) -> ImageSet:
@@ -148,6 +149,23 @@ def test_errors() -> None:
         TrainSampler(data, 0)
     with pytest.raises(ValueError, match=r"rank must lie in range\(2\), the world size; got 2"):
         TrainSampler(data, 1, rank=2, world_size=2)
+
+
+def test_which_sets_lie_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies on all ranks together may take a third of what is free: 480 bytes here, 12 images of 40."""
+    assert lies_on_gpu(480, 1440)
+    assert not lies_on_gpu(481, 1440)
+    assert lies_on_gpu(160, 1440, copies=3)
+    assert not lies_on_gpu(161, 1440, copies=3)
+    monkeypatch.setattr("fastdat.data.sampler._free", lambda device: 1440)
+    images = torch.zeros(12, 2, 4, 5, dtype=torch.uint8)
+    data = ImageSet("twelve", images, torch.zeros(12, dtype=torch.int64), ())
+    assert TrainSampler(data, 2).resident
+    shared = TrainSampler(data, 2, rank=1, world_size=2)
+    shared.close()
+    assert not shared.resident, "each rank would hold a copy"
+    monkeypatch.setattr("fastdat.data.sampler._free", lambda device: 2880)
+    assert TrainSampler(data, 2, rank=1, world_size=2).resident
 
 
 # --- labels, and batches gathered ahead --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastdat.data import DataError, ImageSet, load_split, shared_check, split_files
+from fastdat.data.joined_map import joined
 from fastdat.data.split_files import checking_threads
 from fastdat.util.ranks import Ranks
 from tests import ranks as processes
@@ -141,6 +142,21 @@ def test_equal_files_of_two_machines_are_not_the_same(
         ["[0, 2]", "[0, 2]", "[1]"],
         ["[0]", "[1, 2]", "[1, 2]"],
     )
+
+
+def test_images_that_one_rank_cannot_map(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would wait for it in the next exchange."""
+    numbers = iter(range(3))
+
+    def refused(parts: Any) -> Any:
+        if next(numbers) == 1:
+            raise OSError(12, "Cannot allocate memory")
+        return joined(parts)
+
+    monkeypatch.setattr(split_files, "joined", refused)
+    errors = on_ranks(3, lambda ranks: loaded(store, ranks))
+    assert {type(error) for error in errors} == {DataError}
+    assert all("cannot be read: Cannot allocate memory" in str(error) for error in errors)
 
 
 @pytest.mark.parametrize("name", ["store.json", "train.labels.npy", "train.images-0002.u8"])

@@ -49,7 +49,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=780, help="no round begins afterwards")
     parser.add_argument("--only", choices=list(SHARES), action="append", help="leaves the others out")
     parser.add_argument("--json", type=Path, help="where to write what came out")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.only and _is_whole(options.json):
+        parser.error(
+            f"{options.json} holds all campaigns, and --only leaves some out: give another file, or remove this one"
+        )
+    return options
+
+
+def _is_whole(path: Path | None) -> bool:
+    """Whether there is the JSON of all campaigns, which a part must not replace."""
+    return path is not None and path.exists() and set(SHARES) <= set(json.loads(path.read_text()))
 
 
 def _with_injector(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.injector import Action, Injector
-from tests.faults.toy_runs import PRESETS, difference, forked, problems, train
+from tests.faults.toy_runs import PRESETS, Ended, difference, forked, problems, train
 from tests.training.runs import results
 
 
@@ -54,10 +55,14 @@ class Killer:
         run = self._folder / "killed"
         shutil.rmtree(run, ignore_errors=True)
         for moment in moments:
-            if not self._killed(run, moment):
+            before = _unfinished(run)
+            ended = self._killed(run, moment)
+            if ended.code != -signal.SIGKILL:
+                if ended.code:
+                    kills.losses.append(f"{self._name}, to be killed at {moment}: {ended.error}")
                 break
             kills.rounds += 1
-            kills.inside_a_checkpoint_write += _inside_a_write(run)
+            kills.inside_a_checkpoint_write += bool(_unfinished(run) - before)
             kills.losses += [f"{self._name}, killed at {moment}: {problem}" for problem in problems(run)]
         ended = forked(partial(train, run, self._name), self._folder / "note")
         if ended.code:
@@ -66,27 +71,26 @@ class Killer:
             kills.losses.append(f"{self._name}: {problem}")
         kills.runs += 1
 
-    def _killed(self, run: Path, moment: int | float) -> bool:
-        """Begin or resume ``run`` and kill it; False if it was done before."""
+    def _killed(self, run: Path, moment: int | float) -> Ended:
+        """Begin or resume ``run`` and kill it, unless it ends before."""
 
         def at_a_call() -> None:
             self._injector.arm(run, int(moment), Action.KILL)
             train(run, self._name)
 
         if isinstance(moment, int):
-            ended = forked(at_a_call, self._folder / "note")
-        else:
-            ended = forked(partial(train, run, self._name), self._folder / "note", kill_after=moment)
-        assert ended.code in (0, -9), ended.error
-        return ended.code == -9
+            return forked(at_a_call, self._folder / "note")
+        return forked(partial(train, run, self._name), self._folder / "note", kill_after=moment)
 
 
-def _inside_a_write(run: Path) -> bool:
-    """Whether a kill left a checkpoint that is half written, or that has not got its second name yet."""
+def _unfinished(run: Path) -> set[tuple[int, int]]:
+    """Inode and time of each checkpoint that is half written, or that has not got its second name yet."""
     folder = run / "checkpoints"
     latest = folder / "latest.pt"
-    named = not latest.exists() or any(latest.samefile(path) for path in folder.glob("step-*.pt"))
-    return not named or any(folder.glob(".*.tmp"))
+    files = list(folder.glob(".*.tmp"))
+    if latest.exists() and not any(latest.samefile(path) for path in folder.glob("step-*.pt")):
+        files.append(latest)
+    return {(file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
 def campaign(folder: Path, injector: Injector, rounds: int, stride: int, until: float) -> Kills:

@@ -9,7 +9,6 @@ from typing import Any
 def rows(found: Mapping[str, Any]) -> list[str]:
     """A row of the page for each campaign of the JSON that ``python -m tests.faults --json`` writes."""
     kills, full, damage, ranks = (found[name] for name in ("kills", "full disk", "damage", "rank kills"))
-    used = damage["used"]
     tried = {
         "`kill -9` of one process": f"{kills['rounds']} kills in {kills['runs']} runs, "
         f"{kills['inside_a_checkpoint_write']} of them inside the write of a checkpoint",
@@ -17,7 +16,7 @@ def rows(found: Mapping[str, Any]) -> list[str]:
         f"message, {full['survived']} went on",
         "damaged checkpoints": f"{sum(damage['rounds'].values())} ("
         + ", ".join(f"{kind}: {count}" for kind, count in sorted(damage["rounds"].items()))
-        + f"), in {used['of step 3 instead of 9']} of them two in one run",
+        + f"), in {damage['used'].get('of step 3 instead of 9', 0)} of them two in one run",
         "`kill -9` of ranks": f"{sum(ranks['rounds'].values())} kills ("
         + ", ".join(f"{count} times {which}" for which, count in sorted(ranks["rounds"].items()))
         + f") in {ranks['runs']} runs, and NaN on one rank in {ranks['nan_rounds']}",

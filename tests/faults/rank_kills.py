@@ -44,7 +44,7 @@ class RankKills:
 
     Args:
         runs: finished runs, each compared with one of one rank.
-        rounds: runs in which ranks were killed, by how many of how many.
+        rounds: kills of ranks that had not ended, by how many of how many.
         nan_rounds: runs in which one rank alone had NaN.
         largest_difference: from one rank, relative to the largest entry of a tensor.
         losses: what went wrong, in words.
@@ -136,7 +136,8 @@ def _free_port() -> int:
 
 
 def difference(run: Path, of_one: dict[str, Any]) -> float:
-    """The largest difference from a run of one rank of D, what was measured, and for points everything else too.
+    """The largest difference from a run of one rank: of D and what was measured, for points also of G, the EMA and both
+    optimizers.
 
     In a G for images the biases before a BatchNorm have no gradient but rounding errors, which Adam scales up.
     """
@@ -165,6 +166,9 @@ def campaign(folder: Path, rounds: int, until: float) -> RankKills:
     """Kills at random times, then the run is finished on another number of ranks; and NaN on one rank."""
     found, draws = RankKills(), random.Random(22)
     references = {}
+    train(
+        folder / "warm", **BATCH
+    )  # imports what it needs: no time of a run, in which a kill meets something
     for name in PRESETS:
         begun = time.monotonic()
         train(folder / name, name, **BATCH)
@@ -182,8 +186,10 @@ def campaign(folder: Path, rounds: int, until: float) -> RankKills:
             moment = draws.uniform(0, 2 * seconds)
             ended = forked_ranks(size, partial(_train, run, name), folder, (killed, moment))
             key = f"{len(killed)} of {size}"
+            found.losses += [f"{name}, {key}: {loss}" for loss in _left(ended, run)]
+            if any(ended[rank].code != -signal.SIGKILL for rank in killed):  # the run was done before
+                break
             found.rounds[key] = found.rounds.get(key, 0) + 1
-            found.losses += [f"{name}, {key}: {loss}" for loss in _left(ended, killed, run)]
             size = draws.choice(SIZES[1:])
         found.losses += [
             f"{name}: {loss}" for loss in _finish(run, name, draws.choice(SIZES), of_one, found, folder)
@@ -198,7 +204,7 @@ def _train(run: Path, name: str, ranks: Ranks) -> None:
     train(run, name, **BATCH)
 
 
-def _left(ended: list[Ended], killed: set[int], run: Path) -> list[str]:
+def _left(ended: list[Ended], run: Path) -> list[str]:
     """What is wrong after a kill: the ranks that are left must end, and the checkpoints be whole."""
     hung = [f"rank {rank} did not end" for rank, end in enumerate(ended) if end.code == -99]
     return hung + problems(run)

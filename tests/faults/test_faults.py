@@ -54,6 +54,7 @@ def test_killed_ranks_lose_nothing(tmp_path: Path) -> None:
     """The run is finished on another number of ranks; and NaN on one rank alone stops, or takes back, all."""
     result = found("rank kills", tmp_path, "--runs", "2")
     assert result["runs"] == 2
+    assert sum(result["rounds"].values()) >= 1
     assert result["nan_rounds"] == 2
     assert result["largest_difference"] < 1e-5
 

@@ -1,6 +1,6 @@
 """``make fuzz``: feed every reader with changed files, in one process a core, and count what happens.
 
-    python -m tests.fuzz                                everything, into a JSON
+    python -m tests.fuzz --json build/fuzz.json         everything, and the counts into a JSON
     python -m tests.fuzz --only pickle --inputs 1000    the readers whose names hold "pickle", 1,000 inputs each
     python -m tests.fuzz --repeat .fuzz/tar-17.bin      one input that was kept
 

@@ -10,9 +10,10 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import Synchronized
@@ -111,8 +112,9 @@ def run(work: Mapping[str, int], seed: int, workers: int, kept: Kept) -> dict[st
                     tallies[name].faults.append(ended)
                     kept.add(targets[name], number, content, ended)
                     running[i] = _start(seed)
-                    if number + 1 < stop and len(tallies[name].faults) < _MOST_FAULTS:
+                    if number + 1 < stop:
                         chunks.append((name, number + 1, stop))
+            chunks = worth_trying(chunks, tallies)
     finally:
         for worker in running:
             with suppress(OSError):
@@ -122,6 +124,13 @@ def run(work: Mapping[str, int], seed: int, workers: int, kept: Kept) -> dict[st
                 worker.process.kill()
                 worker.process.join()
     return tallies
+
+
+def worth_trying(
+    chunks: Sequence[tuple[str, int, int]], tallies: Mapping[str, Tally]
+) -> list[tuple[str, int, int]]:
+    """The chunks of readers that do not have too many faults already."""
+    return [chunk for chunk in chunks if len(tallies[chunk[0]].faults) < _MOST_FAULTS]
 
 
 def _start(seed: int) -> _Worker:
@@ -145,6 +154,7 @@ def _receive(worker: _Worker, tally: Tally, target: Target, kept: Kept) -> Fault
         worker.chunk = None
     else:
         number, content, fault = message
+        tally.faults.append(fault)
         kept.add(target, number, content, fault)
     return None
 
@@ -174,24 +184,48 @@ def _work(connection: Connection, number: Any, seed: int) -> None:
     warmed: set[str] = set()
     while (chunk := connection.recv()) is not None:
         name, start, stop = chunk
-        target, tally = targets[name], Tally()
+        target = targets[name]
         with tempfile.TemporaryDirectory(dir=_fast_folder(), prefix="fastdat-fuzz-") as scratch:
             folder = Path(scratch)
             target.prepare(folder)
             if name not in warmed:
                 warm(target, folder)
                 warmed.add(name)
-            for i in range(start, stop):
-                number.value = i
-                if os.environ.get(CRASH_AT) == str(i):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                content = target.input(seed, i)
-                fault = attempt(target, content, folder, tally)
-                if fault is not None:
-                    connection.send((i, content, fault))
-                    if len(tally.faults) >= _MOST_FAULTS:
-                        break
-        connection.send(tally)
+            sent = try_chunk(
+                target, range(start, stop), seed, folder, partial(_announce, number), connection.send
+            )
+        connection.send(sent)
+
+
+def _announce(number: Any, i: int) -> None:
+    number.value = i
+    if os.environ.get(CRASH_AT) == str(i):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def try_chunk(
+    target: Target,
+    numbers: range,
+    seed: int,
+    folder: Path,
+    announce: Callable[[int], None],
+    send: Callable[[tuple[int, bytes, Fault]], None],
+) -> Tally:
+    """Try the inputs of these numbers, and send each fault at once: a later input may end the process.
+
+    Returns:
+        The tally without the faults, which were sent.
+    """
+    tally = Tally()
+    for number in numbers:
+        announce(number)
+        content = target.input(seed, number)
+        fault = attempt(target, content, folder, tally)
+        if fault is not None:
+            send((number, content, fault))
+            if len(tally.faults) >= _MOST_FAULTS:
+                break
+    return replace(tally, faults=[])
 
 
 def warm(target: Target, folder: Path) -> None:

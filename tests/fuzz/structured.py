@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fastdat.data import archive
 from fastdat.data.inert_pickle import ALLOWED
-from fastdat.data.pickle_machine import Machine
+from fastdat.data.pickle_machine import HIGHEST_INTEGER, LOWEST_INTEGER, Machine
 from fastdat.report.runs import is_number
 from fastdat.training.train_config import TrainConfig
 from fastdat.util import plain_yaml, sealed_json
@@ -85,11 +85,12 @@ def sealed_json_comes_back(content: dict[str, Any]) -> None:
     raise AssertionError("a changed byte was not found")
 
 
+_KEYS = st.integers(LOWEST_INTEGER, HIGHEST_INTEGER)
 _PICKLED = st.recursive(
     _NUMBERS | st.text(max_size=20) | st.binary(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8) | _KEYS, inner, max_size=4)
         | st.tuples(inner, inner)
     ),
     max_leaves=12,

@@ -127,6 +127,14 @@ def test_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 10 members" in refusal(wrapping.tar_of({f"a/{i}": b"" for i in range(11)}), tmp_path)
 
 
+def test_empty_members_take_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of zeros and an x costs 2 bytes when packed, and Python 1 KB or more when unpacked."""
+    monkeypatch.setattr("fastdat.data.archive.ALWAYS_ALLOWED", 0)
+    raw = wrapping.gzipped(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT) * 2000 + bytes(1024))
+    assert len(raw) < 30_000
+    assert "it is a bomb" in refusal(raw, tmp_path)
+
+
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_name_of_64_megabytes(kind: bytes, tmp_path: Path) -> None:
     """tarfile reads the whole name at once; 64 KB of gzip would take 64 MB, and 64 MB would take 64 GB."""

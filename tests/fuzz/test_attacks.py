@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
+import struct
 import time
+import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastdat.data import cifar10, inert_pickle, torch_file
+from fastdat.data import cifar10, inert_pickle, pickle_machine, torch_file
 from fastdat.data.store import INDEX, Store
 from fastdat.experiments import results_page
+from fastdat.metrics import make_extractor
 from fastdat.training import checkpoint
 from fastdat.training.config_file import read_settings, recorded_config
 from fastdat.util import plain_json, run_layout, sealed_json
@@ -179,6 +184,9 @@ def test_what_torch_saves_passes() -> None:
     }
     found = torch_file.check(io.BytesIO(wrapping.torch_archive(state)))
     assert found.keys() == state.keys()
+    legacy = io.BytesIO()
+    torch.save(state, legacy, _use_new_zipfile_serialization=False)
+    assert torch_file.check(legacy, legacy=True).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +200,134 @@ def test_tensors_that_are_larger_than_their_file(tensor: torch.Tensor, tmp_path:
     (tmp_path / "latest.pt").write_bytes(wrapping.sealed(wrapping.torch_archive(state)))
     with pytest.raises(RunFolderError, match=r"it (has a tensor without numbers|refers to)"):
         checkpoint.load(tmp_path / "latest.pt")
+
+
+# --- files that torch reads otherwise than the check -----------------------------------------------------------------
+
+
+def evil(marker: Path) -> attacks.Runs:
+    return attacks.Runs(os.mkdir, str(marker))
+
+
+def two_directories(marker: Path) -> bytes:
+    hidden = wrapping.torch_archive({"w": evil(marker)})
+    size = len(wrapping.pickle_in(hidden))
+    texts = (wrapping.torch_archive({"w": "x" * n}) for n in range(size))
+    return wrapping.with_two_directories(
+        next(text for text in texts if len(wrapping.pickle_in(text)) == size), hidden
+    )
+
+
+def tar_and_pickle(marker: Path) -> bytes:
+    return wrapping.tar_and_pickle(pickle.dumps({"w": evil(marker)}, 2), {"w": 1})
+
+
+@pytest.mark.parametrize("make", [two_directories, tar_and_pickle])
+@pytest.mark.parametrize("checked", [True, False], ids=["as it is", "if the check saw nothing"])
+def test_weights_of_two_readings(
+    make: Any, checked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch-fidelity would execute what torch finds in them, whatever the check has seen."""
+    (tmp_path / "w.pth").write_bytes(make(tmp_path / "executed"))
+    if not checked:
+        monkeypatch.setattr(torch_file, "check", lambda file, legacy: None)
+    with pytest.raises(ConfigError, match=r"w\.pth holds no weights of inception-v3-compat"):
+        make_extractor("inception-v3-compat", str(tmp_path / "w.pth"), torch.device("cpu"))
+    assert not (tmp_path / "executed").exists()
+    # The file is as dangerous as it is meant to be.
+    with suppress(Exception):
+        torch.load(tmp_path / "w.pth", weights_only=False)
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_tar_is_named(tmp_path: Path) -> None:
+    with pytest.raises(torch_file.TorchFileError, match="it is a tar archive"):
+        torch_file.check(io.BytesIO(tar_and_pickle(tmp_path / "executed")), legacy=True)
+
+
+def test_a_directory_that_only_torch_sees() -> None:
+    seen, hidden = (wrapping.torch_archive({"w": torch.full((4,), value)}) for value in (2.0, 1.0))
+    raw = wrapping.with_two_directories(seen, hidden)
+    assert torch.load(io.BytesIO(raw), weights_only=True)["w"][0] == 1, "torch sees the other one"
+    assert "its directory is not where" in refusal(raw)
+
+
+def test_a_directory_elsewhere_than_its_end_record_says() -> None:
+    assert "its directory is not where" in refusal(wrapping.shifted(good_archive()))
+    stored = wrapping.zip_of(wrapping.zip_members(good_archive()), zipfile.ZIP_STORED)  # has no zip64 record
+    torch_file.check(io.BytesIO(stored))
+    assert "its directory is not where" in refusal(b"PK\x03\x04" + stored)
+    for raw in (stored, good_archive()):
+        assert "its directory is not where" in refusal(raw + b"\0")
+        fewer = bytearray(raw)
+        zip64 = fewer.rfind(b"PK\x06\x06")
+        fewer[fewer.rfind(b"PK\x05\x06") + 10 if zip64 < 0 else zip64 + 32] -= 1  # the number of records
+        assert "its directory is not where" in refusal(bytes(fewer))
+
+
+def with_numbers(pickled: bytes) -> bytes:
+    """A file of ``torch.save`` with this pickle and one storage of 4 numbers."""
+    return wrapping.with_pickle(wrapping.torch_archive({"w": torch.arange(4.0)}))(pickled)
+
+
+def text(content: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(content)) + content
+
+
+def storage(numbers: int) -> bytes:
+    return b"(%bctorch\nFloatStorage\n%b%bJ%btQ" % (
+        text(b"storage"), text(b"0"), text(b"cpu"), struct.pack("<i", numbers),
+    )  # fmt: skip
+
+
+def test_a_reference_that_is_replaced_is_checked() -> None:
+    """torch makes a storage for the first reference to a record, whatever becomes of it."""
+    for dropped in (b"%b0", b"]%ba0", b"}%bb0", b"ccollections\nOrderedDict\n)R%bb0"):
+        good, bad = (with_numbers(b"\x80\x02" + dropped % storage(n) + b"}.") for n in (4, 100_000_000))
+        torch_file.check(io.BytesIO(good))
+        assert refusal(bad) == "a tensor has 400,000,000 bytes, and its record data/0 has 16"
+
+
+def test_what_is_dropped_is_counted_too() -> None:
+    body = attacks.LARGE_PICKLES["2^60 numbers"].removeprefix(b"\x80\x02")[:-1]
+    assert "entries" in refusal(with_numbers(b"\x80\x02}" + body + b"b."))
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + body + b"\x85R0"
+    assert "entries" in refusal(with_numbers(b"\x80\x02" + tensor + b"}."))
+
+
+def test_levels_are_counted_from_the_outermost() -> None:
+    """A list that was seen at another place, not as deep, is as deep as it is."""
+    deep = b"]" * 40 + b"a" * 39
+    torch_file.check(io.BytesIO(with_numbers(b"\x80\x02" + deep + b".")))
+    twice = b"\x80\x02](" + deep + b"q\x00" + b"]" * 40 + b"h\x00" + b"a" * 40 + b"e."
+    assert "more than 64 containers" in refusal(with_numbers(twice))
+
+
+def test_only_tensors_are_called() -> None:
+    """torch would make a storage of any size by this call."""
+    call = b"ctorch.storage\nUntypedStorage\n\x8a\x06" + b"\x7f" * 6 + b"\x85R"
+    for pickled in (b"\x80\x02" + call + b".", b"\x80\x02" + call + b"0}."):
+        assert refusal(with_numbers(pickled)) == "it calls UntypedStorage, which makes no tensor"
+
+
+def test_an_ordered_dict_of_pairs_has_the_keys_of_a_dict() -> None:
+    """As Python 2 pickled it."""
+    made = b"\x80\x02ccollections\nOrderedDict\n](]%ba]%bae\x85R."
+    found = torch_file.check(io.BytesIO(with_numbers(made % (b"K\x01aK\x02", b"K\x03aK\x04"))))
+    assert found == {1: 2, 3: 4}
+    assert "is the key of an entry" in refusal(with_numbers(made % (b")aK\x02", b"K\x03aK\x04")))
+    assert "no list of pairs" in refusal(with_numbers(made % (b"K\x01", b"K\x03")))
+
+
+def test_large_numbers_as_keys() -> None:
+    """Multiples of 2^61 - 1 have the same hash: each new one would be compared with all before it."""
+    most = 1 << 64
+    for key in (most - 1, -(most >> 1)):
+        assert pickle_machine.Machine(pickle.dumps({key: 1}, 2), set()).run() == {key: 1}
+    for key in (most, -(most >> 1) - 1):
+        for pickled in (pickle.dumps({key: 1}, 2), pickle.dumps({key: 1, 2: 3}, 2)):
+            with pytest.raises(pickle_machine.PickleError, match="is the key of an entry"):
+                pickle_machine.Machine(pickled, set()).run()
 
 
 # --- YAML and JSON ---------------------------------------------------------------------------------------------------

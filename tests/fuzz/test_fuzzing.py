@@ -14,7 +14,7 @@ import pytest
 from tests.fuzz import pool, structured
 from tests.fuzz.pool import Kept
 from tests.fuzz.readers import all_targets
-from tests.fuzz.target import Tally, Target, arm_alarm, attempt
+from tests.fuzz.target import Fault, Tally, Target, arm_alarm, attempt
 
 INPUTS = 30
 """Of each reader; ``make fuzz`` tries ten thousands."""
@@ -120,6 +120,52 @@ def test_faults_are_noticed(read: Any, kind: str | None, tmp_path: Path) -> None
     fault = attempt(with_fault(read, megabytes=32, seconds=0.5), b"x", folder, tally)
     assert (fault.kind if fault else None) == kind
     assert tally.faults == ([fault] if fault else [])
+
+
+class Sends:
+    """A worker whose process has sent these messages, and has then died."""
+
+    def __init__(self, *messages: Any) -> None:
+        self.messages = list(messages)
+        self.connection, self.process = self, self
+        self.exitcode, self.chunk = -9, ("faulty", 0, 10)
+
+    def recv(self) -> Any:
+        if not self.messages:
+            raise EOFError
+        return self.messages.pop(0)
+
+    def join(self) -> None:
+        pass
+
+
+def test_faults_before_a_crash_are_counted(tmp_path: Path) -> None:
+    worker: Any = Sends((3, b"x", Fault("error", "first")), (5, b"y", Fault("time", "second")))
+    tally, target = Tally(), with_fault(refuse)
+    received = [pool._receive(worker, tally, target, Kept(tmp_path / "kept")) for _ in range(3)]
+    assert [fault and fault.kind for fault in received] == [None, None, "crash"]
+    assert [fault.kind for fault in tally.faults] == ["error", "time"]
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_a_fault_is_counted_once(tmp_path: Path) -> None:
+    """Whether the tally of the chunk follows or not."""
+    tally, target, sent = Tally(), with_fault(elsewhere), []
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    ours = pool.try_chunk(target, range(4), 0, folder, lambda number: None, sent.append)
+    assert (ours.inputs, len(sent)) == (4, 4)
+    worker: Any = Sends(*sent, ours)
+    for _ in range(5):
+        assert pool._receive(worker, tally, target, Kept(tmp_path / "kept")) is None
+    assert (tally.inputs, len(tally.faults)) == (4, 4)
+    assert worker.chunk is None
+
+
+def test_a_reader_with_many_faults_is_not_tried_any_further() -> None:
+    many = Tally(faults=[Fault("error", "")] * pool._MOST_FAULTS)
+    chunks = [("a", 0, 5), ("b", 0, 5), ("a", 5, 9)]
+    assert pool.worth_trying(chunks, {"a": many, "b": Tally(faults=many.faults[1:])}) == [("b", 0, 5)]
 
 
 @pytest.mark.slow  # two processes import everything

@@ -6,6 +6,7 @@ import copy
 import gzip
 import hashlib
 import io
+import pickle
 import struct
 import tarfile
 import zipfile
@@ -18,6 +19,7 @@ import torch
 from fastdat.training.seal import SealingWriter
 
 _ZEROS = b"0" * 64
+_MAGIC = 0x1950A86A20F9469CFC6C  # of files that torch wrote before it wrote archives
 
 
 def sealed_json(content: bytes) -> bytes:
@@ -124,3 +126,37 @@ def sealed(archive: bytes) -> bytes:
         return archive
     writer.seal()
     return out.getvalue()
+
+
+def with_two_directories(seen: bytes, hidden: bytes) -> bytes:
+    """A file of ``torch.save`` that zipfile takes for ``seen``, and torch for ``hidden``; both have the same layout.
+
+    zipfile looks for the zip64 end record before the end record, torch where the locator says.
+    """
+    ends = [archive.rfind(b"PK\x06\x06") for archive in (seen, hidden)]
+    assert ends[0] == ends[1] > 0
+    both = bytearray(hidden[: ends[0]] + seen)
+    struct.pack_into("<Q", both, both.rfind(b"PK\x06\x07") + 8, 2 * ends[0])
+    return bytes(both)
+
+
+def shifted(archive: bytes) -> bytes:
+    """A file of ``torch.save`` whose directory lies 4 bytes behind the place that its end record names."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        start = file.start_dir
+    moved = bytearray(archive[:start] + bytes(4) + archive[start:])
+    struct.pack_into("<Q", moved, moved.rfind(b"PK\x06\x07") + 8, moved.rfind(b"PK\x06\x06"))
+    return bytes(moved)
+
+
+def tar_and_pickle(hidden: bytes, seen: Any) -> bytes:
+    """A tar file with the pickle ``hidden``, as torch wrote it before 0.1.10, and a legacy file of ``seen`` at once.
+
+    The name of the tar's first member begins a text that spans the tar; the pickles of the other format follow.
+    """
+    zero = pickle.dumps(0, 2)
+    members = {"n": b"", "storages": zero + pickle.dumps([], 2), "tensors": zero, "pickle": hidden}
+    raw = bytearray(tar_of(members))
+    raw[:100] = (b"\x80\x02T" + struct.pack("<I", len(raw) - 7)).ljust(99, b"x") + b"\0"
+    magic, *rest = (pickle.dumps(part, 2) for part in (_MAGIC, 1001, {}, seen, []))
+    return tar(bytes(raw)) + b"0" + magic[2:] + b"".join(rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,44 @@ def _norms(rank: int, ranks: int) -> None:
                 torch.testing.assert_close(summed(part), whole, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(dict(shared.named_buffers()), dict(norm.named_buffers()))
         norm.eval(), shared.eval()
-        torch.testing.assert_close(shared(own(x, rank, ranks)), own(norm(x), rank, ranks))
+        if norm.running_mean is not None:  # else each rank evaluates with the statistics of its own samples
+            torch.testing.assert_close(shared(own(x, rank, ranks)), own(norm(x), rank, ranks))
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_batch_norms(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _norms)
+
+
+def _others(rank: int, ranks: int) -> None:
+    """SyncBatchNorm, attributes that are called ``shared`` by chance, copies, and evaluation by one rank alone."""
+    x = unlike(ROWS, 3, 2, 2)
+    net = nn.Sequential(nn.SyncBatchNorm(3), nn.BatchNorm2d(3, track_running_stats=False)).double()
+    plain = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)).double()
+    net[0].by_chance = nn.Linear(1, 1)
+    holder = nn.Module()
+    holder.shared = nn.Embedding(2, 2)  # as in BigGAN's G
+    flag = nn.Module()
+    flag.shared = False
+    share_batch(nn.ModuleList([net, holder, flag]))
+    assert isinstance(holder.shared, nn.Embedding)
+    assert flag.shared is False
+    for _ in range(2):
+        torch.testing.assert_close(net(own(x, rank, ranks)), own(plain(x), rank, ranks))
+    again = pickle.loads(pickle.dumps(net))
+    assert type(again[1]) is type(net[1])
+    torch.testing.assert_close(again(own(x, rank, ranks)), own(plain(x), rank, ranks))
+    if rank == 0:
+        torch.testing.assert_close(net.eval()(x), plain.eval()(x), check_dtype=True, rtol=1, atol=10)
+
+
+def test_other_modules(tmp_path: Path) -> None:
+    run(2, tmp_path, _others)
+
+
+def test_without_other_processes() -> None:
+    with pytest.raises(ValueError, match="is not initialized; call init_process_group"):
+        share_batch(nn.BatchNorm1d(2))
 
 
 def _compiled(rank: int, ranks: int) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from fastdat import nets
 from fastdat.data import ImageSet
@@ -107,9 +109,9 @@ def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> Non
             Trainer(netG, netD, *opts, batches, outdir=tmp_path, display=silent(), **settings).train()
 
     refused(3, "have a method batch\\(step\\), or be a DataLoader; got int")
-    refused([torch.zeros(5, 2)], "yields batches of 5, but config.batch_size is 4")
-    refused([torch.zeros(3, 2)], "yields batches of 3, but config.batch_size is 4")
-    refused(Endless(torch.zeros(3, 2)), "yields batches of 3, but config.batch_size is 4")
+    refused([torch.zeros(5, 2)], "yields batches of 5, expected 4: config.batch_size")
+    refused([torch.zeros(3, 2)], "yields batches of 3, expected 4: config.batch_size")
+    refused(Endless(torch.zeros(3, 2)), "yields batches of 3, expected 4: config.batch_size")
     refused([], "the loader yields nothing")
     refused(
         [torch.zeros(4, 2, dtype=torch.uint8)],
@@ -117,3 +119,18 @@ def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> Non
     )
     refused([[1, 2]], "must yield floating-point images .* got int")
     refused([torch.zeros(4, 2)], "eval.every is set, but no evaluator", **{"eval.every": 1})
+
+
+def test_a_distributed_sampler_gets_a_new_order_each_epoch() -> None:
+    """torch's shuffles by (seed, epoch), and somebody has to tell it the epoch."""
+    rows = torch.arange(8.0).view(8, 1)
+    sampler = DistributedSampler(rows, num_replicas=2, rank=0, seed=3)  # type: ignore[arg-type]
+    loader = DataLoader(rows, batch_size=4, sampler=sampler)  # type: ignore[arg-type]
+    batches = LoaderBatches(loader, 4, torch.device("cpu"))
+    seen = [tuple(batches.batch(step).flatten().tolist()) for step in range(4)]
+    assert len(set(seen)) == 4
+    expected = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        expected.append(tuple(float(i) for i in sampler))
+    assert seen == expected

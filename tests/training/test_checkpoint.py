@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from fastdat.training import RunFolderError, checkpoint
 from fastdat.training.checkpoint_structure import FORMAT, KEYS
+from fastdat.util.errors import ConfigError
 from tests.training.checkpoint_states import small_state
 from tests.training.runs import assert_same
 
@@ -26,6 +28,7 @@ sys.path.insert(0, {tree!r})
 from pathlib import Path
 import torch
 from fastdat.training import checkpoint
+from fastdat.util.errors import ConfigError
 from tests.training.checkpoint_states import small_state
 path = Path({path!r})
 checkpoint.save(path, small_state(step=1))
@@ -54,11 +57,10 @@ def refusal(path: Path) -> str:
 
 def sealed(path: Path, content: Any) -> Path:
     """A file of any content that carries the right digest."""
-    before, checkpoint._refuse_objects = checkpoint._refuse_objects, lambda value, where: None
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_refuse_objects", lambda *_: None)
+        patch.setattr(checkpoint, "_refuse_unreadable", lambda *_: None)
         checkpoint.save(path, content)
-    finally:
-        checkpoint._refuse_objects = before
     return path
 
 
@@ -160,6 +162,76 @@ def test_a_malicious_pickle_executes_nothing(tmp_path: Path) -> None:
 def test_objects_are_refused_when_writing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\['optG'\]\[0\] is a PosixPath"):
         checkpoint.save(tmp_path / "a.pt", small_state(optG=[tmp_path]))
+
+
+def nested(levels: int, value: Any = 1.0) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def attributed() -> torch.Tensor:
+    tensor = torch.ones(2)
+    tensor.origin = "mine"  # type: ignore[attr-defined]  # torch then saves a call of another function
+    return tensor
+
+
+#: What an optimizer of the user's own may keep, and how the message goes on.
+UNREADABLE = {
+    "a tuple as a key": ({("a", 0): 1.0}, r"\['x'\] has a tuple as a key"),
+    "a number of 71 bits": (2**70, r"\['x'\] is a number of 71 bits"),
+    "a number of 71 bits as a key": ({2**70: 1.0}, r"\['x'\] has a number of 71 bits as a key"),
+    "a number of 65 bits": (-(2**64), r"\['x'\] is a number of 65 bits"),
+    "lists in lists": (nested(70), r"\[0\] has more than 64 containers in each other"),
+    "a defaultdict": (defaultdict(int), r"\['x'\] is a defaultdict"),
+    "a sparse tensor": (torch.eye(3).to_sparse(), r"\['x'\] is a tensor without numbers of its own"),
+    "one number repeated": (torch.ones(1).expand(5), r"\['x'\] is a tensor without numbers of its own"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_could_not_be_read_back_is_refused_before_a_run(name: str, tmp_path: Path) -> None:
+    value, message = UNREADABLE[name]
+    state = small_state(optD={"state": {0: {"x": value}}, "param_groups": []})
+    with pytest.raises(ConfigError, match=message):
+        checkpoint.check_savable(state)
+    with pytest.raises(TypeError, match=message):
+        checkpoint.save(tmp_path / "latest.pt", state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_deepest_place_of_a_tensor(tmp_path: Path) -> None:
+    """It is as deep for what writes as for what reads."""
+    saved = []
+    for levels in range(54, 60):
+        state = small_state(
+            optD={"state": {0: nested(levels, torch.ones(2))}, "param_groups": [{"params": [], "lr": 1}]}
+        )
+        try:
+            checkpoint.check_savable(state)
+        except ConfigError:
+            with pytest.raises(RunFolderError, match="more than 64 containers"):
+                checkpoint.load(sealed(tmp_path / "latest.pt", state))
+        else:
+            saved.append(levels)
+            checkpoint.save(tmp_path / "latest.pt", state)
+            checkpoint.load(tmp_path / "latest.pt")
+    assert saved == [54, 55, 56]  # in four containers, and of four
+
+
+def test_a_written_file_is_checked_before_it_replaces_the_old_one(path: Path) -> None:
+    """Whatever the first look at the state has missed."""
+    with pytest.raises(TypeError, match=r"could not be read back: it refers to .*_rebuild_from_type_v2"):
+        checkpoint.save(path, small_state(step=4, ema={"w": attributed()}))
+    assert checkpoint.load(path)["step"] == 3
+    assert [file.name for file in path.parent.iterdir()] == ["latest.pt"]
+
+
+def test_a_net_of_many_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are limited by the size of the file, so a large net is as good as a small one."""
+    monkeypatch.setattr("fastdat.data.torch_file.MOST_ENTRIES", 1000)
+    checkpoint.save(tmp_path / "a.pt", small_state(netD={str(i): torch.ones(1) for i in range(300)}))
+    assert len(checkpoint.load(tmp_path / "a.pt")["netD"]) == 300
 
 
 def test_a_file_of_torch_save_is_told_how_it_becomes_a_checkpoint(tmp_path: Path) -> None:

@@ -78,7 +78,16 @@ def test_an_iteration(second_order: bool, passes: int) -> None:
     assert cost.images == 6 * 6 * 4 * 3 * 32**2
     assert cost.fixed == BYTES_PER_PARAMETER * (nets.parameters_g + nets.parameters_d)
     assert cost.gradients == 4 * (3 * nets.parameters_d + nets.parameters_g)
+    assert cost.exchanges == 7 * (3 + 2), (
+        "G's 7 batch norms, in 3 passes for D and in 2 of G's own step; D has none"
+    )
     assert cost.steps == 4
+
+
+def test_batch_norms_of_d_exchange_too() -> None:
+    """DCGAN: 3 in G, 2 in D, whose 2 D steps pass it 5 times for each of 3 microbatches, and G's step twice."""
+    cost = iteration_cost(config("dcgan-dat-cifar10", n_dis=2, batch_size=12, microbatch=5))
+    assert cost.exchanges == 3 * (2 + 2) + 2 * (2 * 3 * 5 + 2)
 
 
 def test_microbatches_are_launched_apart() -> None:

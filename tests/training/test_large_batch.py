@@ -46,6 +46,18 @@ def test_rules() -> None:
     assert (back.lr, back.ema) == (pytest.approx(3e-4), pytest.approx(0.99)), "smaller batches, too"
 
 
+def test_what_moves_along_a_cosine() -> None:
+    """Its end follows the batch as its start does; beta2 stays, as betas do."""
+    small = preset("r3gan-cifar10").replace({"cosine.steps": 20_001})
+    large = at_batch(small, 2048)
+    assert large.cosine.lr == pytest.approx(2 * 5e-5)
+    assert large.cosine.lr / large.lr == pytest.approx(5e-5 / 2e-4)
+    assert large.cosine.steps == 5001, "rounded up"
+    assert large.cosine.beta2 == small.cosine.beta2 == 0.99
+    constant = at_batch(preset("sngan-dat-cifar10"), 128).cosine
+    assert (constant.lr, constant.steps) == (None, None)
+
+
 def test_a_strength_that_depends_on_the_batch_is_refused() -> None:
     released = preset("sngan-dat-lsun-bedroom").replace({"dat.eps_batch": None})
     with pytest.raises(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastdat.regularizers.term_registry import TERMS
 from fastdat.training import TrainConfig, Trainer, preset
 from fastdat.training.display import Nothing
 from fastdat.training.models import build_nets
@@ -163,10 +164,11 @@ def assert_close(one: Any, many: Any, where: str) -> None:
 _OF_PARTS = {"delta_rms_real", "delta_rms_fake"}
 
 
-def compare(cases: dict[str, tuple[str, dict[str, Any]]], ranks: int, folder: Path) -> None:
-    """Train each case here, alone, and on ``ranks`` ranks."""
+def compare(cases: dict[str, tuple[str, dict[str, Any]]], ranks: int, folder: Path, **on_ranks: Any) -> None:
+    """Train each case here, alone, and on ``ranks`` ranks, there with further settings."""
     _train(cases, folder / "one", 0, 1)
-    run(ranks, folder, partial(_train, cases, folder / "many"))
+    there = {case: (name, changes | on_ranks) for case, (name, changes) in cases.items()}
+    run(ranks, folder, partial(_train, there, folder / "many"))
     for case in cases:
         states = [latest(folder / kind / case) for kind in ("one", "many")]
         for key in ("step", "netG", "netD", "ema", "optG", "optD", "regularizers"):
@@ -183,3 +185,19 @@ def test_families(tmp_path: Path) -> None:
 
 def test_settings_and_regularizers(tmp_path: Path) -> None:
     compare({case: ("mlp-dat-gaussians", changes) for case, changes in POINTS.items()}, 4, tmp_path)
+
+
+@pytest.mark.slow
+def test_compiled(tmp_path: Path) -> None:
+    """Batch norm in both nets: its exchanges are part of the compiled steps of D and G."""
+    few = {"steps": 3, "log_every": 3, "checkpoints.every": 3, "sample_every": 3, "ngf": 4, "ndf": 4}
+    compare({"dcgan": ("dcgan-dat-cifar10", few)}, 2, tmp_path, compile=True)
+
+
+def test_every_regularizer_is_here() -> None:
+    named = [
+        changes.get("regularizers", []) for changes in [*POINTS.values(), *(c for _, c in IMAGES.values())]
+    ]
+    assert {term["name"] for terms in named for term in terms} == TERMS.keys() - {
+        "san"
+    }  # it needs a D of its own

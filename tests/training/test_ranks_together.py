@@ -79,11 +79,38 @@ def test_a_request_to_one_rank_stops_all(tmp_path: Path) -> None:
     assert "stopped by SIGTERM after 3 steps" in read_log(tmp_path / "run")
 
 
+def _late_stop(folder: Path, rank: int, ranks: int) -> None:
+    """The signal comes to rank 0 right after the ranks have agreed that nobody was asked."""
+    trainer = points(folder, log_every=100)  # a line of the log has an agreement of its own
+    of = trainer.ranks
+
+    class Interrupted(Ranks):
+        def any(self, here: bool) -> bool:
+            agreed = of.any(here)
+            if rank == 0 and trainer.done == 2 and not here:
+                trainer._stop.requested = signal.SIGINT
+            return agreed
+
+    trainer.ranks = Interrupted(rank, ranks)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.done == 3
+    assert latest(folder)["step"] == 3
+
+
+def test_a_request_that_comes_too_late_for_one_step_stops_all_after_the_next(tmp_path: Path) -> None:
+    run(2, tmp_path, partial(_late_stop, tmp_path / "run"))
+    assert "stopped by SIGINT after 3 steps" in read_log(tmp_path / "run")
+
+
 def _callback(folder: Path, rank: int, ranks: int) -> None:
     seen = []
 
     def measure(trainer: Trainer) -> dict[str, float]:
         seen.append(trainer.done)
+        assert not Ranks.now(), "what a callback computes, it computes alone"
+        with pytest.raises(ConfigError, match="a callback runs on rank 0 alone"):
+            trainer.save()
         if trainer.done == 3:
             raise KeyError("mine")
         return {"mine": trainer.samples(2).abs().mean().item()}
@@ -171,7 +198,8 @@ def test_an_image_set_and_its_labels(tmp_path: Path) -> None:
 
 def _refused(folder: Path, rank: int, ranks: int) -> None:
     with pytest.raises(
-        ConfigError, match=r"batch_size=7 is the batch of all 2 processes.*multiple of 2.*1 processes"
+        ConfigError,
+        match=r"batch_size=7 is the batch of all 2 .*multiple of 2.*number of processes: 1",
     ):
         points(folder / "uneven", batch_size=7)
     with pytest.raises(ConfigError, match="fakes_at_once=true is for one process, and there are 2"):

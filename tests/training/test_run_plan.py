@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastdat.data.known_sizes import TRAIN_IMAGES
+from fastdat.data.registry import DATASETS
 from fastdat.training import ConfigError, preset
 from fastdat.training.iteration_cost import iteration_cost
 from fastdat.training.measured_sizes import Measured, read_results, shipped
 from fastdat.training.run_plan import USABLE, Planner, device_named, divisors
+from tests.environment import REPOSITORY
 
 LSUN = preset("sngan-dat-lsun-bedroom")
 
@@ -38,7 +42,12 @@ def test_what_a_plan_says(planner: Planner) -> None:
     assert plan.images_per_second == pytest.approx(3 * 512 / plan.seconds)
     assert (plan.config.precision, plan.config.channels_last) == ("bf16", True)
     assert plan.by == {"computing": plan.seconds, "host": 0, "reducing": 0}
-    assert plan.remarks == plan.advice == ()
+    assert plan.advice == ()
+    (remark,) = plan.remarks
+    assert remark.startswith(
+        "fakes_at_once=auto, but false: G makes the fakes of all D steps in one pass where it"
+    )
+    assert planner.plan(LSUN.replace({"fakes_at_once": False})).remarks == ()
     count, errors = plan.measured
     assert count == sum(m.captured for m in shipped())
     assert 0 < errors.seconds <= 0.20
@@ -56,7 +65,9 @@ def test_several_gpus(planner: Planner) -> None:
     uncaptured = next(m for m in shipped() if not m.captured)
     host = uncaptured.seconds / 385 * iteration_cost(config.replace({"precision": "bf16"})).launches
     assert four.by["computing"] + four.by["host"] == pytest.approx(host), "a small batch waits for the host"
-    assert four.by["reducing"] == pytest.approx(1.5 * 4 * (5 * 10_141_441 + 12_220_675) / 100e9 + 6 * 1e-4)
+    assert four.by["reducing"] == pytest.approx(
+        1.5 * 4 * (5 * 10_141_441 + 12_220_675) / 100e9 + (6 + 63) * 1e-4
+    )
     assert four.seconds == sum(four.by.values())
     assert any("no run on several GPUs was measured" in remark for remark in four.remarks)
     assert any("the host's time is that of one measurement" in remark for remark in four.remarks)
@@ -77,17 +88,17 @@ def test_what_would_fit(planner: Planner) -> None:
     first = planner.plan(LSUN.replace({"batch_size": 32768}))
     assert first.memory.fits is False
     assert first.advice == ("--gpus 4 fits, with a batch of 8192 a GPU",), "G's step takes its whole batch"
-    second = planner.plan(LSUN.replace({"batch_size": 8192, "dat.second_order": True, "ndf": 2048}))
+    second = planner.plan(LSUN.replace({"batch_size": 6144, "dat.second_order": True, "ndf": 2048}))
     assert second.memory.fits is False
     (parts, more) = second.advice
     microbatch = int(parts.split()[1])
     assert parts == f"--microbatch {microbatch} fits"
     for fitting in (microbatch, 2 * microbatch):
-        held = planner.held(second.config.replace({"microbatch": fitting}), 1)
-        assert (held <= USABLE * 141e9) == (fitting == microbatch)
+        memory = planner.memory(second.config.replace({"microbatch": fitting}), 1)
+        assert memory.fits == (fitting == microbatch)
     gpus = int(more.split()[1])
     assert planner.plan(second.config, gpus).memory.fits
-    assert not any(planner.plan(second.config, n).memory.fits for n in divisors(8192) if n < gpus)
+    assert not any(planner.plan(second.config, n).memory.fits for n in divisors(6144) if n < gpus)
 
 
 def test_what_was_not_measured(planner: Planner) -> None:
@@ -104,9 +115,15 @@ def test_what_was_not_measured(planner: Planner) -> None:
         "ssgan at resolution 48 was not measured: extrapolated from sngan at 32, "
     )
     assert other.remarks[1].startswith("regularizers, other attacks and augmentation were not measured")
+    thin = planner.plan(LSUN.replace({"ngf": 64, "fakes_at_once": False}))
+    assert thin.remarks == (
+        "sngan at resolution 64 with ngf=64 was not measured: extrapolated from sngan at 32, sngan at 64",
+    )
+    as_before = planner.plan(LSUN.replace({"ngf": 1024, "ndf": 1024, "fakes_at_once": False}))
+    assert as_before.remarks == (), "the paper's widths"
     slow = planner.plan(LSUN.replace({"cuda_graph": False}))
     assert slow.by["host"] > 0
-    assert slow.remarks[0].startswith("cuda_graph=false: the host's time")
+    assert slow.remarks[-1].startswith("cuda_graph=false: the host's time")
 
 
 def test_names_of_devices() -> None:
@@ -167,6 +184,74 @@ def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(ConfigError, match=r"list\.json is no file of results"):
         read_results(tmp_path / "list.json")
+
+
+RUN = {
+    "settings": preset("sngan-dat-cifar10").to_dict(),
+    "machine": {"device": "x"},
+    "seconds": 1.0,
+    "peak_reserved_bytes": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peak_reserved_bytes": None}, "peak_reserved_bytes must be a positive number, got None"),
+        ({"seconds": "a"}, "seconds must be a positive number, got 'a'"),
+        ({"seconds": True}, "seconds must be a positive number, got True"),
+        ({"seconds": float("nan")}, "seconds must be a positive number, got nan"),
+        ({"seconds": 0}, "seconds must be a positive number, got 0"),
+        ({"image_bytes": [3]}, "image_bytes must be a positive number"),
+        ({"device_bytes": -1}, "device_bytes must be a positive number"),
+        ({"machine": {"device": 3}}, "the name of the device must be text, got 3"),
+        ({"settings": {"batch_size": "many"}}, "batch_size"),
+    ],
+)
+def test_a_file_with_a_wrong_entry(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = results(tmp_path, [{"name": "bench_run_size[a]", "extra_info": RUN | change}])
+    with pytest.raises(ConfigError, match=f"mine.json is no file of results: .*{message}"):
+        read_results(path)
+
+
+def test_files_that_are_no_results(tmp_path: Path) -> None:
+    lacking = {key: value for key, value in RUN.items() if key != "peak_reserved_bytes"}
+    path = results(tmp_path, [{"name": "bench_run_size[a]", "extra_info": lacking}])
+    expected = "bench_run_size\\[a\\] has neither peak_reserved_bytes nor peak_process_bytes"
+    with pytest.raises(ConfigError, match=expected):
+        read_results(path)
+    uncaptured = {"name": "bench_iteration[fastdat DAT, not captured]"}
+    for more in ({"median_ms": "x", "batch": 64, "n_dis": 5}, {"median_ms": 1, "batch": "x", "n_dis": 5}):
+        path = results(tmp_path, [uncaptured | {"extra_info": more}])
+        path.write_text(path.read_text()[:-1] + ', "machine_info": {"device": "x"}}')
+        with pytest.raises(ConfigError, match=r"no file of results: .*(median_ms|batch_size)"):
+            read_results(path)
+    for text in ("[" * 100_000, "\xff", "{"):
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ConfigError, match=r"mine\.json is no file of results"):
+            read_results(path)
+
+
+def test_the_images_count_where_they_lie_on_the_gpu(planner: Planner) -> None:
+    """LSUN's 3,023,042 images lie on the one GPU; on two, each would hold a copy, more than a third of its memory."""
+    one, two = planner.plan(LSUN), planner.plan(LSUN, gpus=2)
+    assert one.memory.images == 3_023_042 * 3 * 64 * 64
+    assert one.memory.total == one.memory.held + one.memory.images
+    assert two.memory.images == 0
+    grey = planner.plan(preset("dcgan-dat-mnist"), gpus=4)
+    assert grey.memory.images == 60_000 * 28 * 28
+    assert planner.plan(preset("sngan-dat-folder")).memory.images is None
+    large = planner.plan(LSUN.replace({"batch_size": 10_240}))
+    assert large.memory.held < USABLE * 141e9 < large.memory.total, "it would fit but for the images"
+    assert large.memory.fits is False
+    assert large.advice == ("--gpus 2 fits, with a batch of 5120 a GPU",)
+
+
+def test_the_known_sizes_are_those_of_the_page() -> None:
+    page = (REPOSITORY / "fastdat" / "data" / "docs" / "README.md").read_text()
+    rows = re.findall(r"^\| \[([a-z0-9-]+)\].*? \| ([\d,]+) \| [\d,]+[^|]* \|$", page, re.MULTILINE)
+    assert {name: int(count.replace(",", "")) for name, count in rows} == TRAIN_IMAGES
+    assert TRAIN_IMAGES.keys() == DATASETS.keys() - {"folder"}
 
 
 def test_a_device_of_known_memory() -> None:

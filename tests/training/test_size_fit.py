@@ -24,14 +24,14 @@ def made(constants: SizeFit) -> list[Sized]:
     """Measurements without noise."""
     found = []
     for i, (launches, flops, written, activations, fixed) in enumerate(COUNTS):
-        cost = IterationCost(launches, flops, written, activations, fixed, 3e6, 0.0, 6)
+        cost = IterationCost(launches, flops, written, activations, fixed, 3e6, 0.0, 6, 0)
         images = 1e7 * (i + 1)
         found.append(Sized(str(i), cost, constants.seconds(cost), constants.held(cost) + images, images))
     return found
 
 
 def test_seconds_and_bytes() -> None:
-    cost = IterationCost(100, 2e12, 1e10, 3e8, 5e7, 3e6, 0.0, 6)
+    cost = IterationCost(100, 2e12, 1e10, 3e8, 5e7, 3e6, 0.0, 6, 0)
     assert CONSTANTS.seconds(cost) == pytest.approx(2e-3 + 6e-3 + 5e-3, rel=1e-12)
     assert CONSTANTS.held(cost) == pytest.approx(7e8 + 5e7 + 3e6 + 3.75e8, rel=1e-12)
 

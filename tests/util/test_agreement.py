@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from fastdat.util.errors import ConfigError, RunFolderError
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import Ranks, alone
 from tests.ranks import run
 
 
@@ -34,6 +34,9 @@ def _messages(rank: int, ranks: int) -> None:
 
     assert torch.equal(of.by_first(decide)["x"], torch.arange(3.0))
     assert called == ([0] if rank == 0 else [])
+    with alone():
+        assert not Ranks.now()
+    assert Ranks.now()
 
 
 def _errors(rank: int, ranks: int) -> None:
@@ -45,6 +48,9 @@ def _errors(rank: int, ranks: int) -> None:
 
     with pytest.raises(ConfigError, match="choose another lr"):
         of.by_first(fails)
+
+    with pytest.raises((TypeError, AttributeError, RuntimeError), match="pickle"):
+        of.by_first(lambda: lambda: None)
 
     def stubborn() -> None:
         raise StubbornError(1, 2)
