@@ -191,10 +191,10 @@ def _work(connection: Connection, number: Any, seed: int) -> None:
             if name not in warmed:
                 warm(target, folder)
                 warmed.add(name)
-            sent = try_chunk(
+            tally = try_chunk(
                 target, range(start, stop), seed, folder, partial(_announce, number), connection.send
             )
-        connection.send(sent)
+        connection.send(tally)
 
 
 def _announce(number: Any, i: int) -> None:
