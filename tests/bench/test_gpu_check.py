@@ -271,6 +271,7 @@ def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         "step512",
         "step2048",
         "iteration",
+        "sizes",
         "train",
         "loop",
     ]
@@ -293,6 +294,7 @@ def test_parts_and_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
             "bench/bench_host.py",
             "bench/bench_kernels.py",
             "bench/bench_iteration.py",
+            "bench/bench_run_size.py",
             "bench/bench_cifar10_run.py",
             "bench/bench_training.py",
             "bench/bench_data.py",

@@ -164,8 +164,13 @@ def of_another_run(place: Place) -> Path:
     return place.run
 
 
+def damaged_latest(place: Place) -> Path:
+    flip(place.run / "checkpoints" / "latest.pt", 9000)
+    return place.run
+
+
 def damaged_run(place: Place) -> Path:
-    """All checkpoints are: one that is not would be used."""
+    """All checkpoints are: training would go on from one that is not."""
     for file in list((place.run / "checkpoints").glob("*.pt")):
         flip(file, 9000)
     return place.run
@@ -228,7 +233,7 @@ OF_FILES: dict[str, tuple[Callable[[Place], list[object]], str]] = {
         lambda p: ["eval", p.run, "--checkpoint", malicious(p)],
         "refers to posix.system, and a checkpoint holds only tensors, numbers and text. Nothing was executed.",
     ),
-    "eval of damage": (lambda p: ["eval", damaged_run(p)], "Undamaged in"),
+    "eval of damage": (lambda p: ["eval", damaged_latest(p)], "Undamaged in"),
     "too many samples": (
         lambda p: ["sample", p.run, "-n", 10**12, "--folder", p.path / "f"],
         "1,000,000,000,000 samples are more than can be drawn at once; the most are 1,000,000",

@@ -106,7 +106,7 @@ def test_info_nce_of_large_scores_is_finite() -> None:
 
 def test_info_nce_does_not_use_diagonal() -> None:
     """Inductor of torch 2.11 warns about ``Tensor.diagonal``."""
-    graph = make_fx(info_nce)(torch.randn(3, 5, 2), torch.randn(3, 5)).graph
+    graph = make_fx(lambda *features: info_nce(*features))(torch.randn(3, 5, 2), torch.randn(3, 5)).graph
     operators = {node.target for node in graph.nodes if node.op == "call_function"}
     assert torch.ops.aten.logsumexp.default in operators
     assert not operators & {torch.ops.aten.diagonal.default, torch.ops.aten.diagonal_copy.default}
