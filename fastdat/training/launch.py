@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from fastdat.util.errors import ConfigError
 from fastdat.util.ranks import Ranks
@@ -61,10 +62,18 @@ def joined(device: str = "auto", hang_timeout: float = 600.0) -> Iterator[Ranks]
                 "or set device=cpu"
             )
         torch.cuda.set_device(local)
+    timeout = timedelta(seconds=max(TIMEOUT, 2 * hang_timeout))
+    # Keys of their own for each start by torchrun: a process that starts first would otherwise find the addresses of
+    # those that ended before (seen with torch 2.13: "connectFullMesh failed", until no restart was left).
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            timeout=timedelta(seconds=max(TIMEOUT, 2 * hang_timeout)),
+            store=PrefixStore(f"fastdat/attempt_{attempt}", store),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
         )
     except (dist.DistError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from fastdat.training import launch
 from fastdat.training.launch import VARIABLES, joined, launched
 from fastdat.util.errors import ConfigError
 
@@ -65,7 +66,7 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
     def refused(*_: object, **__: object) -> None:
         raise dist.DistNetworkError("connection refused")
 
-    monkeypatch.setattr(dist, "init_process_group", refused)
+    monkeypatch.setattr(launch, "rendezvous", refused)
     with (
         pytest.raises(ConfigError, match=r"rank 1 .* at 127\.0\.0\.1:1: connection refused"),
         joined("cpu"),
