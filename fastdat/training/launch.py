@@ -62,19 +62,8 @@ def joined(device: str = "auto", hang_timeout: float = 600.0) -> Iterator[Ranks]
                 "or set device=cpu"
             )
         torch.cuda.set_device(local)
-    timeout = timedelta(seconds=max(TIMEOUT, 2 * hang_timeout))
-    # Keys of their own for each start by torchrun: a process that starts first would otherwise find the addresses of
-    # those that ended before (seen with torch 2.13: "connectFullMesh failed", until no restart was left).
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=PrefixStore(f"fastdat/attempt_{attempt}", store),
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
+        _find_each_other("cpu:gloo,cuda:nccl" if on_gpu else "gloo", max(TIMEOUT, 2 * hang_timeout))
     except (dist.DistError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
@@ -88,3 +77,15 @@ def joined(device: str = "auto", hang_timeout: float = 600.0) -> Iterator[Ranks]
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _find_each_other(backend: str, seconds: float) -> None:
+    """A function of its own: the frame of :func:`joined` would keep the store alive through a traceback until Python
+    ends, where the store's thread ends the process with an abort."""
+    timeout = timedelta(seconds=seconds)
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    # Keys of their own for each start by torchrun: a process that starts first would otherwise find the addresses of
+    # those that ended before (seen with torch 2.13: "connectFullMesh failed", until no restart was left).
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = PrefixStore(f"fastdat/attempt_{attempt}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
