@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 from fastdat.commands import attack, data, evaluate, export, plan, report, reproduce, sample, train, version
@@ -37,11 +36,6 @@ def main() -> None:
     try:
         app(prog_name="fastdat")
     except SystemExit as end:
-        if end.code and os.environ.get("WORLD_SIZE", "1") != "1":
-            # gloo's threads may abort an interpreter that tears itself down, and the exit code would be lost.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
         if end.code in STOPPED:
             timer = threading.Timer(PATIENCE, os._exit, (end.code,))
             timer.daemon = True

@@ -72,7 +72,9 @@ def joined(device: str = "auto", hang_timeout: float = 600.0) -> Iterator[Ranks]
     try:
         yield Ranks.now()
     except BaseException:
-        # Not destroyed: it might wait or abort where others wait for this rank. The end of the process ends it.
+        # nccl might wait here for ranks that wait for this one; the end of the process ends them all.
+        if not on_gpu:
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 

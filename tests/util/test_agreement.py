@@ -67,6 +67,15 @@ def _errors(rank: int, ranks: int) -> None:
         of.together(at_last)
     if rank != ranks - 1:
         assert caught.value.__notes__ == [f"raised by rank {ranks - 1} of {ranks}"]
+    # Rank 0 prints it for those that have only heard of it; the rank whose own it is prints it, too.
+    assert caught.value.said_by_rank_0 is (rank not in (0, ranks - 1))
+
+    def everywhere() -> None:
+        raise ConfigError("the same for all")
+
+    with pytest.raises(ConfigError) as of_all:
+        of.together(everywhere)
+    assert of_all.value.said_by_rank_0 is (rank != 0)
     assert of.together(lambda: rank * 2) == rank * 2
     assert of.any(rank == 0), "the ranks go on together"
 
