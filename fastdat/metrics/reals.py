@@ -24,7 +24,7 @@ from fastdat.metrics.extractors import Extractor
 from fastdat.metrics.in_turns import in_turns
 from fastdat.metrics.scores import Statistics
 from fastdat.util import sealed_json
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 _FORMAT = 2  # of the cache; another number invalidates all entries
 _KEY, _FEATURES, _STATISTICS = "key.json", "features.npy", "statistics.npz"
@@ -54,7 +54,7 @@ def real_features(
     batch_size: int,
     cache: Path,
     progress: Callable[[int, int], bool | None] = lambda done, total: None,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> Reals | None:
     """Features of ``count`` images of ``data`` chosen by ``seed`` (all where it has fewer), from ``cache`` if there.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastdat.data import ImageSet, TrainSampler
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 
 @runtime_checkable
@@ -181,7 +181,7 @@ def as_batches(
     data: Any,
     config: TrainConfig,
     device: torch.device,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> Batches:
     """``data`` as :class:`Batches`: a sampler of an :class:`ImageSet`, ``data`` itself, or the batches of a loader.
 

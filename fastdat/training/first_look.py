@@ -18,7 +18,7 @@ from fastdat.training.noise import SAMPLES, Noise
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.net_modes import evaluating
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 _ENOUGH = 64
 """Reals after which it is clear that their range begins at zero."""
@@ -75,7 +75,7 @@ def check_first_samples(
     noise: Noise,
     config: TrainConfig,
     d_step: int,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> None:
     """Refuse reals outside the range that the attack clips to, and a G whose samples have another shape.
 

@@ -30,7 +30,7 @@ from fastdat.training.schedule import LearningRate, hold_rates_in_tensors
 from fastdat.training.state import RunState
 from fastdat.training.steps import Draws, Reals, Steps, TermDraws, measurements
 from fastdat.training.train_config import TrainConfig
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 
 class Latents(NamedTuple):
@@ -94,7 +94,7 @@ class Iteration:
         noise: Noise,
         state: RunState,
         config: TrainConfig,
-        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self.batches = batches
         self.remarks: list[str] = []

@@ -19,7 +19,7 @@ from fastdat.training.sampling import sample_grid
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.progress import ProgressText
-from fastdat.util.ranks import Ranks, alone
+from fastdat.util.ranks import ONE_PROCESS, Ranks, alone
 
 
 class Outputs:
@@ -48,7 +48,7 @@ class Outputs:
         checkpoints: RunCheckpoints,
         clock: Clock,
         evaluator: Evaluator | None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self._ranks = ranks
         self._config, self._networks, self._state, self._noise = config, networks, state, noise

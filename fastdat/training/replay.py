@@ -19,7 +19,7 @@ from fastdat.training.noise import Noise
 from fastdat.training.schedule import hold_rates_in_tensors
 from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 #: Graphs that are kept: iterations differ in which regularizers take part in which of their D steps.
 KINDS = 32
@@ -134,7 +134,7 @@ def iteration_for(
     noise: Noise,
     state: RunState,
     config: TrainConfig,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> Iteration:
     """The iteration of a run: replayed where that is possible, else as it is, with a remark that says why.
 

@@ -25,7 +25,7 @@ from fastdat.training.state import RunState
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.provenance import versions
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 from fastdat.util.run_layout import LATEST, STATS, read_records
 
 
@@ -54,7 +54,7 @@ class RunCheckpoints:
         noise: Noise,
         batches: Batches,
         config: TrainConfig,
-        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self._ranks = ranks
         self._folder, self._networks, self._state, self._noise = folder, networks, state, noise

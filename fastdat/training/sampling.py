@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastdat.training.noise import SAMPLES, Noise
 from fastdat.util.net_modes import evaluating
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 
 def generated(
@@ -19,7 +19,7 @@ def generated(
     count: int,
     batch_size: int,
     step: int = 0,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> Iterator[Tensor]:
     """``count`` samples in batches of at most ``batch_size``, which changes no sample beyond rounding.
 
@@ -41,7 +41,7 @@ def from_latents(
     z: Tensor,
     labels: tuple[Tensor, ...],
     batch_size: int,
-    ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+    ranks: Ranks = ONE_PROCESS,
 ) -> Iterator[Tensor]:
     """Samples from z (N, nz) and, for a conditional net, labels (N,); of several ``ranks``, those of this one."""
     parts = [tensor.split(batch_size)[ranks.rank :: ranks.size] for tensor in (z, *labels)]

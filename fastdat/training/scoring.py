@@ -15,7 +15,7 @@ from fastdat.training import noise
 from fastdat.training.noise import Noise
 from fastdat.training.png import to_uint8
 from fastdat.training.sampling import generated
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 #: What two records must have in common to be ranked against each other.
 _KIND = ("split", "extractor", "extractor_sha256", "fake_count", "real_count", "data_sha256")
@@ -60,7 +60,7 @@ def score(
     if ranks:
         check_equal(ranks, {"step": about["step"], "the hash of the generator": weight_digest(net)}, _HINT)
 
-    def fakes(count: int, of: Ranks = Ranks(), /) -> Iterator[Tensor]:  # noqa: B008 - it is immutable
+    def fakes(count: int, of: Ranks = ONE_PROCESS, /) -> Iterator[Tensor]:
         for batch in generated(net, draws, noise.EVALUATION, count, settings.batch_size, ranks=of):
             yield to_uint8(batch) if batch.ndim == 4 else batch
 

@@ -26,7 +26,7 @@ from fastdat.training.regularization import Regularizers, attack_of
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.net_modes import frozen
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 from fastdat.util.term_names import of_term
 
 Draws = tuple[Tensor, ...]
@@ -79,7 +79,7 @@ class Steps:
         optD: Optimizer,
         config: TrainConfig,
         note: Note = quiet,
-        ranks: Ranks = Ranks(),  # noqa: B008 - it is immutable
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self._netG, self._netD, self._optG, self._optD = netG, netD, optG, optD
         self._config, self._ranks = config, ranks

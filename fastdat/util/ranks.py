@@ -118,14 +118,17 @@ class Ranks:
         except Exception as raised:
             error = raised
         raised_by = self.all_of(None if error is None else _sendable(error))
-        if error is None:
+        of_another = error is None
+        if of_another:
             for rank, other in enumerate(raised_by):
                 if other is not None:
                     other.add_note(f"raised by rank {rank} of {self.size}")
                     error = other
                     break
         if error is not None:
-            error.said_by_rank_0 = not self.first  # type: ignore[attr-defined]
+            # A rank that alone has an error says it, too; of one that all have, it is enough that rank 0 does.
+            has_it_too = str(raised_by[0]) == str(error)
+            error.said_by_rank_0 = not self.first and (of_another or has_it_too)  # type: ignore[attr-defined]
             raise error
         return cast(T, result)
 
@@ -149,6 +152,9 @@ class Ranks:
         """Wait for all ranks."""
         self.any(False)
 
+
+ONE_PROCESS = Ranks()
+"""What trains alone: the default of functions that several ranks may call together."""
 
 _ALONE: ContextVar[bool] = ContextVar("_ALONE", default=False)
 
