@@ -18,7 +18,7 @@ from fastdat.data.source import ArraySource, Source
 from fastdat.data.split_files import Checked
 from fastdat.data.store import Store, is_store
 from fastdat.util.errors import DataError
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 #: The most images that are decoded into memory at every start. A larger set must be packed first.
 MOST_IMAGES = 200_000
@@ -51,7 +51,7 @@ def load_split(
         DataError: the data is missing, damaged, not what was asked for, or too large to decode at every start, or not
             the same on all ranks. What one rank finds, all ranks raise.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ONE_PROCESS
     spec, root = dataset_spec(dataset), Path(root)
     size = resolution_of(spec, resolution)
     found = ranks.together(lambda: _found(spec, root, split, size, labelled=labelled))

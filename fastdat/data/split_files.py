@@ -21,7 +21,7 @@ from fastdat.data.image_set import combined_digest
 from fastdat.data.joined_map import joined
 from fastdat.data.shared_check import sharers
 from fastdat.util.errors import DataError
-from fastdat.util.ranks import Ranks
+from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 #: Bytes that a thread reads at once. More do not help, and a block may be larger than memory.
 CHUNK = 1 << 20
@@ -69,7 +69,7 @@ class SplitFiles:
             DamagedError: a file is missing, or differs from the index. It names the first difference.
             DataError: a file cannot be read.
         """
-        ranks = ranks or Ranks()
+        ranks = ranks or ONE_PROCESS
         with ExitStack() as stack:
             labels, files = ranks.together(lambda: (self._checked_labels(), self._open_images(stack)))
             together = sharers(ranks, files[0].fileno())
