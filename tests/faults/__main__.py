@@ -98,9 +98,10 @@ def _in_words(result: dict[str, Any]) -> str:
 
 
 def _write(path: Path, found: dict[str, dict[str, Any]], losses: int) -> None:
-    from fastdat.util.provenance import machine_info
+    from fastdat.util.provenance import commit_info, machine_info
 
-    path.write_text(json.dumps({"machine": machine_info(), "losses": losses, **found}, indent=2) + "\n")
+    made = {"machine": machine_info(), "commit": commit_info(), "losses": losses}
+    path.write_text(json.dumps(made | found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
