@@ -19,6 +19,8 @@ RESULTS_DIR ?= build
 FUZZ_SEED ?= 0
 FUZZ_FLAGS ?=
 FAULTS_FLAGS ?=
+MUTANTS_SEED ?= 21
+MUTANTS_FLAGS ?=
 RUNS ?= runs
 DATA ?=
 GPU_RUN_FLAGS ?=
@@ -29,13 +31,14 @@ COMPAT_STAMP := $(COMPAT_VENV)/.fastdat-installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz test-faults lint format types kernel-resources keep-results results bench gpu-plan compat gpu-check cifar10-gpu check-python check-compiler clean
+.PHONY: help setup demo test fuzz test-faults mutants lint format types kernel-resources keep-results results bench gpu-plan compat gpu-check cifar10-gpu check-python check-compiler clean
 
 help:
 	@echo "make demo              nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
 	@echo "make test              all tests"
 	@echo "make test-faults       kills, full disks, damaged files and hung ranks, many times, into $(RESULTS_DIR)/faults.json: 15 minutes"
 	@echo "make fuzz              more than a million changed files for every reader, about 15 minutes on two cores, into $(RESULTS_DIR)/fuzz.json"
+	@echo "make mutants           320 changes of the code, one at a time: which of them do the tests notice? into $(RESULTS_DIR)/mutants.json: 30 minutes"
 	@echo "make lint              ruff: check and format (make format fixes both)"
 	@echo "make types             mypy, strict"
 	@echo "make kernel-resources  registers, spills and shared memory of the kernels, compiled for GPUs"
@@ -66,6 +69,11 @@ test-faults: $(STAMP) check-compiler
 fuzz: $(STAMP)
 	@mkdir -p $(RESULTS_DIR)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED) --json $(RESULTS_DIR)/fuzz.json $(FUZZ_FLAGS)
+
+# Resumable, as long as neither code nor tests change. MUTANTS_FLAGS=--all is every place: days.
+mutants: $(STAMP) check-compiler
+	@mkdir -p $(RESULTS_DIR)
+	$(BIN)/python -m tests.mutants --seed $(MUTANTS_SEED) --json $(RESULTS_DIR)/mutants.json $(MUTANTS_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
