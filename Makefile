@@ -3,7 +3,7 @@
 # PYTHON=python3.12   interpreter for the environment (3.11 or newer)
 # VENV=.venv          folder of the environment
 # PIP_FLAGS=...       additional flags for pip, for example an --extra-index-url with CPU builds of torch
-# PYTEST_FLAGS=...    additional options for `make test` and `make compat`
+# PYTEST_FLAGS=...    additional options for `make test`, `make test-slow` and `make compat`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,11 +31,12 @@ COMPAT_STAMP := $(COMPAT_VENV)/.fastdat-installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz test-faults mutants lint format types kernel-resources keep-results results bench gpu-plan compat gpu-check cifar10-gpu check-python check-compiler clean
+.PHONY: help setup demo test test-slow fuzz test-faults mutants lint format types kernel-resources keep-results results bench gpu-plan compat gpu-check cifar10-gpu check-python check-compiler clean
 
 help:
 	@echo "make demo              nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
-	@echo "make test              all tests"
+	@echo "make test              the tests, 12 minutes on two cores"
+	@echo "make test-slow         the tests that take more than five seconds each: compilations, kills, several processes"
 	@echo "make test-faults       kills, full disks, damaged files and hung ranks, many times, into $(RESULTS_DIR)/faults.json: 15 minutes"
 	@echo "make fuzz              more than a million changed files for every reader, about 15 minutes on two cores, into $(RESULTS_DIR)/fuzz.json"
 	@echo "make mutants           320 changes of the code, one at a time: which of them do the tests notice? into $(RESULTS_DIR)/mutants.json: 30 minutes"
@@ -46,7 +47,7 @@ help:
 	@echo "make results           RESULTS.md from the JSONs of bench/results/reproduce"
 	@echo "make bench             speed of a step and of the kernels, into bench/results"
 	@echo "make gpu-plan          launches, bytes and FLOPs of a step on a GPU, without one, into bench/results/gpu-plan.json"
-	@echo "make compat            all tests with the oldest supported torch, in $(COMPAT_VENV)"
+	@echo "make compat            all tests, the slow ones too, with the oldest supported torch, in $(COMPAT_VENV)"
 	@echo "make gpu-check         GPU tests and benchmarks, on a machine with a GPU; installs nothing"
 	@echo "make cifar10-gpu       SNGAN with DAT on CIFAR-10 (DATA=DIR) at Table I's settings, 9 minutes at a time, on a GPU; installs nothing"
 	@echo "make clean             remove environments, caches and build output"
@@ -58,7 +59,10 @@ demo: $(STAMP) check-compiler
 	@echo "Picture, table and JSON are in $(DEMO_DIR)"
 
 test: $(STAMP) check-compiler
-	@tests/run_suite.sh $(BIN)/python $(PYTEST_FLAGS)
+	@tests/run_suite.sh $(BIN)/python -m "not slow" $(PYTEST_FLAGS)
+
+test-slow: $(STAMP) check-compiler
+	@tests/run_suite.sh $(BIN)/python -m slow $(PYTEST_FLAGS)
 
 # RESULTS_DIR=bench/results replaces the committed file; so it does for fuzz.
 test-faults: $(STAMP) check-compiler

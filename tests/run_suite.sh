@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite in three processes, two at a time: `make test` and `make compat`.
+# The test suite in three processes, two at a time: `make test`, `make test-slow` and `make compat`.
 #
 #     tests/run_suite.sh PYTHON [option of pytest ...]
 #

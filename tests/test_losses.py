@@ -189,6 +189,7 @@ def test_slopes_can_be_differentiated(given: str | Loss | PairLoss) -> None:
     torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lsgan-sigmoid", "rpgan"])
 def test_slopes_are_traced_into_one_graph(name: str) -> None:
     loss = get_loss(name)

@@ -114,6 +114,7 @@ def test_compat_pins_replace_existing_pins() -> None:
     assert f"torch>={compat['torch'].removesuffix('.0')}" in PYPROJECT["project"]["dependencies"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_check_fails_without_a_gpu() -> None:
     outcome = run("-m", "bench.gpu_check")
@@ -122,6 +123,7 @@ def test_gpu_check_fails_without_a_gpu() -> None:
     assert outcome.stdout == ""
 
 
+@pytest.mark.slow
 def test_benchmarks_are_skipped_unless_asked_for(tmp_path: Path) -> None:
     outcome = run("-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", CUDA_VISIBLE_DEVICES="")
     assert outcome.returncode == 0, outcome.stdout

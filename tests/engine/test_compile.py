@@ -30,9 +30,12 @@ GRAPHS = {
     "fake-only": ({"real": False}, "gan"),
     "no-attack": ({"real": False, "fake": False}, "gan"),
 }
+SLOW_GRAPHS = [graph for graph in GRAPHS if graph not in ("eq10-hinge", "fake-only")]
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    "graph", ["eq10-hinge", "fake-only", *(pytest.param(g, marks=pytest.mark.slow) for g in SLOW_GRAPHS)]
+)
 def test_every_field_and_loss(graph: str) -> None:
     fields, loss = GRAPHS[graph]
     xr, xf, _ = batch("mlp", dtype=torch.float32)
@@ -40,6 +43,7 @@ def test_every_field_and_loss(graph: str) -> None:
     assert_step_matches(D, xr, xf, replace(STRONG, **fields), loss, tolerance=FP32, compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "second_order"),
     [
@@ -56,7 +60,7 @@ def test_every_kind_of_discriminator(kind: str, second_order: bool) -> None:
     assert_step_matches(D, xr, xf, config, "gan", tolerance=FP32, compile=True, **args)
 
 
-@pytest.mark.parametrize("preset", ["official", "paper"])
+@pytest.mark.parametrize("preset", [pytest.param("official", marks=pytest.mark.slow), "paper"])
 def test_presets(preset: str) -> None:
     xr, xf, _ = batch("spectral", dtype=torch.float32)
     D = make("spectral", torch.float32)
@@ -71,6 +75,7 @@ def rotation_loss(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
     return nn.functional.cross_entropy(D(turned)[1], turns)
 
 
+@pytest.mark.slow
 def test_several_outputs_and_an_aux_loss() -> None:
     xr, xf, _ = batch("two-heads", dtype=torch.float32)
     D = make("two-heads", torch.float32)
@@ -84,6 +89,7 @@ def test_microbatches() -> None:
     assert_step_matches(D, xr, xf, config, "gan", tolerance=FP32, compile=True, microbatch=4)
 
 
+@pytest.mark.slow
 def test_bf16_autocast() -> None:
     """As close to fp64 as the eager reference under the same autocast is, within a factor."""
     D, (xr, xf, _) = make("conv"), batch("conv", m=16)
@@ -253,6 +259,7 @@ def test_a_discriminator_that_changes_every_time_says_so(compile_counters: dict[
             fastdat.dat_step(D, xr, xf, plain)
 
 
+@pytest.mark.slow
 def test_engines_are_forgotten_with_their_discriminator() -> None:
     import gc
     import weakref

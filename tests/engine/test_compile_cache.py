@@ -26,6 +26,7 @@ def step_as_in_a_new_process(counters: dict[str, Counter[str]]) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_later_process_finds_the_step(
     compile_counters: dict[str, Counter[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

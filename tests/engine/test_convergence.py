@@ -57,6 +57,7 @@ def test_eager_follows_the_reference(second_order: bool) -> None:
     assert (ours - ours[0]).abs().max() > 0.02, "nothing was trained"
 
 
+@pytest.mark.slow
 def test_compiled_follows_the_reference() -> None:
     """In fp32 the two may part only as rounding lets them."""
     config = DATConfig(eps=20.0, second_order=True)

@@ -37,6 +37,7 @@ def assert_right(D: nn.Module, config: DATConfig, compile: bool) -> None:
         assert relative_error(gradients(D), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_older_weight_norm_compiles() -> None:
     D = RIGHT["weight norm, older"]()
     stale = D.a.weight
@@ -98,6 +99,7 @@ def by_func(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
     return penalty(torch.func.grad(lambda x: D(x).sum())(xr))
 
 
+@pytest.mark.slow
 def test_a_gradient_penalty_in_aux_loss() -> None:
     D, xr, xf = Net(), samples(), samples()
     fastdat.reference.dat_step(D, xr, xf, SECOND, aux_loss=by_func).backward()

@@ -223,6 +223,7 @@ def test_an_argument_that_begins_to_want_a_gradient_is_refused() -> None:
         fastdat.dat_step(D, *samples(), CONFIG, args_real=(by,), args_fake=(by,))
 
 
+@pytest.mark.slow
 def test_coupled_samples_are_noticed_without_spectral_norm() -> None:
     D = net()
     parametrize.remove_parametrizations(D.layers[0], "weight")
@@ -242,6 +243,7 @@ def test_a_class_attribute_and_a_global_are_noticed(monkeypatch: pytest.MonkeyPa
     assert_right(D)
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_begins_to_normalise_over_the_batch() -> None:
     """It then moves its running statistics, too: another set of buffers."""
 
@@ -365,6 +367,7 @@ def test_a_discriminator_with_hooks_on_itself_is_freed_at_once() -> None:
     assert gone() is None
 
 
+@pytest.mark.slow
 def test_two_hundred_discriminators_leave_nothing() -> None:
     def objects() -> int:
         gc.collect()

@@ -29,6 +29,7 @@ def found(name: str, folder: Path, *options: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing(tmp_path: Path) -> None:
     """At some changes of a run's files, many inside the write of a checkpoint, and at random moments."""
     result = found("kills", tmp_path, "--kills", "3", "--stride", "41")
@@ -37,12 +38,14 @@ def test_kills_lose_nothing(tmp_path: Path) -> None:
     assert result["runs"] >= 5
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     result = found("full disk", tmp_path, "--stride", "43")
     assert sum(result["faults"].values()) >= 8
     assert result["stopped"] >= 4
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
     result = found("damage", tmp_path, "--damages", "6")
     assert sum(result["rounds"].values()) == 6

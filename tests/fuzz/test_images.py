@@ -69,6 +69,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_no_memory() -> None:
     """177 million pixels, which Pillow would decode with a warning, into 177 MB."""
     command = [sys.executable, "-W", "ignore", "-c", BOMB.format(tree=str(REPOSITORY))]

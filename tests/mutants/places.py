@@ -69,7 +69,7 @@ class Mutant:
 
 
 def _joined(lines: list[str]) -> str:
-    return " ".join(line.strip() for line in lines)
+    return " ".join(line.strip() for line in lines if line.strip())
 
 
 def mutants(file: str) -> list[Mutant]:

@@ -192,6 +192,7 @@ def test_a_loader_yields_the_same_batches(few_images: ImageSet, tmp_path: Path) 
     assert torch.equal(reals, trainer.reals(6)[0])
 
 
+@pytest.mark.slow
 def test_a_run_may_be_resumed_with_another_monitor(few_images: ImageSet, tmp_path: Path) -> None:
     whole = resumable(**FROM_CONFIG, **{"monitor.every": 3})
     trainer_of(whole, few_images, tmp_path / "whole").train()

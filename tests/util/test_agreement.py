@@ -101,7 +101,7 @@ def _all(rank: int, ranks: int) -> None:
         check(rank, ranks)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _all)
 

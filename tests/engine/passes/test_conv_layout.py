@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class Deep(nn.Module):
         return self.head(F.relu(self.c(F.avg_pool2d(h, 3, 1, 1))).sum((2, 3)))
 
 
+@pytest.mark.slow
 def test_a_step_copies_no_activation() -> None:
     D = Deep()
     xr, xf = (torch.rand(2, 4, 3, 9, 7) * 2 - 1).unbind()

@@ -69,6 +69,7 @@ def test_others_are_left_alone(geometry: tuple[Any, ...]) -> None:
     assert targets(geometry) == {aten.avg_pool2d_backward.default}
 
 
+@pytest.mark.slow
 def test_compiled() -> None:
     """All of them in one graph, in two layouts and two types: where a window is one off, another number is found."""
     layouts = torch.channels_last, torch.contiguous_format

@@ -352,6 +352,7 @@ def test_bf16_is_as_exact_as_before(
     assert errors[1] <= 1.5 * errors[0]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_folded() -> None:
     """Through inductor. Its FLOPs are pinned in tests/bench/test_flops.py."""
     D, (xr, xf) = KINDS["spectral"](), images(torch.float32)

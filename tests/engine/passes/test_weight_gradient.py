@@ -366,6 +366,7 @@ class Strided(nn.Module):
         return self.c(F.leaky_relu(self.b(h), 0.2)).flatten(1).sum(1)
 
 
+@pytest.mark.slow
 def test_a_compiled_second_order_step(monkeypatch: pytest.MonkeyPatch) -> None:
     before_and_after: list[tuple[int, int]] = []
     original = WeightGradient.__call__

@@ -47,6 +47,7 @@ def test_eager_second_order_costs_seven_forward_passes() -> None:
     assert counter.total / of_forward(D, (xr, xf)) == pytest.approx(7.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_compiled_second_order_costs_seven_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     D, (xr, xf, _) = make("conv", torch.float32), batch("conv", dtype=torch.float32)
     before_and_after: list[int] = []
@@ -93,6 +94,7 @@ def test_gradient_penalty_in_a_graph() -> None:
     torch.testing.assert_close(short(*params), full(*params), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_gradient_penalty_compiled_and_eager() -> None:
     D, (x, _, _) = make("conv", torch.float32), batch("conv", dtype=torch.float32)
     params = [p.detach() for p in D.parameters()]
@@ -322,6 +324,7 @@ class WithAbs(nn.Module):
         return self.b(self.a(x).abs())
 
 
+@pytest.mark.slow
 def test_a_discriminator_with_abs_compiles_in_second_order() -> None:
     """Without the pass such a step can read a null pointer."""
     xr, xf, _ = batch("mlp", dtype=torch.float32)

@@ -165,6 +165,7 @@ def test_dat_step_on_a_fused_discriminator(kind: str, second_order: bool) -> Non
     )
 
 
+@pytest.mark.slow
 def test_dat_step_compiled_on_a_fused_discriminator() -> None:
     D, (xr, xf, _) = (
         fastdat.fuse_spectral_norm(make("spectral", torch.float32)),
