@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -13,18 +15,20 @@ from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-from cosmic_ray.mutating import mutate_and_test
-from cosmic_ray.testing import run_tests
+import cosmic_ray.plugins
+from cosmic_ray.mutating import use_mutation
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkItem, WorkResult
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from tests.environment import REPOSITORY
-from tests.mutants import operators
+from tests.mutants import forked, operators
 from tests.mutants.copies import make_copy
-from tests.mutants.noticing import command_for, in_shell, is_run_by_interpreter, pytest_command
+from tests.mutants.noticing import by_interpreter, noticing_tests
 from tests.mutants.places import Mutant
 
 TIMEOUT = 900.0  # seconds, for a machine that is busy otherwise; a test that hangs ends after 120
+PASSED = 0
+_FAILED = r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$"
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,45 @@ def _run_pending(mutants: list[Mutant], results: WorkDB, folder: Path, jobs: int
 
 def _enter(copies: Queue[Path]) -> None:
     os.chdir(copies.get(timeout=60))
+    forked.import_what_tests_need()
 
 
 def _try(mutant: Mutant) -> WorkResult:
     assert operators.OPERATORS  # its import has told cosmic-ray of our operators, in this process as well
-    return mutate_and_test([mutant.spec], in_shell(command_for(mutant.file)), TIMEOUT)
+    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+    with use_mutation(mutant.spec.module_path, operator, mutant.spec.occurrence):
+        for with_interpreter, tests in by_interpreter(noticing_tests()[mutant.file]).items():
+            status, output = _pytest(["-x", *tests], with_interpreter, TIMEOUT)
+            if status != PASSED:
+                said = "timeout" if status is None else output
+                return WorkResult(WorkerOutcome.NORMAL, said, TestOutcome.KILLED)
+    return WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED)
+
+
+def _pytest(arguments: list[str], with_interpreter: bool, timeout: float) -> tuple[int | None, str]:
+    """Run pytest in the current folder, a copy of the tree.
+
+    What torch imports has asked Triton already whether its interpreter runs the kernels, so that this needs a process
+    of its own.
+    """
+    options = ["-p", "no:cacheprovider", "--timeout=120", "-q", "-rfE", "--no-header", "--tb=no"]
+    arguments = [*options, "-m", "not slow and not gpu", *arguments]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.getcwd()}
+    if not with_interpreter:
+        return forked.run_pytest(arguments, environment, timeout)
+    command = [sys.executable, "-m", "pytest", *arguments]
+    with subprocess.Popen(
+        command,
+        env=os.environ | environment | {"TRITON_INTERPRET": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            return process.wait(timeout), process.communicate()[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None, ""
 
 
 def _noticed_by(result: WorkResult) -> str | None:
@@ -102,25 +140,19 @@ def _noticed_by(result: WorkResult) -> str | None:
         r"no tests ran|file or directory not found", output
     ):
         raise UnusableTestsError(output[-2000:])
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
+    failed = re.search(_FAILED, output, re.MULTILINE)
     return failed.group(1) if failed else "the tests ended without a report"
 
 
 def failing_unchanged(outcomes: Iterable[Outcome], folder: Path) -> list[str]:
     """Those of the tests that noticed something which fail without a change too: what they noticed means nothing."""
     tests = sorted({outcome.by for outcome in outcomes if outcome.by is not None and "::" in outcome.by})
-    make_copy(folder / "copy-0")
-    failing: list[str] = []
-    for of_kernels in (False, True):
-        chosen = [test for test in tests if is_run_by_interpreter(test) == of_kernels]
-        if chosen:
-            command = (
-                f"cd {shlex.quote(str(folder / 'copy-0'))} && "
-                + pytest_command("-q -rfE --no-header --tb=no", of_kernels)
-                + shlex.join(chosen)
-            )
-            output = run_tests(in_shell(command), 3600)[1]
-            failing += re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
+    copy, failing = folder / "copy-0", []
+    make_copy(copy)
+    with contextlib.chdir(copy):
+        for with_interpreter, chosen in by_interpreter(tests).items():
+            output = _pytest(chosen, with_interpreter, 3600)[1]
+            failing += re.findall(_FAILED, output, re.MULTILINE)
     return failing
 
 

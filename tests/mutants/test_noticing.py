@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.environment import REPOSITORY
-from tests.mutants.noticing import command_for, is_run_by_interpreter, noticing_tests
+from tests.mutants.noticing import by_interpreter, noticing_tests
 
 CORE = ["engine", "regularizers", "training", "data", "nets", "metrics"]
 PASSES = "tests/engine/passes"
@@ -33,7 +33,7 @@ def test_every_test_exists_once() -> None:
 @pytest.mark.parametrize(
     ("file", "first", "last"),
     [
-        ("fastdat/training/ema.py", "tests/training/test_ema.py", "tests/training/test_steps.py"),
+        ("fastdat/regularizers/lecam.py", "tests/regularizers/test_lecam.py", "tests/regularizers/test_terms_in_a_step.py"),
         ("fastdat/engine/passes/zero_flow.py", f"{PASSES}/test_zero_flow.py", f"{PASSES}/test_order.py"),
         ("fastdat/losses.py", "tests/test_losses.py", None),
     ],
@@ -46,15 +46,7 @@ def test_own_tests_come_first_and_those_of_the_nearest_folder_last(
     assert last is None or tests[-1] == last
 
 
-def test_tests_of_kernels_run_in_a_process_of_their_own() -> None:
-    command = command_for("kernels/differentiable.py")
-    compiled, interpreted = command.split(" && ")
-    assert "TRITON_INTERPRET=0" in compiled
-    assert "TRITON_INTERPRET=1" in interpreted
-    named = {
-        part: [word for word in part.split() if word.startswith("tests/")] for part in (compiled, interpreted)
-    }
-    assert named[compiled]
-    assert not any(map(is_run_by_interpreter, named[compiled]))
-    assert named[interpreted]
-    assert all(map(is_run_by_interpreter, named[interpreted]))
+def test_tests_of_kernels_are_apart() -> None:
+    tests = ["tests/kernels/test_ops.py", "tests/test_losses.py", "tests/kernels/test_operator.py"]
+    assert by_interpreter(tests) == {False: tests[1:2], True: [tests[0], tests[2]]}
+    assert by_interpreter(tests[:1]) == {True: tests[:1]}
