@@ -28,6 +28,7 @@ def layers() -> tuple[int, int]:
     return of_image + first + second + others + WIDTH, of_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS[2:], ids=lambda variant: variant.name)
 def test_a_folded_step_costs_as_many_passes_of_a_cheaper_network(variant: Variant) -> None:
     """3, 5 and 7 passes, where convolutions before a pool cost a quarter; at width 128, 1.41, 2.35 and 3.32 F."""

@@ -122,6 +122,7 @@ def test_parts_add_up(gpu: Path, capfd: pytest.CaptureFixture[str], monkeypatch:
         assert "one is not two" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_part_ends_at_its_limit(gpu: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The finished tests are known if pytest ignores SIGINT and is killed, and if it dies."""
     start = time.monotonic()

@@ -53,6 +53,7 @@ def test_the_bytes_of_the_noise() -> None:
         assert images_for(config).images.numel() == image_bytes(config)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why_and_leaves_nothing_open(tmp_path: Path) -> None:
     """An open pipe would be a ResourceWarning, which is an error here."""
     process = bench_run_size.Process(Case("no-such-preset", 4), tmp_path / "errors.txt")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.commands.command_line import invoke
 from tests.environment import REPOSITORY
 from tests.training.runs import read_scores
@@ -39,6 +41,7 @@ def on_two_ranks(*of_rank: tuple[object, ...]) -> list[tuple[int, str, str]]:
     return [(process.returncode, *texts) for process, texts in zip(processes, ended, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_ranks_repeat_the_score_of_one(run: Path) -> None:
     """The 20 fakes in batches of 8: two for rank 0, one for rank 1."""
     assert invoke("eval", run)[0] == 0

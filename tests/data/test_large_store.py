@@ -38,9 +38,8 @@ def memory(folder: Path, count: int, *options: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize(
-    "options", [(), pytest.param(("--check",), marks=pytest.mark.slow)], ids=["", "checked"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--check",)], ids=["", "checked"])
 def test_three_million_images(options: tuple[str, ...], tmp_path: Path) -> None:
     few, many = (memory(tmp_path / str(count), count, *options) for count in (FEW, MANY))
     size = sum(path.stat().st_size for path in (tmp_path / str(MANY)).iterdir() if path.suffix == ".u8")

@@ -78,6 +78,7 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_inception_from_a_weights_file(inception_weights: Path, cifar10: ImageSet, tmp_path: Path) -> None:
     """The real extractor and the real metrics, as on a machine without a network."""
     settings = EvalConfig(

@@ -43,6 +43,16 @@ def test_other_settings_have_other_features(
     assert Colours.images_seen == before + 60 + settings.reals
 
 
+def test_no_image_is_chosen_twice(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (100, 3, 4, 5), dtype=torch.uint8)
+    data = ImageSet("noise", images, torch.zeros(100, dtype=torch.int64), ("all",))
+    found = reals.real_features(data, 80, 3, colours(None), CPU, 32, tmp_path)
+    assert found is not None
+    chosen = set(map(tuple, found.features.tolist()))
+    assert len(chosen) == len(found.features) == 80
+    assert chosen < set(map(tuple, Colours()(images).tolist()))
+
+
 def test_other_images_have_other_features(cifar10: ImageSet, tmp_path: Path) -> None:
     for data in (part(cifar10, 0, 80), part(cifar10, 1, 81)):
         ImageEvaluator(config(splits=("train",)), {"train": data}, CPU, tmp_path)(fakes_of(cifar10.images))

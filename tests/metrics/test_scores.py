@@ -42,6 +42,16 @@ def test_kid_equals_its_formula_if_a_subset_holds_all_images() -> None:
     assert scores["kid"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_the_seed_says_which_images_the_subsets_of_kid_hold() -> None:
+    a, b = torch.randn(40, 5), torch.randn(40, 5) + 0.5
+
+    def kid(seed: int) -> float:
+        settings = config(metrics=("kid",), kid_subsets=2, kid_subset_size=9, seed=seed)
+        return against_reals(a, b, Statistics.of(b), settings)["kid"]
+
+    assert kid(1) == kid(1) != kid(2)
+
+
 @pytest.mark.parametrize(
     ("fakes", "real", "subset", "expected"),
     [

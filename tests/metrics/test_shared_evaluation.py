@@ -260,7 +260,7 @@ def _three(folder: Path, rank: int, size: int) -> None:
         _stops(folder / f"{who} {what}", who, what, rank, size)
 
 
-@pytest.mark.parametrize(("size", "function"), [(2, _two), (3, _three)])
+@pytest.mark.parametrize(("size", "function"), [(2, _two), pytest.param(3, _three, marks=pytest.mark.slow)])
 def test_evaluations_of_several_ranks(size: int, function: Any, tmp_path: Path) -> None:
     """Their records are those of one rank; a stop, an error or other files on one of them end all."""
     run(size, tmp_path, partial(function, tmp_path))

@@ -112,7 +112,14 @@ def _pytest(arguments: list[str], with_interpreter: bool, timeout: float) -> tup
     """
     options = ["-p", "no:cacheprovider", "--timeout=120", "-q", "-rfE", "--no-header", "--tb=no"]
     arguments = [*options, "-m", "not slow and not gpu", *arguments]
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.getcwd()}
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.getcwd(),
+        # What is compiled is kept from mutant to mutant, and apart from what is compiled without any.
+        "TORCHINDUCTOR_CACHE_DIR": str(Path.cwd().parent / "cache" / "inductor"),
+        "TRITON_CACHE_DIR": str(Path.cwd().parent / "cache" / "triton"),
+    }
     if not with_interpreter:
         return forked.run_pytest(arguments, environment, timeout)
     command = [sys.executable, "-m", "pytest", *arguments]

@@ -9,6 +9,7 @@ from tests.mutants.noticing import by_interpreter, noticing_tests
 
 CORE = ["engine", "regularizers", "training", "data", "nets", "metrics"]
 PASSES = "tests/engine/passes"
+OF_TERMS = "tests/regularizers"
 
 
 def has_code(source: str) -> bool:
@@ -33,7 +34,7 @@ def test_every_test_exists_once() -> None:
 @pytest.mark.parametrize(
     ("file", "first", "last"),
     [
-        ("fastdat/regularizers/lecam.py", "tests/regularizers/test_lecam.py", "tests/regularizers/test_terms_in_a_step.py"),
+        ("fastdat/regularizers/lecam.py", f"{OF_TERMS}/test_lecam.py", f"{OF_TERMS}/test_terms_in_a_step.py"),
         ("fastdat/engine/passes/zero_flow.py", f"{PASSES}/test_zero_flow.py", f"{PASSES}/test_order.py"),
         ("fastdat/losses.py", "tests/test_losses.py", None),
     ],

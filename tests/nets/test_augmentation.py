@@ -181,8 +181,7 @@ def test_draws_and_further_arguments() -> None:
     ("kind", "order", "compile"),
     [
         *[(kind, order, False) for kind in ("batch norm", "conditional") for order in (1, 2)],
-        ("batch norm", 1, True),
-        ("conditional", 2, True),
+        pytest.param("conditional", 2, True, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_equals_the_reference(kind: str, order: int, compile: bool) -> None:
@@ -214,6 +213,7 @@ def test_the_attack_moves_the_image_before_the_augmentation() -> None:
         assert x_adv.abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_new_draws_need_no_new_graph(compile_counters: dict[str, Any]) -> None:
     D = Augmented(KINDS["spectral"]())
     losses = []
@@ -244,6 +244,7 @@ class Folding:
         return module.forward
 
 
+@pytest.mark.slow
 def test_convolutions_behind_it_are_folded(monkeypatch: pytest.MonkeyPatch, own_engines: None) -> None:
     folded = []
     for augments in (False, True):

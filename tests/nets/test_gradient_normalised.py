@@ -138,7 +138,7 @@ def test_squares_of_a_bfloat16_gradient_are_summed_in_float32() -> None:
 
 @pytest.mark.parametrize(
     ("config", "compile"),
-    [(FIRST, False), (SECOND, False), (SECOND, True)],
+    [(FIRST, False), (SECOND, False), pytest.param(SECOND, True, marks=pytest.mark.slow)],
     ids=["first", "second", "second-compiled"],
 )
 def test_step_equals_the_released_codes_operations(config: DATConfig, compile: bool) -> None:

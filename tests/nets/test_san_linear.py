@@ -137,7 +137,7 @@ def test_no_features() -> None:
 
 @pytest.mark.parametrize(
     ("config", "compile"),
-    [(FIRST, False), (SECOND, False), (SECOND, True)],
+    [(FIRST, False), (SECOND, False), pytest.param(SECOND, True, marks=pytest.mark.slow)],
     ids=["first", "second", "second-compiled"],
 )
 def test_step(config: DATConfig, compile: bool) -> None:

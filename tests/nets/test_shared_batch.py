@@ -90,7 +90,7 @@ def _norms(rank: int, ranks: int) -> None:
             torch.testing.assert_close(shared(own(x, rank, ranks)), own(norm(x), rank, ranks))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_batch_norms(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _norms)
 
@@ -117,6 +117,7 @@ def _others(rank: int, ranks: int) -> None:
         torch.testing.assert_close(net.eval()(x), plain.eval()(x), check_dtype=True, rtol=1, atol=10)
 
 
+@pytest.mark.slow
 def test_other_modules(tmp_path: Path) -> None:
     run(2, tmp_path, _others)
 
@@ -182,7 +183,7 @@ def _families(rank: int, ranks: int) -> None:
         _compare(kind(32, 8), (images,), lambda D, x: D.auxiliary_loss(x), rank, ranks)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_families(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _families)
 

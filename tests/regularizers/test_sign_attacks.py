@@ -111,7 +111,7 @@ def test_in_parts(attack: str, kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "kind"),
-    [("asgan-clean", "spectral"), ("robgan", "batchnorm"), ("robgan-clean", "conditional")],
+    [("asgan-clean", "spectral"), ("robgan", "batchnorm")],
 )
 def test_compiled(attack: str, kind: str) -> None:
     D, xr, xf, args = trained(kind)

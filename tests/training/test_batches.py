@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from fastdat import nets
-from fastdat.data import ImageSet
-from fastdat.training import ConfigError, Trainer
-from fastdat.training.batches import LoaderBatches
+from fastdat.data import ImageSet, TrainSampler
+from fastdat.training import ConfigError, TrainConfig, Trainer
+from fastdat.training.batches import LoaderBatches, as_batches
+from fastdat.util.ranks import Ranks
 from tests.training.runs import OWN_NETS, silent
 
 
@@ -119,6 +120,21 @@ def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> Non
     )
     refused([[1, 2]], "must yield floating-point images .* got int")
     refused([torch.zeros(4, 2)], "eval.every is set, but no evaluator", **{"eval.every": 1})
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_have_the_order_and_the_flips_that_the_run_asks_for(flip: bool) -> None:
+    images = torch.randint(0, 256, (31, 3, 4, 5), dtype=torch.uint8)
+    data = ImageSet("noise", images, torch.zeros(31, dtype=torch.int64), ("all",))
+    config = TrainConfig(batch_size=6, seed=4, flip=flip)
+    for rank in (0, 1):
+        found = as_batches(data, config, torch.device("cpu"), Ranks(rank, 2))
+        expected, mirrored = (
+            TrainSampler(data, 3, seed=4, flip=flips, rank=rank, world_size=2) for flips in (flip, not flip)
+        )
+        for step in (1, 6):  # the second is of another epoch
+            assert torch.equal(found.batch(step), expected.batch(step))
+        assert not torch.equal(expected.batch(1), mirrored.batch(1))
 
 
 def test_a_distributed_sampler_gets_a_new_order_each_epoch() -> None:

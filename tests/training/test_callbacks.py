@@ -125,6 +125,7 @@ def test_samples_are_those_of_the_average(few_images: ImageSet, tmp_path: Path) 
         trainer.samples(0)
 
 
+@pytest.mark.slow
 def test_no_more_is_compiled(few_images: ImageSet, tmp_path: Path, compile_counters: Any) -> None:
     trainer, _ = own_trainer(few_images, tmp_path / "run", tiny(log_every=1, compile=True), callbacks=[rude])
     trainer.train()

@@ -340,6 +340,34 @@ def test_a_left_over_second_name_is_not_written_through(path: Path) -> None:
     assert (checkpoint.load(good)["step"], checkpoint.load(path)["step"]) == (3, 9)
 
 
+def test_the_disk_has_the_whole_file_before_it_gets_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the new name before training goes on: a power cut leaves one whole checkpoint under it."""
+    done: list[tuple[object, ...]] = []
+    wait, rename = os.fsync, os.replace
+
+    def waits(descriptor: int) -> None:
+        of = Path(f"/proc/self/fd/{descriptor}").resolve()
+        done.append(("wait", of.name, of.stat().st_size if of.is_file() else None))
+        wait(descriptor)
+
+    def renames(old: Path, new: Path) -> None:
+        done.append(("rename", old.name, new.name))
+        rename(old, new)
+
+    monkeypatch.setattr("os.fsync", waits)
+    monkeypatch.setattr("os.replace", renames)
+    checkpoint.save(path, small_state(step=9))
+    temporary, size = ".latest.pt.tmp", path.stat().st_size
+    expected = [
+        ("wait", temporary, size),
+        ("rename", temporary, "latest.pt"),
+        ("wait", path.parent.name, None),
+    ]
+    assert done == expected
+
+
 def test_an_interrupt_while_writing_stays_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's writer makes an error of its own of it, which would read as a full disk."""
 

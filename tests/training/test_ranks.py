@@ -179,10 +179,12 @@ def compare(cases: dict[str, tuple[str, dict[str, Any]]], ranks: int, folder: Pa
                 assert many[key] == pytest.approx(one[key], rel=2e-5, abs=1e-6), f"{case}: {key}"
 
 
+@pytest.mark.slow
 def test_families(tmp_path: Path) -> None:
     compare(IMAGES, 2, tmp_path)
 
 
+@pytest.mark.slow
 def test_settings_and_regularizers(tmp_path: Path) -> None:
     compare({case: ("mlp-dat-gaussians", changes) for case, changes in POINTS.items()}, 4, tmp_path)
 

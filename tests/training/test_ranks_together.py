@@ -158,6 +158,7 @@ def _until(folder: Path, d_step: int, rank: int, ranks: int) -> None:
         trainer.train()
 
 
+@pytest.mark.slow
 def test_other_numbers_of_ranks_resume_a_run(tmp_path: Path) -> None:
     """1, then 3, then 2 ranks equal one; what steps measured between two lines is not lost, either."""
     _until(tmp_path / "one", 12, 0, 1)

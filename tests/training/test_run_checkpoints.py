@@ -93,6 +93,7 @@ def command(data: Path, outdir: Path) -> list[str]:
     return [sys.executable, "-c", COMMAND.format(arguments=arguments)]
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment(cifar10_root: Path, tmp_path: Path) -> None:
     """Two kills at a random moment, then the same command again: the same run, bit for bit, as without a kill."""
     subprocess.run(command(cifar10_root, tmp_path / "straight"), check=True, capture_output=True)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fastdat.data import DataError, ImageSet
 from fastdat.metrics import EvalConfig
 from fastdat.training import ConfigError, Trainer, build_trainer, checkpoint, load_data, preset
 from fastdat.training.display import Lines
+from fastdat.training.noise import EVALUATION, Noise
 from fastdat.training.scoring import better
 from tests.training.runs import (
     SCORED,
@@ -192,6 +194,36 @@ def test_modes_of_the_mixture(tmp_path: Path) -> None:
         (4, "train", "none"),
     ]
     assert set(found[0]["scores"]) == {"modes", "high_quality", "kl"}
+
+
+def test_what_is_scored_are_samples_of_the_average(tmp_path: Path) -> None:
+    found: list[Tensor] = []
+
+    class Keeping:
+        def prepare(self) -> None:
+            return None
+
+        def __call__(self, fakes: Any, progress: Any = None) -> list[dict[str, Any]]:
+            found.append(torch.cat(list(fakes(7))))
+            return [{"split": "train", "scores": {"modes": 3.0}, "extractor": "none"}]
+
+    changes = {
+        "ema": 0.75,
+        "lr": 0.1,
+        "steps": 2,
+        "logger": "none",
+        "eval.metrics": ["modes"],
+        "eval.seed": 6,
+    }
+    config = scored(tmp_path, "mlp-dat-gaussians", **changes)
+    trainer = trainer_of(config, None, tmp_path / "run", evaluator=Keeping())
+    trainer.train()
+    assert trainer.ema is not None
+    z = Noise(config.nz, seed=6, device=torch.device("cpu")).draw(EVALUATION, 0, 7)
+    with torch.no_grad():
+        of_average, of_g = trainer.ema.net.eval()(z), trainer.netG.eval()(z)
+    torch.testing.assert_close(found, [of_average])
+    assert (of_average - of_g).abs().max() > 0.01
 
 
 def test_the_best_is_replaced_by_a_better_score_only() -> None:

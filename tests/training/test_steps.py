@@ -55,6 +55,7 @@ class Auxiliary(nn.Module):
         return (self.other(self.body(x)) - 1).square().mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["none", "diffaug"])
 def test_an_auxiliary_loss_is_compiled_too(
     augment: str, few_images: ImageSet, tmp_path: Path, compile_counters: dict[str, Counter[str]]
