@@ -50,6 +50,23 @@ def compiler() -> None:
 
 
 @pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiles of ``spectral_norm`` so small that a small weight takes many programs of every kernel."""
+    pytest.importorskip("triton")
+    from fastdat.kernels import multi_tensor, spectral_launch, spectral_norm_backward
+    from fastdat.kernels.multi_tensor import Tile, Tiles
+
+    of_both = spectral_launch.PLANS, spectral_norm_backward.PLANS
+    tiles = Tiles(Tile(4, 16), Tile(8, 4), divide=Tile(1, 64), dot=Tile(1, 64), combine=Tile(4, 8))
+    monkeypatch.setattr(multi_tensor, "TILES", tiles)
+    for plans in of_both:
+        plans.clear()
+    yield
+    for plans in of_both:
+        plans.clear()
+
+
+@pytest.fixture
 def deterministic() -> Iterator[None]:
     """New memory is filled with NaN, so that what a kernel leaves unwritten shows."""
     before = torch.are_deterministic_algorithms_enabled()

@@ -16,6 +16,7 @@ from fastdat.kernels import formulas, ops
 from fastdat.kernels.formulas import Limits
 from tests.kernels.accuracy import assert_as_accurate
 from tests.kernels.perturb_cases import BOUNDS, DTYPES, LIMITS, NOT_FINITE, doubled, layouts, samples
+from tests.kernels.surroundings import nothing_else_written, surrounded
 
 
 def assert_matches_reference(
@@ -41,7 +42,7 @@ def assert_matches_reference(
 @pytest.mark.parametrize(
     "shape",
     [
-        *((1, 1), (5, 1), (2, 63), (3, 1023), (2, 1024), (17, 4099), (3,)),
+        *((1, 1), (3, 1023), (2, 1024), (3,)),
         pytest.param((2, 4099), marks=pytest.mark.smoke),
     ],
 )
@@ -58,21 +59,26 @@ def test_dtypes(of_x: torch.dtype, of_grad: torch.dtype, device: str) -> None:
 
 
 @pytest.mark.parametrize("of_coefficient", DTYPES)
-@pytest.mark.parametrize("out_dtype", [torch.bfloat16, torch.float32])
-def test_out_dtype(out_dtype: torch.dtype, of_coefficient: torch.dtype, device: str) -> None:
+@pytest.mark.parametrize(
+    ("of_x", "out_dtype"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)]
+)
+def test_out_dtype(
+    of_x: torch.dtype, out_dtype: torch.dtype, of_coefficient: torch.dtype, device: str
+) -> None:
     x, grad, coefficient = samples(3, 5, 7, device=device)
     found = assert_matches_reference(
-        x, grad, coefficient.to(of_coefficient), Limits(0.3, BOUNDS), out_dtype=out_dtype
+        x.to(of_x), grad, coefficient.to(of_coefficient), Limits(0.3, BOUNDS), out_dtype=out_dtype
     )
     assert found.dtype == out_dtype
 
 
 @pytest.mark.parametrize("clip_from", [0, 1, 3, 4])
 def test_clip_from(clip_from: int, device: str) -> None:
+    """The bounds leave out 0, which is what lies beyond the last block to a kernel."""
     x, grad, coefficient = samples(4, 70, dtype=torch.float64, device=device)
-    found = assert_matches_reference(x, grad, coefficient, Limits(None, (-0.2, 0.2), clip_from))
+    found = assert_matches_reference(x, grad, coefficient, Limits(None, (0.1, 0.4), clip_from))
     torch.testing.assert_close(found[:clip_from], (x + coefficient[:, None] * grad)[:clip_from])
-    assert (found[clip_from:].abs() <= 0.2).all()
+    assert ((found[clip_from:] >= 0.1) & (found[clip_from:] <= 0.4)).all()
 
 
 NAMES = (
@@ -90,7 +96,8 @@ NAMES = (
 @pytest.mark.parametrize("n", [1, 3])
 def test_layouts(of_x: str, n: int, device: str, deterministic: None) -> None:
     x, grad, coefficient = samples(n, 3, 4, 5, device=device)
-    x = layouts(x)[of_x]
+    x, coefficient = layouts(x)[of_x], coefficient.repeat_interleave(2)[::2]
+    assert n == 1 or not coefficient.is_contiguous()
     limits = Limits(0.3, BOUNDS)
     for laid_out in layouts(grad).values():
         expected, stats = formulas.perturb_clip_stats(x, laid_out, coefficient, limits)
@@ -106,7 +113,8 @@ def test_layouts(of_x: str, n: int, device: str, deterministic: None) -> None:
 @NOT_FINITE
 @pytest.mark.parametrize(("delta_clip", "bounds"), LIMITS)
 def test_nan_and_inf_go_on(delta_clip: float | None, bounds: Any, device: str) -> None:
-    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 1.0, -2.0])
+    """And what is exactly on a limit is not limited."""
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 1.0, -1.0, 0.3, -2.0])
     x, grad = torch.meshgrid(special, special, indexing="ij")
     for c in (1.0, 0.0, -math.inf, math.nan):
         given = [t.to(device) for t in (x, grad, torch.full((len(special),), c))]
@@ -127,6 +135,13 @@ def test_same_bits_twice_and_nothing_left_unwritten(device: str, deterministic: 
     for a, b in zip((*first, *backward[0]), (*second, *backward[1]), strict=True):
         assert torch.isfinite(a).all()
         assert torch.equal(a, b)
+
+
+def test_nothing_around_the_tensors_is_touched(device: str) -> None:
+    given = samples(2, 37, device=device)
+    with nothing_else_written():
+        found = ops.perturb_clip_stats(*map(surrounded, given), Limits(0.3, BOUNDS, 1))
+    torch.testing.assert_close(found, formulas.perturb_clip_stats(*given, Limits(0.3, BOUNDS, 1)))
 
 
 @settings(deadline=None, max_examples=25)

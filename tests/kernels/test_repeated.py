@@ -14,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from fastdat.kernels import formulas, multi_tensor, ops, repeated, spectral_launch, spectral_norm_backward
-from fastdat.kernels.multi_tensor import SOME, TILES
+from fastdat.kernels.multi_tensor import SOME
 
 EPS = 1e-12
 SHAPES = ((16, 3, 3, 3), (16, 32, 3, 3), (1, 64))  # of them the first is not wide by rows
@@ -58,7 +58,7 @@ def arguments(
 @pytest.mark.parametrize("u_first", [True, False], ids=["u first", "v first"])
 def test_equal_shapes_elsewhere_in_memory(u_first: bool, device: str) -> None:
     """Other tensors, other alignment, other strides: each call has the results of its own arguments."""
-    for offset in (0, 0, 1, 3, 0):
+    for offset in (0, 1, 0):
         for layout in (torch.channels_last, torch.contiguous_format):
             weights, us, vs = arguments(offset, device, torch.float64)
             if layout == torch.contiguous_format:
@@ -82,10 +82,10 @@ def test_a_kept_plan_does_not_keep_a_mistake_unseen(device: str) -> None:
         ops.spectral_norm(weights, us[:2], vs, 1, EPS, True, torch.float32)
 
 
-def test_dots_of_many_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dots_of_many_blocks(device: str, small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_tensor, "DOTS_A_LAYER", 2)
     weights = [
-        torch.randn(3, 5 * TILES.dot.cols + 1, device=device).requires_grad_(),
+        torch.randn(3, 5 * multi_tensor.TILES.dot.cols + 1, device=device).requires_grad_(),
         torch.randn(2, 3, device=device),
     ]
     us = [F.normalize(torch.randn(w.shape[0], device=device), dim=0) for w in weights]

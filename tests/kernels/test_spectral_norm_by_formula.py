@@ -93,12 +93,11 @@ def test_mapped_calls_are_a_loop() -> None:
 
 
 def test_opcheck() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
+    for iterations, dtype in ((0, torch.float32), (1, torch.bfloat16)):
         weights, us, vs = layers(torch.float32)
         leaves = [w.requires_grad_(dtype == torch.float32) for w in weights]
-        for iterations in (0, 1):
-            given = (leaves, us, vs, iterations, EPS, True, dtype)
-            torch.library.opcheck(torch.ops.fastdat.spectral_norm.default, given)
+        given = (leaves, us, vs, iterations, EPS, True, dtype)
+        torch.library.opcheck(torch.ops.fastdat.spectral_norm.default, given)
     outs, state, sigma = torch.ops.fastdat.spectral_norm(*given)
     grads = [torch.randn(o.shape, requires_grad=True) for o in outs]  # the first not in its weight's layout
     given = (grads, [w.detach() for w in weights], state, sigma, torch.randn_like(sigma))

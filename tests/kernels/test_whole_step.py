@@ -37,8 +37,15 @@ def forward_only(names: set[str]) -> set[str]:
     return {name for name in names if not name.endswith("_backward")}
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("kind", ["spectral", "spectral-hook", "batchnorm", "conditional"])
+# Every config and every kind, and double backward through every form of spectral norm.
+CELLS = [
+    *(("spectral", "second-order"), ("spectral-hook", "eq10-sample"), ("conditional", "second-order")),
+    *(("batchnorm", config) for config in CONFIGS if config != "second-order"),
+    ("spectral", "steps-unclipped-reals"),
+]
+
+
+@pytest.mark.parametrize(("kind", "config"), CELLS)
 def test_eager(kind: str, config: str, device: str, kernels_used: set[str]) -> None:
     D, (xr, xf, args) = make(kind).to(device), batch(kind, m=4)
     args = {name: tuple(a.to(device) for a in of_side) for name, of_side in args.items()}
@@ -50,12 +57,10 @@ def test_eager(kind: str, config: str, device: str, kernels_used: set[str]) -> N
     assert forward_only(kernels_used) == wanted | (set() if kind == "batchnorm" else {"spectral_norm"})
 
 
-@pytest.mark.parametrize("microbatch", [None, 2])
-@pytest.mark.parametrize("second_order", [False, True], ids=["first", "second"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("second_order", "microbatch"), [(False, 2), (True, None)], ids=["first", "second"])
 def test_compiled(second_order: bool, microbatch: int | None, device: str) -> None:
     """In fp32, as one graph with the operators in it."""
-    if microbatch and second_order:
-        pytest.skip("the eager test has it, and a compilation costs")
     D, (xr, xf, _) = make("spectral", torch.float32), batch("spectral", m=4, dtype=torch.float32)
     config = replace(STRONG, seed="eq10", second_order=second_order)
     ours, plain = copy.deepcopy(D).to(device), copy.deepcopy(D).double()

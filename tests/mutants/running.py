@@ -64,6 +64,7 @@ def run(mutants: list[Mutant], folder: Path, jobs: int) -> Iterator[Outcome]:
 def _run_pending(mutants: list[Mutant], results: WorkDB, folder: Path, jobs: int) -> Iterator[Outcome]:
     if not mutants:
         return
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which the processes do once for all mutants
     context = get_context("spawn")
     copies: Queue[Path] = context.Queue()
     for i in range(jobs):
@@ -113,7 +114,6 @@ def _pytest(arguments: list[str], with_interpreter: bool, timeout: float) -> tup
     options = ["-p", "no:cacheprovider", "--timeout=120", "-q", "-rfE", "--no-header", "--tb=no"]
     arguments = [*options, "-m", "not slow and not gpu", *arguments]
     environment = {
-        "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.getcwd(),
         # What is compiled is kept from mutant to mutant, and apart from what is compiled without any.

@@ -48,6 +48,8 @@ def test_own_tests_come_first_and_those_of_the_nearest_folder_last(
 
 
 def test_tests_of_kernels_are_apart() -> None:
-    tests = ["tests/kernels/test_ops.py", "tests/test_losses.py", "tests/kernels/test_operator.py"]
-    assert by_interpreter(tests) == {False: tests[1:2], True: [tests[0], tests[2]]}
-    assert by_interpreter(tests[:1]) == {True: tests[:1]}
+    compiled, losses = "tests/kernels/test_offline.py::test_it", "tests/test_losses.py"
+    interpreted = ["tests/kernels/test_ops.py", "tests/kernels/test_operator.py"]
+    found = by_interpreter([interpreted[0], losses, compiled, interpreted[1]])
+    assert found == {False: [losses, compiled], True: interpreted}
+    assert by_interpreter(interpreted) == {True: interpreted}
