@@ -13,7 +13,8 @@ set -u
 
 python=$1
 shift
-pytest=("$python" -m pytest --timeout=600) # a hung test ends with its traceback; the slowest takes a fraction of this
+# A hung test ends with its traceback; the slowest takes a fraction of this.
+pytest=("$python" -m pytest --timeout=600 --durations=10 --durations-min=5)
 BESIDE=(tests/data tests/metrics tests/report tests/training tests/bench tests/nets tests/experiments tests/commands tests/regularizers)
 NOTHING_SELECTED=5
 
