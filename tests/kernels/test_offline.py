@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import re
 
 import pytest
 
@@ -35,6 +37,33 @@ def test_nothing_spills_and_all_is_rounded(
 
 def test_variants_have_names_of_their_own() -> None:
     assert len(set(map(str, VARIANTS))) == len(VARIANTS)
+    types = {kind for variant in VARIANTS for kind in re.findall(r"\S*\d\d", variant.name)}
+    assert types == {"bf16", "fp16", "fp32", "fp64"}
+
+
+@pytest.mark.parametrize(("stores", "loads", "spills"), [(0, 0, False), (1, 0, True), (0, 1, True)])
+def test_one_byte_is_a_spill(stores: int, loads: int, spills: bool) -> None:
+    assert offline.Resources(20, stores, loads, 4096).spills == spills
+
+
+@pytest.mark.parametrize("spilling", [None, 1, 2])
+def test_the_table_fails_where_one_spills(
+    spilling: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one() -> None: ...
+
+    monkeypatch.setattr(offline, "ARCHITECTURES", (80, 90))
+    made = [offline.Variant(one, name, {}, {}) for name in ("fp32", "bf16")]
+    found = [offline.Resources(31 + i, 0, 8 * (i == spilling), 512) for i in range(4)]
+    monkeypatch.setattr(offline, "variants", lambda: tuple(made))
+    left = iter(found)
+    monkeypatch.setattr(offline, "compile_variant", lambda variant, arch: next(left))
+    assert offline.main() == (spilling is not None)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [
+        ["one", name, f"sm_{arch}", str(each.registers), "0", str(each.spill_loads), "512"]
+        for (name, arch), each in zip(itertools.product(("fp32", "bf16"), (80, 90)), found, strict=True)
+    ]
 
 
 def test_pointers_inside_tuples_are_aligned() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastdat.kernels import formulas, ops
 from fastdat.kernels.formulas import Limits
+from fastdat.kernels.perturb_clip import sample_major
 from tests.kernels.accuracy import assert_as_accurate
 from tests.kernels.perturb_cases import BOUNDS, DTYPES, LIMITS, NOT_FINITE, doubled, layouts, samples
 from tests.kernels.surroundings import nothing_else_written, surrounded
@@ -195,3 +196,26 @@ def test_wrong_arguments(message: str, name: str) -> None:
     given |= {"limits": Limits()} | WRONG[message]
     with pytest.raises(ValueError, match=message):
         getattr(ops, name)(**given)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "kept"),
+    [
+        ((2, 3, 4), (12, 4, 1), True),
+        ((2, 3, 4), (12, 1, 3), True),  # channels last
+        ((2, 1, 4), (4, 9, 1), True),  # the step along an axis of one element is never taken
+        ((1, 3, 4), (99, 4, 1), True),
+        ((2, 3, 4), (13, 4, 1), False),
+        ((2, 3, 4), (12, 4, 2), False),
+        ((2, 3, 4), (4, 0, 1), False),  # expanded
+        ((3, 2), (1, 3), False),  # sample by sample is the other axis
+    ],
+)
+def test_samples_one_after_another_are_not_copied(
+    shape: tuple[int, ...], strides: tuple[int, ...], kept: bool
+) -> None:
+    x = torch.arange(200.0).as_strided(shape, strides)
+    found = sample_major(x)
+    assert (found is x) == kept
+    assert torch.equal(found, x)
+    assert found is x or found.is_contiguous()
