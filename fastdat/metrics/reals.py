@@ -105,7 +105,7 @@ def _entry(
         "weights": extractor.sha256,
         "resize": extractor.resize,
     }
-    return cache / "reals" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32], key
+    return cache / "reals" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32], key
 
 
 def _kept(features: Tensor, folder: Path, key: dict[str, Any]) -> Reals:

@@ -91,7 +91,7 @@ def write_split(
 
 
 def _refuse_many_unreadable(split: str, skipped: list[Skipped], done: int, total: int) -> None:
-    if len(skipped) > max(MOST_UNREADABLE * total, 1) and len(skipped) > MOST_UNREADABLE * done:
+    if len(skipped) > max(MOST_UNREADABLE * total, 1):
         raise DataError(
             f"{len(skipped)} of the first {done} images of {split} cannot be read, the last one is {skipped[-1].name}: "
             f"{skipped[-1].reason}. This looks like a wrong folder or a broken disk; nothing was put in place."
