@@ -90,6 +90,8 @@ def mutants(file: str) -> list[Mutant]:
             seen[name, inside, text] += 1
             if name != "core/RemoveDecorator" and any(first <= start < last for first, last in left_out):
                 continue
+            if node.type == "operator" and node.parent.type in ("parameters", "param", "lambdef"):
+                continue  # the star of a signature, which is no product
             spec = MutationSpec(Path(file), name, occurrence, start, end, {}, inside)
             found.append(Mutant(file, name, inside, text, seen[name, inside, text], spec))
     return found

@@ -26,7 +26,7 @@ class Box:
         return self.side * self.side
 
 
-def total(boxes: list[Box], sides: dict[str, int | None]) -> int | None:
+def total(boxes: list[Box], *, sides: dict[str, int | None]) -> int | None:
     whole = 0
     for box, side in zip(boxes, sides, strict=True):
         whole += cast("int | None", box.area)

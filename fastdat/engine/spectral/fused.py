@@ -197,7 +197,7 @@ class _Fusion:
     def prepare(self) -> None:
         """Normalise every weight, and advance u and v."""
         layers = [layer for layer in self.layers if not layer.is_removed()]
-        if not layers or layers[0].is_bypassed():
+        if not layers or any(layer.is_bypassed() for layer in layers):
             return
         specs, weights, states = zip(*[layer.parts() for layer in layers], strict=True)
         ready = layers[0].norm.ready

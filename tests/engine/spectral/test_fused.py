@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -111,8 +112,8 @@ def test_a_forward_that_fails_leaves_nothing_behind(kind: str) -> None:
         with pytest.raises(RuntimeError):
             fused(wrong)
     with torch.no_grad():
-        for p in fused.parameters():
-            p.mul_(2)
+        for p in fused.parameters():  # a factor would leave a weight of norm 1 as it is
+            p.copy_(torch.randn_like(p))
     D.load_state_dict(fused.state_dict())
     torch.testing.assert_close(fused.eval()(x), D.eval()(x))
 
@@ -265,6 +266,24 @@ def test_a_vector_under_torchs_older_hook() -> None:
     fused, x = fastdat.fuse_spectral_norm(copy.deepcopy(D)), torch.randn(3, 4, dtype=torch.float64)
     torch.testing.assert_close(fused(x), D(x))
     fastdat.dat_step(fused, x, x + 1, compile=False).backward()
+
+
+@pytest.mark.parametrize("norm", [torch_spectral_norm, hook_spectral_norm])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_step_of_a_part_whose_loss_takes_the_whole(at: int, norm: Callable[[nn.Module], nn.Module]) -> None:
+    """The step supplies the weights of its part, and the other layers normalise themselves."""
+    (xr, xf, _), layer = batch("conv"), (nn.Linear(1, 1), nn.Conv2d(3, 3, 1))[at]
+    other = norm(layer.double().requires_grad_(False))
+    nets = (Conv(norm).double(), other) if at == 0 else (other, Conv(norm).double())
+    whole = nn.Sequential(*nets)
+    losses = []
+    for net in (copy.deepcopy(whole), fastdat.fuse_spectral_norm(copy.deepcopy(whole))):
+
+        def of_whole(D: nn.Module, xr: Tensor, xf: Tensor, net: nn.Module = net) -> Tensor:
+            return net(xr).square().mean()
+
+        losses.append(fastdat.dat_step(net[at], xr, xf, compile=False, aux_loss=of_whole))
+    torch.testing.assert_close(losses[1], losses[0])
 
 
 def test_a_norm_that_is_removed() -> None:
