@@ -126,14 +126,18 @@ def _check_range(reals: Tensor, batches: Batches, config: TrainConfig, d_step: i
     low, high, seen = *_range(reals), len(reals)
     bounds = config.dat.bounds
     # A few bright images may have no negative value by chance; 64 do not.
-    while seen < _ENOUGH and bounds is not None and bounds[0] < 0 <= low and high <= bounds[1]:
+    while seen < _ENOUGH and bounds is not None and bounds[0] < 0 <= low and _inside(low, high, bounds):
         d_step += 1
         more = batches.batch(d_step)
         (lower, higher), seen = _range(more), seen + len(more)
         low, high = min(low, lower), max(high, higher)
-    problem = range_problem("the first reals", low, high, bounds)
+    problem = range_problem("the first batch of reals", low, high, bounds)
     if problem is not None:
         raise ConfigError(problem)
+
+
+def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
+    return range_problem("", low, high, bounds, generated=True) is None
 
 
 def _range(reals: Tensor) -> tuple[float, float]:

@@ -149,7 +149,8 @@ class Snapshots:
         found = self._newest(seen)
         why += [one.error for one in seen if one.step is None]
         lost = self._reached() - found.step
-        again = f": the {lost} steps after it are done again" if lost > 0 else ""
+        steps = "step after it is" if lost == 1 else f"{lost} steps after it are"
+        again = f": the {steps} done again" if lost > 0 else ""
         return replace(found, remarks=(*why, f"going on from {found.path.stem}, step {found.step}{again}"))
 
     def _newest(self, seen: list[_Seen]) -> Found:

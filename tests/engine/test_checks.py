@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import fastdat
+from fastdat.engine.checks import check_precision
+from fastdat.regularizers import AR, R1, RFM
+from fastdat.regularizers.term import Term
 from tests.discriminators import Conv, batch, make
 
 
@@ -109,6 +113,20 @@ def test_losses(loss: object, error: type[Exception], says: str) -> None:
 def test_config_type() -> None:
     with pytest.raises(TypeError, match=r"config must be a fastdat.DATConfig, or .*, got dict"):
         step(Conv(), X, Y, {"eps": 1})
+
+
+@pytest.mark.parametrize("term", [AR(), RFM("conv2"), R1()], ids=lambda term: term.name)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_precision_of_regularizers(term: Term, dtype: torch.dtype, autocast: bool) -> None:
+    """Those that compare D at close samples are refused in half precision, and no others."""
+    half = autocast or dtype in (torch.bfloat16, torch.float16)
+    refused = pytest.raises(TypeError, match=rf"the regularizer {term.name} compares D at samples")
+    with (
+        torch.autocast("cpu", torch.bfloat16, autocast),
+        refused if half and term.name != "r1" else nullcontext(),
+    ):
+        check_precision([R1(), term], X.to(dtype))
 
 
 def test_discriminator_type() -> None:

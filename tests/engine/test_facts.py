@@ -159,6 +159,18 @@ def test_6_no_move_at_equality(step: object, reduction: str, second_order: bool)
     assert gradients(D).isfinite().all()
 
 
+@each_step
+@pytest.mark.parametrize("kind", ["conv", "batchnorm"])
+def test_nothing_is_penalised_without_strength(step: object, kind: str) -> None:
+    """With eps = 0 every sample stays where it is, whether D couples samples or not."""
+    D, (xr, xf, _) = make(kind), batch(kind)
+    info = info_of(step, D, xr, xf, DATConfig(eps=0.0, bounds=None), "wgan")
+    assert torch.equal(info.xr_adv, xr)
+    assert torch.equal(info.xf_adv, xf)
+    assert info.grad_norm_real > 0
+    assert info.penalty_fraction == 0
+
+
 def test_official_preset_advances_u_six_times() -> None:
     """Six D calls in the released order, each with the sigma of its own u."""
     D, (xr, xf, _) = make("spectral"), batch("spectral")

@@ -16,7 +16,7 @@ from fastdat.config import Wiring
 from fastdat.losses import LOSSES
 from tests.compare import relative_error
 from tests.discriminators import KINDS, batch, make
-from tests.engine.test_step import STRONG
+from tests.engine.test_step import STEEP, STEEP_FAKE, STEEP_REAL, STRONG, Steep, identity
 
 WIRINGS = get_args(Wiring)
 FIELDS: dict[str, dict[str, Any]] = {
@@ -128,6 +128,21 @@ def test_own_loss_without_a_side_of_g() -> None:
     assert_matches(
         make("spectral"), xf, xr, replace(STRONG, seed="eq10"), Exponential(), wiring="second_order"
     )
+
+
+@pytest.mark.parametrize("wiring", ["pass", "second_order"])
+def test_clean_fakes_have_no_part_in_a_loss_without_them(wiring: Wiring) -> None:
+    """Not even with a factor of 0, which would make a NaN of their infinite loss."""
+    options: Any = {"loss": Steep(), "wiring": wiring, "compile": False}
+    xf = STEEP_FAKE.clone().requires_grad_()
+    loss = fastdat.generator_step(identity(), xf, STEEP_REAL, STEEP, **options)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.7)
+    torch.testing.assert_close(xf.grad, torch.full_like(xf, -0.5))
+    with_them = fastdat.generator_step(
+        identity(), STEEP_FAKE, STEEP_REAL, replace(STEEP, clean_weight=1e-3), **options
+    )
+    assert with_them == torch.inf
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)

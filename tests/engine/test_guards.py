@@ -83,7 +83,12 @@ def test_what_is_checked_in_every_call(name: str, kept: bool) -> None:
 
 
 def test_what_was_read_is_noted() -> None:
-    names = ("_modules['0'].factor", "_modules['0'].sizes[1]", "_modules['0'].table", "_modules['1'].training")
+    names = (
+        "_modules['0'].factor",
+        "_modules['0'].sizes[1]",
+        "_modules['0'].table",
+        "_modules['1'].training",
+    )
     _, guards = traced(*(entry(f"L['D'].{name}") for name in names))
     assert guards.reads.values == {("0", "factor"): 2.5, ("0", "sizes"): frozen((4, 5))}
     assert guards.reads.absent == set()

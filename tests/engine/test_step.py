@@ -101,6 +101,50 @@ def test_own_loss() -> None:
     assert_step_matches(make("spectral"), xr, xf, config, Exponential(), tolerance=EXACT)
 
 
+class Steep:
+    """As wgan where ``|D| < 0.9``, and infinite from 1 on."""
+
+    def g1(self, t: torch.Tensor) -> torch.Tensor:
+        return t - torch.exp(1e4 * (t - 0.9))
+
+    def g2(self, t: torch.Tensor) -> torch.Tensor:
+        return self.g1(-t)
+
+    def generator(self, t: torch.Tensor) -> torch.Tensor:
+        return -t + torch.exp(-1e4 * (t + 0.9))
+
+
+def identity() -> nn.Module:
+    D = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(D.weight)
+    return D
+
+
+# D is x, and the attack moves reals and fakes by 0.5 towards 0.
+STEEP = DATConfig(eps=0.5, eps_batch=1, delta_clip=None, bounds=None)
+STEEP_REAL, STEEP_FAKE = torch.tensor([[[1.0], [1.3]], [[-1.1], [-1.3]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("microbatch", [None, 1])
+def test_clean_samples_have_no_part_in_a_loss_without_them(microbatch: int | None) -> None:
+    """Not even with a factor of 0, which would make a NaN of their infinite loss."""
+    D = identity()
+    loss = fastdat.dat_step(D, STEEP_REAL, STEEP_FAKE, STEEP, Steep(), compile=False, microbatch=microbatch)
+    loss.backward()
+    assert loss.item() == pytest.approx(-0.65 - 0.7)
+    assert D.weight.grad.item() == pytest.approx(-0.65 - 0.7)
+    with_them = fastdat.dat_step(
+        D,
+        STEEP_REAL,
+        STEEP_FAKE,
+        replace(STEEP, clean_weight=1e-3),
+        Steep(),
+        compile=False,
+        microbatch=microbatch,
+    )
+    assert with_them == torch.inf
+
+
 @pytest.mark.parametrize("power_iterations", ["once", "per_forward"])
 @pytest.mark.parametrize("kind", ["two-heads", "batchnorm"])
 def test_aux_loss(kind: str, power_iterations: str) -> None:

@@ -29,6 +29,7 @@ from fastdat.regularizers import (
     GradientPenalty,
     LeCam,
     MaxGP,
+    Needs,
     Term,
     ZeroGP,
 )
@@ -53,6 +54,15 @@ ALL: dict[str, Callable[..., Term]] = {
     "MaxGP": MaxGP,
     "SAN": SAN,
 }
+
+
+@pytest.mark.parametrize("missing", ["name", "weight", "needs", "value"])
+def test_a_term_of_ones_own_says_all_that_a_step_asks(missing: str) -> None:
+    parts: dict[str, Any] = {"name": "own", "weight": 2.0, "every": 1, "needs": Needs(), "value": double}
+    type("Whole", (Term,), parts)()
+    del parts[missing]
+    with pytest.raises(TypeError, match=rf"abstract.* '?{missing}'?$"):
+        type("Part", (Term,), parts)()
 
 
 def double(x: Tensor, draws: Tensor) -> Tensor:

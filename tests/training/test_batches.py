@@ -101,6 +101,27 @@ def test_a_short_last_batch_is_left_out() -> None:
     assert batches.batch(9)[0, 0].item() == 1
 
 
+class Epochs:
+    """Yields other batches in each epoch, as a stream may; nothing after the last one."""
+
+    def __init__(self, *sizes: tuple[int, ...]) -> None:
+        self._epochs = iter(sizes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([torch.full((size, 2), 0.1 * size) for size in next(self._epochs, ())])
+
+
+@pytest.mark.parametrize("first", [(3,), ()], ids=["short", "empty"])
+def test_one_epoch_may_have_no_whole_batch(first: tuple[int, ...]) -> None:
+    batches = LoaderBatches(Epochs(first, (4,), (4, 3), (4,)), 4, torch.device("cpu"))
+    for step in range(3):
+        assert batches.batch(step).shape == (4, 2)
+    short_again = LoaderBatches(Epochs((4, 3), (3, 4)), 4, torch.device("cpu"))
+    assert len(short_again.batch(0)) == 4
+    with pytest.raises(ConfigError, match="yields batches of 3, expected 4"):
+        short_again.batch(1)
+
+
 def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> None:
     def refused(batches: Any, message: str, **changes: Any) -> None:
         settings = OWN_NETS | {"n_dis": 1} | changes

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from fastdat.data import ImageSet
+from fastdat.metrics import ImageEvaluator
 from fastdat.training import ConfigError, build, build_nets, build_trainer, load_data, preset
-from fastdat.training.build import choose_device
-from tests.training.runs import tiny, trainer_of
+from fastdat.training.build import build_evaluator, choose_device
+from tests.training.runs import scored, tiny, trainer_of
 
 
 def test_optimizers_are_the_papers(few_images: ImageSet, tmp_path: Path) -> None:
@@ -76,3 +77,38 @@ def test_an_auxiliary_loss_refuses_microbatches(few_images: ImageSet, tmp_path: 
     with pytest.raises(ConfigError, match="microbatch=2: the auxiliary loss of SSGANDiscriminator"):
         build_trainer(tiny("ssgan-dat-cifar10", microbatch=2), few_images, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_scores_have_their_reals_from_the_data_of_the_run(cifar10_root: Path, few_images: ImageSet) -> None:
+    """Those that are in memory already are taken as they are; a conditional run is scored on no other classes."""
+    seen: list[str] = []
+
+    def sources(name: str, **settings: Any) -> Any:
+        evaluator = build_evaluator(
+            scored(cifar10_root, name),
+            torch.device("cpu"),
+            progress=lambda what, done, total: seen.append(what),
+            **settings,
+        )
+        assert isinstance(evaluator, ImageEvaluator)
+        return evaluator._sources
+
+    of_run = sources("sngan-dat-cifar10", train=few_images, class_names=("other",))
+    assert list(of_run) == ["train", "test"]
+    assert of_run["train"] is few_images
+    test = of_run["test"]()
+    assert test.name == "cifar10 test"
+    assert sources("csngan-dat-cifar10", class_names=test.classes)["test"]().fingerprint == test.fingerprint
+    assert sources("csngan-dat-cifar10")["train"]().name == "cifar10 train"
+    renamed = (*test.classes[:-1], "lorry")
+    with pytest.raises(
+        ConfigError, match=rf"^cifar10 test in {cifar10_root} has other classes than the run: .*lorry"
+    ):
+        sources("csngan-dat-cifar10", class_names=renamed)["test"]()
+
+
+def test_scores_that_do_not_fit_the_data_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"eval.metrics of gaussians may be modes; got \['fid'\]"):
+        build_evaluator(tiny("mlp-gaussians", **{"eval.metrics": ["fid"]}), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"eval.metrics of cifar10 may be fid, kid, .*; got \['modes'\]"):
+        build_evaluator(tiny(**{"eval.metrics": ["modes"]}), torch.device("cpu"))

@@ -113,7 +113,11 @@ def test_a_generator_without_labels(few_images: ImageSet, tmp_path: Path) -> Non
     trainer_of(tiny("mlp-dat-gaussians", steps=2), None, tmp_path / "run").train()
     points = load_trained(tmp_path / "run", device="cpu")
     write_pt2(points, tmp_path / "points.pt2")
-    net = torch.export.load(str(tmp_path / "points.pt2")).module()
+    program = torch.export.load(str(tmp_path / "points.pt2"))
+    assert [count.lower for count in program.range_constraints.values()] == [1], (
+        "any number of samples from 1"
+    )
+    net = program.module()
     z = torch.randn(7, 8)
     assert torch.equal(net(z), points.net(z))
 

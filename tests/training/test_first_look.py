@@ -166,9 +166,24 @@ def test_batches_of_another_kind_are_refused(made: Any, message: str, tmp_path: 
 def test_a_few_bright_images_are_no_mistake(tmp_path: Path) -> None:
     """Their range is open until a darker one comes; all other ranges stay as they are without bounds."""
     bright, dark = torch.rand(4, 3, 6, 6), torch.rand(4, 3, 6, 6) - 1
+    bright[0, 0, 0, :2] = torch.tensor([0.0, 1.000005])  # the rounding of fp32 is no mistake either
     trainer([bright, bright, dark], tmp_path / "a").train()
     trainer([torch.rand(4, 3, 6, 6) * 255], tmp_path / "b", **{"dat.bounds": None}).train()
     trainer([torch.rand(4, 3, 6, 6)], tmp_path / "c", **{"dat.bounds": [0, 1]}).train()
+
+
+@pytest.mark.parametrize(("brightest", "batches"), [(1.0, 16), (1.5, 1)])
+def test_how_many_are_looked_at(brightest: float, batches: int, tmp_path: Path) -> None:
+    """64 without a value below zero are enough, and none more where the first ones leave the bounds."""
+    asked: list[int] = []
+
+    def bright() -> Tensor:
+        asked.append(1)
+        return torch.full((4, 3, 6, 6), brightest)
+
+    with pytest.raises(ConfigError, match="the first batch of reals has values in"):
+        trainer(Own(bright), tmp_path).train()
+    assert len(asked) == batches
 
 
 def test_a_look_changes_nothing(tmp_path: Path) -> None:

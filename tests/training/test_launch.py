@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -72,3 +75,52 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
         joined("cpu"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "hang_timeout", "seconds"),
+    [("cpu", "gloo", 5000.0, 10_000), ("cuda", "cpu:gloo,cuda:nccl", 1799.0, 3600)],
+)
+def test_how_the_processes_are_joined(
+    device: str, backend: str, hang_timeout: float, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a timeout that is never shorter than the one of the run, and keys of their own for each attempt."""
+    store, joins, gpus, ended = dist.HashStore(), [], [], []
+    given: dict[str, Any] = {}
+
+    def meet(url: str, timeout: timedelta) -> Any:
+        joins.append((url, timeout))
+        return iter([(store, 1, 2)])
+
+    def join(backend: str, **settings: Any) -> None:
+        given.update(settings, backend=backend)
+
+    for name, value in (OF_TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "3"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", gpus.append)
+    monkeypatch.setattr(launch, "rendezvous", meet)
+    monkeypatch.setattr(dist, "init_process_group", join)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append(1))
+    with joined(device, hang_timeout):
+        assert ended == []
+    timeout = timedelta(seconds=seconds)
+    assert (joins, gpus, ended) == ([("env://", timeout)], [1] if device == "cuda" else [], [1])
+    given.pop("store").set("key", "value")
+    assert store.get("fastdat/attempt_3/key") == b"value"
+    assert given == {"backend": backend, "rank": 1, "world_size": 2, "timeout": timeout}
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("cuda", 0)])
+def test_after_an_error_only_gloo_is_ended(device: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nccl might wait for ranks that wait for this one."""
+    ended: list[None] = []
+    for name, value in OF_TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: None)
+    monkeypatch.setattr(launch, "_find_each_other", lambda backend, seconds: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append(None))
+    with pytest.raises(KeyError, match="mine"), joined(device):
+        raise KeyError("mine")
+    assert len(ended) == times

@@ -14,6 +14,7 @@ from fastdat.config import DATConfig
 from fastdat.data import DATASETS, ImageSet, load_split
 from fastdat.data.mixture import MIXTURES
 from fastdat.data.resize import resized
+from fastdat.metrics.eval_config import EvalConfig
 from fastdat.regularizers import ALP, AR, ASGAN, GP, LP, R1, R2, RFM, RobGAN, ZeroGP
 from fastdat.training import PRESETS, ConfigError, preset
 from fastdat.training.regularization import Regularizers, attack_of
@@ -104,11 +105,33 @@ def test_presets_are_table_i(dataset: str, resolution: int, decay: str, model: s
 def test_further_presets() -> None:
     fig4 = preset("dcgan-cifar10")
     assert (fig4.loss, fig4.betas, fig4.n_dis, fig4.nz) == ("gan", (0.5, 0.999), 1, 100)
+    assert (fig4.batch_size, fig4.lr, fig4.lr_decay, fig4.steps) == (64, 2e-4, "none", 100_000)
     assert preset("dcgan-dat-mnist").resolution == 28
     fig3 = preset("mlp-dat-gaussians")
     assert (fig3.dat.bounds, fig3.nz, fig3.lr, fig3.steps) == (None, 16, 1e-3, 10_000)
-    assert fig3.eval.metrics == ("modes",)
+    assert (fig3.loss, fig3.betas, fig3.n_dis, fig3.lr_decay) == ("gan", (0.5, 0.999), 1, "none")
+    assert (fig3.batch_size, fig3.samples, fig3.log_every) == (64, 1000, 100)
     assert not any(config.dat.attacks for name, config in PRESETS.items() if "-dat-" not in name)
+
+
+def test_scores_while_training() -> None:
+    """After every tenth of the steps, from a fifth of the paper's fakes. No IS for images unlike ImageNet's, nothing
+    but modes for points, and no test split of one's own images."""
+    both, without_is = ("train", "test"), ("fid", "kid")
+    expected = {
+        "sngan-cifar10": (10_000, ("fid", "kid", "is"), both),
+        "dcgan-dat-tiny-imagenet": (10_000, ("fid", "kid", "is"), both),
+        "dcgan-gp-cifar10": (10_000, ("fid", "kid", "is"), both),
+        "r3gan-cifar10": (4000, ("fid", "kid", "is"), both),
+        "infomaxgan-lsun-bedroom": (10_000, without_is, both),
+        "dcgan-mnist": (10_000, without_is, both),
+        "csngan-dat-folder": (10_000, without_is, ("train",)),
+        "mlp-dat-gaussians": (1000, ("modes",), ("train",)),
+    }
+    for name, (every, metrics, splits) in expected.items():
+        assert preset(name).eval == EvalConfig(every=every, fakes=10_000, metrics=metrics, splits=splits), (
+            name
+        )
 
 
 def test_what_table_iii_compares_dat_with() -> None:

@@ -205,6 +205,18 @@ def test_the_best_one_may_be_all_that_is_left(tmp_path: Path) -> None:
     assert found.remarks[3] == "going on from best, step 5: the 15 steps after it are done again"
 
 
+@pytest.mark.parametrize("step", [0, 4])
+def test_nothing_is_said_of_steps_after_the_last_one_that_is_known(step: int, tmp_path: Path) -> None:
+    """Also of a run that was stopped before its first step."""
+    files = written(tmp_path, [])
+    files.latest.write_bytes(b"damaged")
+    checkpoint.save(files.best, small_state(step=step))
+    (tmp_path / "stats.jsonl").write_text(f'{{"step": {step}}}\n' if step else "")
+    found = files.to_resume(None)
+    assert found is not None
+    assert found.remarks[1:] == (f"going on from best, step {step}",)
+
+
 def test_a_rollback_finds_the_last_checkpoint_damaged(few_images: ImageSet, tmp_path: Path) -> None:
     """NaN in step 6, after checkpoints of steps 2 and 4: on from step 2."""
     config = resumable(on_nan="rollback")

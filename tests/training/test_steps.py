@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import fastdat
+from fastdat import DATConfig
 from fastdat.data import ImageSet, TrainSampler
+from fastdat.info import DATInfo
 from fastdat.training import Trainer
+from fastdat.training.steps import measurements
 from fastdat.util.net_modes import evaluating, frozen
 from tests.training.runs import read_stats, silent, tiny, without_times
 
@@ -53,6 +56,29 @@ class Auxiliary(nn.Module):
 
     def auxiliary_loss(self, x: Tensor) -> Tensor:
         return (self.other(self.body(x)) - 1).square().mean()
+
+
+@pytest.mark.parametrize(("real", "fake"), [(True, True), (True, False), (False, True), (False, False)])
+def test_what_is_recorded_of_a_step(real: bool, fake: bool) -> None:
+    """Of the attack, what concerns the sides that are attacked."""
+    scalars = ("delta_rms", "grad_norm", "clipped")
+    of_sides = {f"{name}_{side}": torch.rand(()) for name in scalars for side in ("real", "fake")}
+    logits = {f"{name}logits_{side}": torch.randn(5) for name in ("", "clean_") for side in ("real", "fake")}
+    images = torch.zeros(5, 2)
+    info = DATInfo(
+        **of_sides,
+        **logits,
+        xr_adv=images,
+        xf_adv=images,
+        penalty_fraction=torch.rand(()),
+        terms={"r1": torch.rand(()), "r1.grad_norm": torch.rand(())},
+    )
+    expected = {name: value.mean() for name, value in logits.items() if real or fake or "clean" not in name}
+    if real or fake:
+        expected["penalty_fraction"] = info.penalty_fraction
+    expected |= {k: v for k, v in of_sides.items() if (real if k.endswith("_real") else fake)}
+    expected |= {"term_r1": info.terms["r1"], "term_r1_grad_norm": info.terms["r1.grad_norm"]}
+    assert measurements(info, DATConfig(real=real, fake=fake)) == expected
 
 
 @pytest.mark.slow

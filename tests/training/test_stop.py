@@ -7,7 +7,9 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from fastdat.engine.announce import CompilationEnded, CompilationStarted
 from fastdat.metrics import Evaluator, Extractor, extractors
 from fastdat.metrics.evaluators import Fakes, Progress, Record, keep_going
 from fastdat.training import StoppedError, build_evaluator, checkpoint
-from fastdat.training.stop import StopRequests
+from fastdat.training.stop import _WATCHING, StopRequests, _Watcher
 from tests.training.own_nets import own_trainer
 from tests.training.runs import (
     Means,
@@ -149,6 +151,50 @@ def test_ignored_signals_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_process_ends_as_it_would_without(capfd: pytest.CaptureFixture[str]) -> None:
+    """It closes its copy of the watcher's descriptor, and neither it nor its parent takes its signal for a request."""
+    with StopRequests() as requests:
+        (descriptor,) = _WATCHING
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # forking beside threads: the child does little
+            child = os.fork()
+        if child == 0:
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                if signal.set_wakeup_fd(-1) == -1 and not _WATCHING:
+                    ask_to_stop()
+            os._exit(3)
+        _, status = os.waitpid(child, 0)
+        assert (os.waitstatus_to_exitcode(status), requests.requested) == (-signal.SIGTERM, None)
+        assert {descriptor} == _WATCHING
+    assert not _WATCHING
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compiling", [True, False])
+def test_how_a_compilation_that_does_not_end_is_ended(
+    compiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four requests, in equal parts of its time. After Ctrl-C, which people repeat, nothing is done."""
+    requests, did = StopRequests(), []
+    watcher = _Watcher(requests)
+    requests.compiling = compiling
+    monkeypatch.setattr(watcher._over, "wait", lambda seconds: did.append(seconds))
+    monkeypatch.setattr(signal, "pthread_kill", lambda *of: did.append(of))
+    monkeypatch.setattr(os, "_exit", did.append)
+    again = (threading.get_ident(), signal.SIGHUP)
+    try:
+        os.write(watcher._write, bytes([signal.SIGINT, signal.SIGHUP]))
+        os.close(watcher._write)
+        watcher.run()
+    finally:
+        os.close(watcher._read)
+    assert did == ([2.5, again] * 4 + [129] if compiling else [2.5])
 
 
 BLOCKED = """

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fastdat import DATConfig
 from fastdat.losses import LOSSES
+from fastdat.robustness import MonitorConfig
 from fastdat.training import ConfigError, TrainConfig
 from fastdat.training.train_config import parse_assignment
 
@@ -79,6 +80,115 @@ from fastdat.training.train_config import parse_assignment
 def test_bad_values(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict(values)
+
+
+def test_values_at_their_limits() -> None:
+    least = {
+        "batch_size": 2,
+        "ema": 0.0,
+        "betas": [0.0, 0.0],
+        "seed": 0,
+        "nan_retries": 0,
+        "checkpoints.keep": 0,
+        "checkpoints.every": 1,
+        "cosine.beta2": 0.0,
+        "cosine.regularizers": 0.0,
+        "regularizers": [{"name": "r1"}],
+        "eval.fakes": 4,
+        "eval.reals": 4,
+        "eval.kid_subset_size": 2,
+        "eval.seed": 2**32 - 1,
+        "dat.eps": 0.0,
+    }
+    config = TrainConfig.from_dict(least).replace({"seed": 2**63 - 1})
+    assert (config.batch_size, config.ema, config.seed, config.nan_retries) == (2, 0.0, 2**63 - 1, 0)
+    for name in ("nan_retries", "checkpoints.keep", "cosine.beta2", "cosine.regularizers", "ema"):
+        with pytest.raises(ConfigError, match=f"^{name} must be .* >= 0.*; got -1$"):
+            TrainConfig.from_dict({name: -1})
+    for name, below, limit in (("eval.fakes", 3, 4), ("eval.reals", 3, 4), ("eval.kid_subset_size", 1, 2)):
+        with pytest.raises(ConfigError, match=f"^{name} must be an integer >= {limit}.*; got {below}$"):
+            TrainConfig.from_dict({name: below})
+
+
+def test_defaults() -> None:
+    """Table I's, for your own nets too. What is added to a step, or changes its results, is off."""
+    nothing = dict.fromkeys(("model", "dataset", "data", "classes", "ngf", "ndf"))
+    found = TrainConfig().to_dict()
+    assert (found.pop("dat"), found.pop("monitor")) == (
+        dataclasses.asdict(DATConfig()) | {"bounds": [-1.0, 1.0]},
+        dataclasses.asdict(MonitorConfig()),
+    )
+    assert found.pop("cosine") == {
+        "steps": None,
+        "lr": None,
+        "beta2": None,
+        "regularizers": None,
+        "ema_halflife": False,
+    }
+    assert found.pop("checkpoints") == {"every": 1000, "keep": 2, "keep_every": None}
+    assert found.pop("eval") == {
+        "every": None,
+        "metrics": ["fid", "kid", "is"],
+        "splits": ["train", "test"],
+        "extractor": "inception-v3-compat",
+        "weights": None,
+        "fakes": 50_000,
+        "reals": 50_000,
+        "seed": 0,
+        "batch_size": 128,
+        "kid_subsets": 10,
+        "kid_subset_size": None,
+        "is_splits": 10,
+    }
+    assert found == nothing | {
+        "resolution": 32,
+        "nz": 128,
+        "loss": "hinge",
+        "attack": None,
+        "dat_generator": "none",
+        "regularizers": [],
+        "steps": 100_000,
+        "batch_size": 64,
+        "n_dis": 5,
+        "lr": 2e-4,
+        "betas": [0.0, 0.9],
+        "lr_decay": "linear",
+        "ema": 0.0,
+        "init_from": None,
+        "flip": False,
+        "augment": "none",
+        "seed": 0,
+        "device": "auto",
+        "compile": True,
+        "fakes_at_once": "auto",
+        "cuda_graph": True,
+        "fold": True,
+        "precision": "fp32",
+        "channels_last": False,
+        "cudnn_benchmark": False,
+        "microbatch": None,
+        "log_every": 50,
+        "sample_every": 500,
+        "samples": 64,
+        "on_nan": "stop",
+        "nan_retries": 3,
+        "hang_timeout": 600.0,
+        "logger": "tensorboard",
+    }
+
+
+def test_what_is_recorded_of_a_run_with_nets_of_ones_own() -> None:
+    """Not the settings from which nets, optimizers and data are made; and none of them may be set."""
+    making = {"model", "dataset", "data", "resolution", "classes", "ngf", "ndf", "lr", "betas"}
+    own, named = TrainConfig(), TrainConfig(model="sngan", dataset="cifar10", ndf=8)
+    assert set(own.to_dict()) - set(own.recorded()) == making
+    assert named.recorded() == named.to_dict()
+    own.refuse_unused()
+    named.refuse_unused()
+    with pytest.raises(
+        ConfigError, match=r"^ndf, betas would have no effect: nets, optimizers and reals are given"
+    ):
+        TrainConfig(ndf=8, betas=(0.5, 0.9)).refuse_unused()
 
 
 def test_construction_checks_too() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fastdat.data import ImageSet
 from fastdat.training import ConfigError, RunFolderError
-from fastdat.training.trained import between, load_trained
-from tests.training.runs import scored, trainer_of
+from fastdat.training.trained import MOST_SAMPLES, Trained, between, load_trained
+from tests.training.runs import scored, tiny, trainer_of
 
 
 def test_samples_do_not_depend_on_the_batch_size(run: Path) -> None:
@@ -29,6 +31,68 @@ def test_conditional_samples(few_images: ImageSet, cifar10_root: Path, tmp_path:
     assert trained.interpolations(2, 4).shape == (2, 4, 3, 32, 32)
     with pytest.raises(ConfigError, match="takes labels from 0 to 9; got 10"):
         trained.samples(3, label=10)
+
+
+class Inputs(nn.Module):
+    """Its samples are what it is given: z, and the label."""
+
+    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
+        return torch.cat([z, *(label[:, None].float() for label in labels)], 1)
+
+
+def trained_of(name: str = "csngan-dat-folder", names: tuple[str, ...] = (), classes: int = 3) -> Trained:
+    config = tiny(name, nz=2, **{"eval.batch_size": 4})
+    return Trained(Inputs(), "G", config, 5, classes, torch.device("cpu"), names)
+
+
+def test_a_class_is_given_by_its_name_or_its_number() -> None:
+    named = trained_of(names=("cat", "ship", "0"))
+    assert [named.class_number(given) for given in ("ship", "cat", "2", "1", "0")] == [1, 0, 2, 1, 2]
+    for trained, given, message in (
+        (named, "3", "there is no class '3'. Give its number, 0 to 2, or its name: cat, ship, 0"),
+        (
+            named,
+            "shop",
+            "there is no class 'shop'. Did you mean ship? Give its number, 0 to 2, or its name: cat, ship, 0",
+        ),
+        (trained_of(), "-1", "there is no class '-1'. Give its number, 0 to 2"),
+        (trained_of("mlp-gaussians", classes=0), "0", "model mlp has no classes; got class 0"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            trained.class_number(given)
+
+
+def test_what_a_generator_is_given() -> None:
+    """The same latents for every class; random classes where none is asked for, one of them for a whole walk."""
+    trained = trained_of()
+    batches = list(trained.samples(10, seed=3))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    of_two = torch.cat(list(trained.samples(10, seed=3, label=2)))
+    assert torch.equal(torch.cat(batches)[:, :2], of_two[:, :2])
+    assert of_two[:, 2].tolist() == [2] * 10
+    assert set(torch.cat(batches)[:, 2].tolist()) == {0, 1, 2}
+    walks = trained.interpolations(6, 3, seed=3)
+    assert walks.shape == (6, 3, 3)
+    assert torch.equal(walks[..., 2], walks[:, :1, 2].expand(6, 3))
+    assert len(set(walks[:, 0, 2].tolist())) > 1
+    of_one = trained.interpolations(6, 3, seed=3, label=1)
+    assert torch.equal(of_one[..., :2], walks[..., :2])
+    assert of_one[..., 2].unique().tolist() == [1]
+    ends = torch.cat([walks[:, 0, :2], walks[:, 2, :2]])
+    assert len(ends.unique(dim=0)) == 12, "no end is that of another walk"
+    torch.testing.assert_close(walks[..., :2], between(ends[:6], ends[6:], 3))
+
+
+def test_what_cannot_be_sampled() -> None:
+    points = trained_of("mlp-gaussians", classes=0)
+    assert next(points.samples(MOST_SAMPLES)).shape == (4, 2)
+    with pytest.raises(
+        ConfigError, match=r"^1,000,001 samples are more .*; the most are 1,000,000\. Draw more with"
+    ):
+        points.samples(MOST_SAMPLES + 1)
+    for label, trained, takes in ((0, points, "no labels"), (-1, trained_of(), "labels from 0 to 2")):
+        with pytest.raises(ConfigError, match=f"takes {takes}; got {label}$"):
+            trained.interpolations(1, 2, label=label)
 
 
 def test_the_average_is_what_is_sampled(few_images: ImageSet, cifar10_root: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from fastdat import cli
 from fastdat.data import ImageSet
-from fastdat.training import ConfigError, Trainer
+from fastdat.training import ConfigError, RunFolderError, Trainer
 from fastdat.training.tags import tagged
 from fastdat.training.wandb_logger import WandbLogger
 from tests.training.own_nets import own_trainer
@@ -191,3 +192,57 @@ def test_the_option_of_the_command_line() -> None:
     command = ["train", "--preset", "sngan-cifar10", "--dry-run"]
     for option, expected in (([], "tensorboard"), (["--logger", "wandb"], "wandb")):
         assert f"logger: {expected}\n" in CliRunner().invoke(cli.app, [*command, *option]).output
+
+
+@installed
+def test_what_the_package_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment counts, and a score that could not be made is left out."""
+    import wandb
+
+    calls: list[tuple[Any, ...]] = []
+
+    def keep(name: str) -> Any:
+        return lambda *args, **named: calls.append((name, *args, *named.items()))
+
+    def init(**settings: Any) -> Any:
+        calls.append(("init", {key: value for key, value in settings.items() if key != "settings"}))
+        assert settings["settings"].console == "off"
+        named = {name: keep(name) for name in ("define_metric", "log", "finish")}
+        return SimpleNamespace(id=settings["id"] or "new1", **named)
+
+    monkeypatch.setattr(wandb, "init", init)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    logger = WandbLogger(folder, {"lr": 0.5}, pytest.fail)
+    logger.stats({"step": 3, "loss_d": 1.5, "size": 2.5})
+    scores = {"fid": 7.5, "kid": None}
+    logger.metrics({"step": 4, "split": "test", "extractor": "means", "scores": scores})
+    logger.close()
+    begun = {
+        "project": "fastdat",
+        "name": "mine",
+        "id": None,
+        "resume": "allow",
+        "dir": str(folder),
+        "config": {"lr": 0.5},
+    }
+    assert calls == [
+        ("init", begun),
+        ("define_metric", "step"),
+        ("define_metric", "*", ("step_metric", "step")),
+        ("log", {"step": 3, "loss/D": 1.5, "own/size": 2.5}),
+        ("log", {"step": 4, "scores/fid_test [means]": 7.5}),
+        ("finish", ("exit_code", 0)),
+    ]
+    (folder / "wandb" / "run-id.txt").write_text("kept2\n")
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    monkeypatch.setenv("WANDB_NAME", "name")
+    WandbLogger(folder, {"lr": 0.5}, pytest.fail)
+    assert calls[6] == ("init", begun | {"project": "other", "name": "name", "id": "kept2"})
+
+
+@installed
+def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "wandb").write_text("a file in place of the folder")
+    with pytest.raises(RunFolderError, match=r"cannot write .*wandb: File exists"):
+        WandbLogger(tmp_path, {}, pytest.fail)

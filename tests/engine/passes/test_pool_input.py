@@ -50,8 +50,9 @@ def pooled(x: Tensor, geometry: tuple[Any, ...]) -> Tensor:
     return F.avg_pool2d((3 * x).relu() - x, *geometry)
 
 
-def is_rewritten(geometry: tuple[Any, ...]) -> bool:
-    graph = make_fx(partial(pooled, geometry=geometry), tracing_mode="fake")(image()).graph
+def is_rewritten(geometry: tuple[Any, ...], x: Tensor | None = None, mode: str = "fake") -> bool:
+    function = partial(pooled, geometry=geometry)
+    graph = make_fx(function, tracing_mode=mode)(image() if x is None else x).graph
     PoolInput()(graph)
     graph.lint()
     targets = {node.target for node in graph.nodes}
@@ -72,6 +73,11 @@ def test_others_are_left_alone(geometry: tuple[Any, ...]) -> None:
 def test_nothing_is_rewritten_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_input, "DEVICES", {"cuda"})
     assert not is_rewritten(SIMPLE["every position"])
+
+
+def test_images_without_a_batch_or_of_unknown_size_are_left_alone() -> None:
+    assert not is_rewritten(SIMPLE["side by side"], image()[0])
+    assert not is_rewritten(SIMPLE["side by side"], mode="symbolic")
 
 
 @pytest.mark.slow

@@ -134,6 +134,11 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
     "pool by keywords": (lambda: pooled(padding=1)(kernel_size=2, stride=2, padding=0), SIZE, 0.25),
     "ceil_mode where nothing is over": (lambda: pooled(padding=1)(2, ceil_mode=True), (3, 4, 8, 6), 0.25),
     "another divisor, no bias": (lambda: pooled(bias=False)(2, divisor_override=3), SIZE, 0.25),
+    "windows that cost 99 % of what they save": (
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 3, dilation=2, groups=4), nn.AvgPool2d(2)),
+        (3, 4, 10, 30),
+        0.25,
+    ),
     "a module": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.AvgPool2d(2)), SIZE, 0.25),
     "adaptive": (
         lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.AdaptiveAvgPool2d((4, 3))),
@@ -215,9 +220,20 @@ def used_twice(self: Any, x: Tensor) -> Tensor:
     return F.avg_pool2d(y, 2) + y.mean()
 
 
+def sum_used_twice(self: Any, x: Tensor) -> Tensor:
+    y = self.conv(x) + torch.sin(x)
+    return F.avg_pool2d(y, 2) + y.mean()
+
+
 def across_no_grad(self: Any, x: Tensor) -> Tensor:
     with torch.no_grad():
         y = self.conv(x)
+    return F.avg_pool2d(y, 2) + x.mean()
+
+
+def sum_across_no_grad(self: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = self.conv(x) + torch.sin(x)
     return F.avg_pool2d(y, 2) + x.mean()
 
 
@@ -266,8 +282,8 @@ LEFT_ALONE: dict[str, Callable[[], nn.Module]] = {
     "max pool": lambda: nn.Sequential(conv(), nn.MaxPool2d(2)),
     "a nonlinearity between": lambda: nn.Sequential(conv(), nn.ReLU(), nn.AvgPool2d(2)),
     "an adaptive pool that does not divide": lambda: nn.Sequential(conv(), nn.AdaptiveAvgPool2d(2)),
-    "a window that costs more than it saves": lambda: nn.Sequential(
-        nn.Conv2d(4, 4, 2, groups=4), nn.AdaptiveAvgPool2d((2, 2))
+    "windows that cost as much as they save": lambda: Form(
+        lambda self, x: F.avg_pool2d(self.conv(x[:, :, :4, :10]), 2), conv=nn.Conv2d(4, 4, 3, groups=4)
     ),
     "3x3 after bilinear": lambda: resized("bilinear", 2, kernel_size=3, padding=1),
     "3x3 after nearest by 3": lambda: resized("nearest", 3, kernel_size=5, padding=1),
@@ -284,6 +300,11 @@ LEFT_ALONE: dict[str, Callable[[], nn.Module]] = {
     "an image written to in between": lambda: Form(written_to_in_between, conv=conv()),
     "a sum that repeats a summand": lambda: Form(sum_with_one_row, conv=conv()),
     "an in-place sum of a view": lambda: Form(in_place_sum_of_a_view, conv=conv()),
+    "a sum without a convolution": lambda: Form(
+        lambda self, x: F.avg_pool2d(torch.sin(x) + torch.tanh(x), 2)
+    ),
+    "a sum used twice": lambda: Form(sum_used_twice, conv=conv()),
+    "a sum across no_grad": lambda: Form(sum_across_no_grad, conv=conv()),
     "a transposed convolution": lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3), nn.AvgPool2d(2)),
     "three dimensions": lambda: Form(
         lambda self, x: F.avg_pool3d(self.conv(x.unsqueeze(2)), (1, 2, 2)), conv=nn.Conv3d(4, 4, (1, 3, 3))

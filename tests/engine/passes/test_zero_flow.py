@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 import fastdat
 from bench.step.flops import of_forward, of_graph
 from fastdat import DATConfig, passes, zero_flow
+from fastdat.engine.passes import zero_rules
 from fastdat.experiments.step_counters import CountFlops
 from fastdat.nets import SNGANDiscriminator
 from tests.compare import assert_step_matches, gradients, relative_error
@@ -204,6 +205,16 @@ def test_every_rule_keeps_the_result(program: str) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, check_stride=True)
         results = found if isinstance(found, tuple) else (found,)
         assert len({r.untyped_storage().data_ptr() for r in (x, *results)}) == 1 + len(results)
+
+
+SUMS = [name for name in PROGRAMS if "sum" in name or "x as a result" in name or "minus" in name]
+
+
+@pytest.mark.parametrize("program", SUMS)
+def test_a_sum_with_zero_goes_where_its_result_is_the_other_summand(program: str) -> None:
+    module = traced(PROGRAMS[program], torch.randn(4, 6))
+    sums = [sum(node.target in zero_rules.SUMS for node in m.graph.nodes) for m in (module, pruned(module))]
+    assert sums == [1, 0 if program in ("sum of zero and x", "x minus zero") else 1]
 
 
 @pytest.mark.parametrize("zero", ["grad", "input", "weight"])
