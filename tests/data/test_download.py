@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from fastdat.data import Archive, DataError, fetch
+from fastdat.data.download import Files
 from fastdat.util import files
 from tests.fuzz.wrapping import tar_of
 
@@ -89,7 +90,22 @@ def test_a_server_that_does_not_send_the_length(server: str, tmp_path: Path) -> 
     assert calls[-1] == (len(BODY), None)
 
 
-def assert_fails(source: Archive, dest: Path, message: str) -> None:
+def test_single_files(server: str, tmp_path: Path) -> None:
+    bodies = {"a.gz": b"first", "b.gz": b"the second"}
+    Handler.bodies |= {f"/of/{name}": body for name, body in bodies.items()}
+    urls = {f"{server}/of/{name}": hashlib.md5(body).hexdigest() for name, body in bodies.items()}
+    calls: list[tuple[int, int | None]] = []
+    folder = fetch(Files("SET/of/files", urls), tmp_path, lambda done, total: calls.append((done, total)))
+    assert folder == tmp_path / "SET" / "of" / "files"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == bodies
+    assert [path.name for path in tmp_path.iterdir()] == ["SET"]
+    assert calls == [(5, 5), (10, 10)]
+    assert_fails(
+        Files("OTHER", urls | {f"{server}/of/a.gz": "0" * 32}), tmp_path / "dest", "its md5 is .* not 0000"
+    )
+
+
+def assert_fails(source: Archive | Files, dest: Path, message: str) -> None:
     """The download fails with this message (a regular expression) and leaves nothing behind."""
     with pytest.raises(DataError, match=message):
         fetch(source, dest)

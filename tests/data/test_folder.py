@@ -42,14 +42,14 @@ def test_train_and_test_are_splits(pixels: NDArray[np.uint8], tmp_path: Path) ->
             Image.fromarray(np.ascontiguousarray(pixels[i, 0])).save(tmp_path / split / f"{i}.png")  # grey
     assert len(load_split("folder", tmp_path, "train", 16)) == 3
     test = load_split("folder", tmp_path, "test", 16)
-    assert (test.images.shape, test.classes) == ((2, 3, 16, 16), ())
+    assert (test.images.shape, test.classes, test.labels.tolist()) == ((2, 3, 16, 16), (), [0, 0])
 
 
 def test_classes_are_those_of_the_train_split(tmp_path: Path) -> None:
     save_black(*(tmp_path / name for name in ("train/cat/0.png", "train/dog/0.png", "test/dog/0.png")))
     test = load_split("folder", tmp_path, "test", 8)
     assert (test.classes, test.labels.tolist()) == (("cat", "dog"), [1])
-    save_black(tmp_path / "test" / "fox" / "0.png")
+    save_black(tmp_path / "test" / "fox" / "0.png", tmp_path / "test" / "pig" / "1.png")
     assert_refused(
         "folder", tmp_path, r"test/fox/0.png belongs to no class of the train split.*cat, dog", "test", 8
     )

@@ -133,6 +133,93 @@ def test_a_damaged_pickle_gives_an_error_or_plain_data(
     byte_array(content["data"] if isinstance(content, dict) and "data" in content else content)
 
 
+def test_an_array_of_text_that_is_no_bytes_gives_none(tmp_path: Path) -> None:
+    """Python 3 writes bytes as text in protocols 0 to 2."""
+    pickled = pickle.dumps(np.array([5, 200], np.uint8), 2)
+    text = b"X\x03\0\0\0" + "\x05\xc8".encode()
+    assert pickled.count(text) == 1
+    found = byte_array(read(written(tmp_path, pickled)))
+    assert found is not None
+    assert found.tolist() == [5, 200]
+    longer = pickled.replace(text, b"X\x03\0\0\0" + "\x05\u0142".encode())
+    assert byte_array(read(written(tmp_path, longer))) is None
+    for codec in (b"latin-1", b"utf-8"):
+        raw = pickled.replace(b"X\x06\0\0\0latin1", b"U" + bytes([len(codec)]) + codec)
+        assert (byte_array(read(written(tmp_path, raw))) is None) == (codec == b"utf-8")
+
+
+PLAIN = {
+    "numbers": [0, 1, 255, 256, 65_535, 65_536, -1, -129, 2**31 - 1, -(2**31), 2**31, 2**80 + 7, -(2**2100)],
+    "floats": [0.5, -1e300, float("inf")],
+    "truth": [True, False, None],
+    "texts": ["", "a\\nb\n", "é", "\N{GRINNING FACE}", "x" * 255, "y" * 256],
+    "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), ((5,), [6, (7, 8)])],
+    "dicts": [{}, {3: 4}, {None: [], "k": {2.5: ()}}],
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_is_read_as_by_pickle(protocol: int, tmp_path: Path) -> None:
+    shared = [1, "two"]
+    content: dict[str, Any] = PLAIN | {
+        "shared": [shared, {"again": shared}, shared],
+        "many": [*range(300)] * 2,
+    }
+    if protocol >= 3:
+        content["bytes"] = [b"", b"\0\xff\n", b"x" * 256]
+    if protocol >= 5:
+        content["bytearray"] = bytearray(b"\0\xff")
+    for number in range(300):  # so that the memo needs numbers of more than a byte
+        content[f"key {number}"] = (f"value {number}", [shared, f"value {number}"])
+    found = read(written(tmp_path, pickle.dumps(content, protocol)))
+    assert found == content
+    assert repr(found) == repr(content), "types too, and the order of keys"
+    assert found["shared"][0] is found["shared"][1]["again"] is found["key 299"][1][0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"I01\nI00\n\x86.", (True, False)),
+        (b"I1\nL-7L\n\x86.", (1, -7)),
+        (b"L8\nF2.5\n\x86.", (8, 2.5)),
+        (b"S'it\\'s'\nS\"a\\x00\"\n\x86.", (b"it's", b"a\0")),
+        (b"T\x02\x01\0\0" + b"x" * 258 + b".", b"x" * 258),
+        (b"U\x03abcC\x02de\x86.", (b"abc", b"de")),
+        (b"B\x02\0\0\0ab\x8e\x01\0\0\0\0\0\0\0c\x86.", (b"ab", b"c")),
+        (b"X\x02\0\0\0\xc3\xa9\x8d\x01\0\0\0\0\0\0\0c\x86.", ("é", "c")),
+        (b"\x8b\x02\0\0\0\x00\x80\x8a\x02\x00\x01\x86.", (-32_768, 256)),
+        (b"J\xfe\xff\xff\xffM\x02\x01\x86.", (-2, 258)),
+        (b"K\x01K\x02K\x030\x86.", (1, 2)),
+        (b"K\x07(K\x02K\x031.", 7),
+        (b"K\x052\x86.", (5, 5)),
+        (b"(K\x01K\x02K\x03l(K\x04t\x86.", ([1, 2, 3], (4,))),
+        (b"(K\x01K\x02U\x01kNd.", {1: 2, b"k": None}),
+        (b"}(K\x01K\x02K\x03K\x04uK\x05K\x06s.", {1: 2, 3: 4, 5: 6}),
+        (b"](K\x01K\x02eK\x03a.", [1, 2, 3]),
+        (b"K\x01p300\n0K\x02q\x010K\x03r\x02\x01\0\x000(g300\nh\x01j\x02\x01\0\x00t.", (1, 2, 3)),
+        (b"\x80\x05\x95\x02\0\0\0\0\0\0\0K\x09\x94K\x08\x94h\x00h\x01\x87\x94.", (8, 9, 8)),
+    ],
+    ids=lambda value: repr(value)[:20] if isinstance(value, bytes) else "",
+)
+def test_instructions_that_few_pickles_have(raw: bytes, value: Any, tmp_path: Path) -> None:
+    found = read(written(tmp_path, raw))
+    assert repr(found) == repr(value)
+
+
+def test_the_largest_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(
+        DataError, match="file has 1,073,741,825 bytes; the publisher's files have 1,073,741,824 at most"
+    ):
+        read(tmp_path / "file")
+    monkeypatch.setattr("fastdat.data.inert_pickle.MOST_BYTES", 3)
+    assert read(written(tmp_path, b"K\x07.")) == 7
+    with pytest.raises(DataError, match="file has 4 bytes"):
+        read(written(tmp_path, b"K\x07.."))
+
+
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*nowhere: No such file"):
         read(tmp_path / "nowhere")

@@ -72,6 +72,10 @@ def test_a_page_that_leads_back_to_itself(tmp_path: Path) -> None:
         file.get(min(content))
     with pytest.raises(DataError, match="belongs to two others"):
         list(file.keys())
+    file = changed(tmp_path, number * PAGE + place, struct.pack("<HHH", 7, 2, 1))
+    for read in (lambda: file.get(min(content)), lambda: list(file.keys())):
+        with pytest.raises(DataError, match=f"refers to page {7 + (2 << 16) + (1 << 32)} of "):
+            read()
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,8 @@ def test_damaged_pages(place: int, value: bytes, message: str, tmp_path: Path) -
             read()
 
 
-def made(folder: Path, page_bytes: int, leaf: bytes, entries: int) -> LmdbFile:
-    """A database of one leaf."""
+def made(folder: Path, page_bytes: int, leaf: bytes, entries: int, *values: bytes) -> LmdbFile:
+    """A database of one leaf, and of pages with large values."""
     empty = struct.pack("<IHHQQQQQ", page_bytes, 0, 0, 0, 0, 0, 0, (1 << 64) - 1)
     main = struct.pack("<IHHQQQQQ", 0, 0, 1, 0, 1, 0, entries, 2)
     pages = [
@@ -102,10 +106,12 @@ def made(folder: Path, page_bytes: int, leaf: bytes, entries: int) -> LmdbFile:
         + struct.pack("<IIQQ", 0xBEEFC0DE, 1, 0, 1 << 30)
         + empty
         + main
-        + struct.pack("<QQ", 2, 0)
+        + struct.pack("<QQ", 2 + len(values), 0)
         for number in (0, 1)
     ]
-    (folder / "data.mdb").write_bytes(b"".join(page.ljust(page_bytes, b"\0") for page in (*pages, leaf)))
+    (folder / "data.mdb").write_bytes(
+        b"".join(page.ljust(page_bytes, b"\0") for page in (*pages, leaf, *values))
+    )
     return LmdbFile(folder)
 
 
@@ -130,6 +136,32 @@ def test_a_database_made_by_hand(tmp_path: Path) -> None:
     file = made(tmp_path, PAGE, leaf(PAGE, [11, 0], node(b"bcd") + node(b"a" * 511, b"v")), 2)
     assert list(file.keys()) == [b"a" * 511, b"bcd"]
     assert file.get(b"a" * 511) == b"v"
+
+
+def test_a_leaf_without_entries(tmp_path: Path) -> None:
+    file = made(tmp_path, PAGE, leaf(PAGE, [], b""), 0)
+    assert list(file.keys()) == []
+    assert file.get(b"key") is None
+
+
+@pytest.mark.parametrize(("lower", "upper", "room"), [(2, 0, 2 * PAGE - 16), (1, 1, 65_537 * PAGE - 16)])
+def test_the_room_of_a_large_value(lower: int, upper: int, room: int, tmp_path: Path) -> None:
+    """The number of its pages has two halves."""
+    smaller = min(room, 40_000 * PAGE)  # more than the pages whose number has 15 bits; the file is sparse
+    for size in (smaller, room + 1):
+        large = struct.pack("<HHHH", size & 0xFFFF, size >> 16, 1, 3) + b"key" + struct.pack("<Q", 3)
+        value = struct.pack("<QHHHH", 3, 0, 4, lower, upper) + b"value"
+        made(tmp_path, PAGE, leaf(PAGE, [0], large), 1, value)
+        with (tmp_path / "data.mdb").open("r+b") as content:
+            content.truncate(3 * PAGE + 16 + size)
+        file = LmdbFile(tmp_path)
+        if size <= room:
+            found = file.get(b"key")
+            assert found is not None
+            assert (len(found), found[:7]) == (size, b"value\0\0")
+        else:
+            with pytest.raises(DataError, match=rf"page 3 does not hold the {size:,} bytes of a value"):
+                file.get(b"key")
 
 
 @pytest.mark.parametrize(

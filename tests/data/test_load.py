@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastdat.data import ImageSet, load_split
+from fastdat.data import DataError, ImageSet, load_split
+from fastdat.util.ranks import Ranks
 from tests.data.helpers import assert_refused, write_tiny_imagenet
+
+T = TypeVar("T")
+
+
+class TwoMachines(Ranks):
+    """The first of two ranks; the other one has the same but for ``differs``, a type of what they tell each other."""
+
+    def __init__(self, differs: type | None) -> None:
+        super().__init__(0, 2)
+        self._differs = differs
+
+    def all_of(self, here: T) -> list[T]:
+        return [here, cast(T, not here) if type(here) is self._differs else here]
+
+
+def test_machines_with_other_data(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    write_tiny_imagenet(tmp_path, pixels)
+    assert len(load_split("tiny-imagenet", tmp_path, ranks=TwoMachines(None))) == 4
+    with pytest.raises(
+        DataError, match="is a packed store on some machines and holds the publisher's files on"
+    ):
+        load_split("tiny-imagenet", tmp_path, ranks=TwoMachines(bool))
+    with pytest.raises(DataError, match="holds other images on some machines than on others"):
+        load_split("tiny-imagenet", tmp_path, ranks=TwoMachines(str))
 
 
 def test_cifar10(cifar10_root: Path, cifar10: ImageSet) -> None:
@@ -31,6 +57,8 @@ def test_too_many_images_to_decode_at_every_start(
     tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_imagenet(tmp_path, pixels)
+    monkeypatch.setattr("fastdat.data.load.MOST_IMAGES", 4)
+    assert len(load_split("tiny-imagenet", tmp_path)) == 4
     monkeypatch.setattr("fastdat.data.load.MOST_IMAGES", 3)
     assert_refused(
         "tiny-imagenet",

@@ -46,14 +46,41 @@ def test_layouts(folder: str, compressed: bool, pixels: NDArray[np.uint8], tmp_p
     ("damage", "message"),
     [
         (lambda raw: raw[:-5], "It is truncated"),
+        (lambda raw: raw + b"\0", r"has 3,137 bytes of data; its header says \(4, 28, 28\)"),
+        (lambda raw: raw[:15], "no idx file of 3 dimension"),
+        (lambda raw: idx(np.zeros((4, 28, 27), np.uint8)), r"4 labels and images of shape \(4, 28, 27\)"),
+        (
+            lambda raw: idx(np.zeros((4, 27, 28), np.uint8)),
+            r"images of shape \(4, 27, 28\); expected \(N, 28, 28\)",
+        ),
+        (lambda raw: idx(np.zeros((3, 28, 28), np.uint8)), r"4 labels and images of shape \(3, 28, 28\)"),
         (lambda raw: b"\0\0\x0d\3" + raw[4:], "no idx file of 3"),
         (lambda raw: b"", "it begins with nothing"),
         (lambda raw: gzip.compress(raw)[:40], "no idx file"),
     ],
-    ids=["truncated", "floats", "empty", "gzip"],
+    ids=["truncated", "longer", "header", "width", "height", "count", "floats", "empty", "gzip"],
 )
 def test_damaged_files(damage: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
     raw = idx(np.zeros((4, 28, 28), np.uint8))
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(damage(raw))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(4, np.uint8)))
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(raw)
+    assert len(load_split("mnist", tmp_path)) == 4
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(damage(raw))
     assert_refused("mnist", tmp_path, message)
+
+
+def test_labels_and_images_of_other_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
+    images.write_bytes(idx(np.zeros((0, 28, 28), np.uint8)))
+    labels.write_bytes(idx(np.zeros(0, np.uint8)))
+    assert_refused(
+        "mnist", tmp_path, r"0 labels and images of shape \(0, 28, 28\); expected \(N, 28, 28\), N > 0"
+    )
+    images.write_bytes(idx(np.zeros((2, 28, 28), np.uint8)))
+    labels.write_bytes(idx(np.array([9, 10], np.uint8)))
+    assert_refused("mnist", tmp_path, "labels must be 0 to 9, found 10")
+    labels.write_bytes(idx(np.array([9, 0], np.uint8)))
+    monkeypatch.setattr("fastdat.data.mnist._MOST_BYTES", 16 + 2 * 28 * 28)
+    assert load_split("mnist", tmp_path).labels.tolist() == [9, 0]
+    monkeypatch.setattr("fastdat.data.mnist._MOST_BYTES", 15 + 2 * 28 * 28)
+    assert_refused("mnist", tmp_path, r"idx3-ubyte has more than 1,583 bytes when unpacked")

@@ -32,12 +32,22 @@ def test_an_incomplete_publishers_folder_must_be_removed(dataset: str, tmp_path:
     )
 
 
-def test_resolutions_of_the_paper() -> None:
-    sizes = {name: spec.resolution for name, spec in DATASETS.items()}
-    assert sizes == {
-        "cifar10": 32, "cifar100": 32, "stl10": 48, "tiny-imagenet": 64, "lsun-bedroom": 64, "mnist": 28,
-        "folder": None,
-    }  # fmt: skip
+def test_channels_classes_and_the_resolutions_of_the_paper() -> None:
+    facts = {
+        name: (spec.channels, spec.classes, spec.resolution, spec.resolutions)
+        for name, spec in DATASETS.items()
+    }
+    assert facts == {
+        "cifar10": (3, 10, 32, None),
+        "cifar100": (3, 100, 32, None),
+        "stl10": (3, 0, 48, None),
+        "tiny-imagenet": (3, 200, 64, None),
+        "lsun-bedroom": (3, 0, 64, None),
+        "mnist": (1, 10, 28, (28, 32)),
+        "folder": (3, None, None, None),
+    }
+    assert resolution_of(DATASETS["cifar10"], None) == 32
+    assert resolution_of(DATASETS["cifar10"], 1) == 1
     with pytest.raises(DataError, match="unknown data set 'imagenet'; there are: cifar10"):
         dataset_spec("imagenet")
     with pytest.raises(

@@ -1,6 +1,7 @@
 """The sampler: a batch depends on (seed, step, rank) alone, epochs are permutations, ranks share them."""
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdat.data import ImageSet, TrainSampler
+from fastdat.data import sampler as sampler_module
 from fastdat.data.sampler import lies_on_gpu
 
 
@@ -77,6 +79,27 @@ def test_order_and_flips_are_those_of_one_draw_in_full_precision(
         assert torch.equal(sampler.batch(epoch), torch.sub(plain, 127.5) * (1 / 127.5))
         rows, mirrored = sampler.fetched(epoch)
         assert (rows.dtype, mirrored.dtype) == (torch.int64, torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype"), [(7, torch.int32), ((1 << 31) - 1, torch.int32), (1 << 31, torch.int64)]
+)
+def test_the_order_has_the_smallest_type_that_suffices(
+    count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(torch, "randperm", lambda count, *, generator, dtype: drawn.append((count, dtype)))
+    sampler_module._order(count, torch.Generator())
+    assert drawn == [(count, dtype)]
+
+
+def test_the_smallest_and_the_largest_batch() -> None:
+    whole = TrainSampler(numbered(6), 6, seed=2)
+    assert whole.batches_per_epoch == 1
+    one = TrainSampler(numbered(6), 1, seed=2)
+    assert [numbers(one.batch(step))[0] for step in range(6)] == numbers(whole.batch(0))
+    halves = [TrainSampler(numbered(6), 3, seed=2, rank=rank, world_size=2) for rank in range(2)]
+    assert [n for half in halves for n in numbers(half.batch(0))] == numbers(whole.batch(0))
 
 
 def test_seeds_differ() -> None:
@@ -168,6 +191,12 @@ def test_which_sets_lie_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainSampler(data, 2, rank=1, world_size=2).resident
 
 
+def test_what_is_free_is_asked_of_the_batches_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 + device.index, 9999))
+    assert sampler_module._free(torch.device("cuda", 3)) == 103
+    assert sampler_module._free(torch.device("cpu")) is None
+
+
 # --- labels, and batches gathered ahead --------------------------------------------------------------------------
 
 
@@ -195,6 +224,23 @@ def test_a_thread_gathers_the_same_batches(few_images: ImageSet, steps: Sequence
     finally:
         ahead.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastdat-batches")]
+
+
+def test_a_thread_makes_three_batches_ahead_and_none_twice() -> None:
+    made: list[int] = []
+
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        made.append(step)
+        return torch.tensor(step), torch.tensor(-step)
+
+    ahead = sampler_module._Ahead(make)
+    for step, expected in ((5, [5, 6, 7, 8]), (6, [9]), (6, []), (8, [10, 11]), (2, [2, 3, 4, 5])):
+        made.clear()
+        assert ahead.take(step) == (step, -step)
+        while not all(future.done() for future in ahead._ready.values()):
+            time.sleep(0.001)
+        assert made == expected
+    ahead.close()
 
 
 def test_an_error_in_the_thread_is_raised_by_batch(

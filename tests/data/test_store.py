@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastdat.data import DataError, Store, load_split, npy
-from fastdat.data.split_files import CHUNK, SplitFiles, checking_threads
+from fastdat.data import DataError, Store, load_split, npy, split_files
+from fastdat.data.split_files import CHUNK, SplitFiles, _digest, checking_threads
 from fastdat.data.store import read_only_tensor
 from tests.data.helpers import flip_bit, packed, run_command, stop_after
 
@@ -96,14 +98,31 @@ def test_progress_is_reported_after_each_block(pictures: Path, tmp_path: Path) -
     assert calls == [*((done, 60) for done in range(8, 60, 8)), (60, 60)]
 
 
-def test_what_progress_raises_stops_the_check(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_pieces")
+def test_what_progress_raises_stops_the_check(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 blocks, the one that a thread is reading is the last."""
     packed(pictures, tmp_path / "store")
+    read: list[int] = []
+    stopped = threading.Event()
+
+    def slow(descriptor: int, start: int, size: int) -> str:
+        read.append(start)
+        if len(read) == 2:
+            assert stopped.wait(10)
+            time.sleep(0.05)  # so that the pool is told to end
+        return _digest(descriptor, start, size)
 
     def stop(*_: Any) -> None:
+        stopped.set()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(split_files, "checking_threads", lambda _: 1)
+    monkeypatch.setattr(split_files, "_digest", slow)
     with pytest.raises(KeyboardInterrupt):
         load_split("folder", tmp_path / "store", "train", 32, stop)
+    assert read == [128, 128 + 8 * 3 * 32 * 32]
 
 
 def test_the_images_are_those_that_were_checked(pictures: Path, tmp_path: Path) -> None:

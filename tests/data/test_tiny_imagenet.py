@@ -31,6 +31,9 @@ def test_real_images(tiny_root: Path) -> None:
     [
         ("n02", "n09", r"val_annotations.txt, line 2: expected a file name and a class of the train split"),
         ("val_2.JPEG", "val_9.JPEG", "line 3, names val_9.JPEG, which is not in"),
+        ("val_2.JPEG", "../val_2.JPEG", r"line 3, names \.\./val_2.JPEG, which is not in"),
+        ("val_2.JPEG", "a" * 100 + "b", f"line 3, names {'a' * 100}, which is not in"),
+        ("val_0.JPEG\tn01", "c" * 60 + "d", f"line 1: .*found '{'c' * 60}'"),
     ],
 )
 def test_annotations_that_do_not_match(

@@ -7,10 +7,11 @@ import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fastdat.data.archive import ArchiveError, unpack
+from fastdat.data.archive import ArchiveError, _Bounded, unpack
 from tests.fuzz import wrapping
 
 
@@ -90,16 +91,34 @@ def test_members_outside_of_the_folder(name: str, form: str, tmp_path: Path) -> 
 def test_members_that_are_no_files(member: tarfile.TarInfo, tmp_path: Path) -> None:
     """Followed by a file that would be written through it."""
     raw = wrapping.tar_of({"a/before": b"x"}, member) + wrapping.tar_of({"a/special/evil": b"evil"})
-    assert "is neither a file nor a folder" in refusal(raw, tmp_path)
+    assert refusal(raw, tmp_path) == "its member 'a/special' is neither a file nor a folder"
+
+
+def zip_with_a_link(name: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "../../..")
+    return out.getvalue()
 
 
 def test_a_link_in_a_zip_file(tmp_path: Path) -> None:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        info = zipfile.ZipInfo("a/link")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "../../..")
-    assert "is neither a file nor a folder" in refusal(out.getvalue(), tmp_path)
+    message = "its member 'a/link' is neither a file nor a folder"
+    assert refusal(zip_with_a_link("a/link"), tmp_path) == message
+
+
+def test_long_names_are_shown_in_part(tmp_path: Path) -> None:
+    name, link = "../" + "x" * 97 + "y", "x" * 100 + "y"
+    for i, (raw, shown) in enumerate(
+        [
+            (wrapping.tar_of({name: b""}), f"its member '../{'x' * 97}' lies"),
+            (wrapping.tar_of({}, special(tarfile.SYMTYPE, link)), f"its member '{'x' * 100}' is neither"),
+            (zip_with_a_link(link), f"its member '{'x' * 100}' is neither"),
+        ]
+    ):
+        (tmp_path / str(i)).mkdir()
+        assert refusal(raw, tmp_path / str(i)).startswith(shown)
 
 
 def test_names_that_come_twice_stay_inside(tmp_path: Path) -> None:
@@ -125,6 +144,51 @@ def test_bombs(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastdat.data.archive.MOST_MEMBERS", 10)
     assert "more than 10 members" in refusal(wrapping.tar_of({f"a/{i}": b"" for i in range(11)}), tmp_path)
+
+
+@pytest.mark.parametrize("pack", [wrapping.tar_of, wrapping.zip_of])
+def test_limits_are_exact(pack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {"a/one": b"1" * 1000, "a/two": b"2" * 30}
+    raw = pack(members)
+    allowed = 1000 + 30 + 2 * 512 - 20 * len(raw)
+    for i, (most_members, beyond, message) in enumerate(
+        [(2, allowed, None), (2, allowed - 1, "it is a bomb"), (1, allowed, "more than 1 members")]
+    ):
+        monkeypatch.setattr("fastdat.data.archive.MOST_MEMBERS", most_members)
+        monkeypatch.setattr("fastdat.data.archive.ALWAYS_ALLOWED", beyond)
+        (tmp_path / str(i)).mkdir()
+        if message is None:
+            assert (unpacked(raw, tmp_path / str(i)) / "a" / "one").read_bytes() == members["a/one"]
+        else:
+            assert message in refusal(raw, tmp_path / str(i))
+
+
+class Endless(io.BytesIO):
+    """Gives one megabyte again and again, and counts."""
+
+    megabyte, count = bytes(1 << 20), 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size == len(self.megabyte)
+        self.count += 1
+        return self.megabyte
+
+
+def test_what_is_read_at_once_and_after_the_last_member() -> None:
+    bounded = _Bounded(io.BytesIO(bytes(3 << 20)))
+    assert (bounded.read(0), len(bounded.read(1 << 20)), bounded.tell()) == (b"", 1 << 20, 1 << 20)
+    for size in ((1 << 20) + 1, -1):
+        with pytest.raises(ArchiveError, match=f"it has {size:,} bytes in one place"):
+            bounded.read(size)
+    with pytest.raises(ArchiveError, match="in one place"):
+        bounded.read()
+    bounded.read_rest()
+    assert bounded.tell() == 3 << 20
+    assert bounded.seek(0) == 0
+    endless = Endless()
+    with pytest.raises(ArchiveError, match="it goes on for 67,108,864 bytes after its last member"):
+        _Bounded(endless).read_rest()
+    assert endless.count == 64
 
 
 def test_empty_members_take_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,13 +171,9 @@ def test_two_names_that_torch_does_not_tell_apart_are_refused() -> None:
 
 def test_what_torch_saves_passes() -> None:
     types = [
-        torch.float16,
-        torch.bfloat16,
-        torch.int8,
-        torch.bool,
-        torch.complex64,
-        torch.float8_e4m3fn,
-        torch.uint16,
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16),
+        *(torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.complex64, torch.complex128),
     ]
     state = {str(kind): torch.zeros(3, dtype=kind) for kind in types} | {
         "nested": [({"a": torch.ones(2)[1:]},)]
@@ -255,7 +251,8 @@ def test_a_directory_that_only_torch_sees() -> None:
 def test_a_directory_elsewhere_than_its_end_record_says() -> None:
     assert "its directory is not where" in refusal(wrapping.shifted(good_archive()))
     stored = wrapping.zip_of(wrapping.zip_members(good_archive()), zipfile.ZIP_STORED)  # has no zip64 record
-    torch_file.check(io.BytesIO(stored))
+    for comment in (b"", b"c", bytes(0xFFFF)):
+        torch_file.check(io.BytesIO(stored[:-2] + struct.pack("<H", len(comment)) + comment))
     assert "its directory is not where" in refusal(b"PK\x03\x04" + stored)
     for raw in (stored, good_archive()):
         assert "its directory is not where" in refusal(raw + b"\0")
@@ -295,6 +292,16 @@ def test_what_is_dropped_is_counted_too() -> None:
     assert "entries" in refusal(with_numbers(b"\x80\x02" + tensor + b"}."))
 
 
+def test_entries_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a shared list each time: a list that holds one of 40 items twice has 1 + 2 * 41."""
+    monkeypatch.setattr(torch_file, "MOST_ENTRIES", 83)
+    pickled = b"\x80\x02](](" + b"N" * 40 + b"eq\x00h\x00e."
+    assert len(pickled) < 83
+    torch_file.check(io.BytesIO(with_numbers(pickled)))
+    monkeypatch.setattr(torch_file, "MOST_ENTRIES", 82)
+    assert "more than 82 entries" in refusal(with_numbers(pickled))
+
+
 def test_levels_are_counted_from_the_outermost() -> None:
     """A list that was seen at another place, not as deep, is as deep as it is."""
     deep = b"]" * 40 + b"a" * 39
@@ -308,6 +315,8 @@ def test_only_tensors_are_called() -> None:
     call = b"ctorch.storage\nUntypedStorage\n\x8a\x06" + b"\x7f" * 6 + b"\x85R"
     for pickled in (b"\x80\x02" + call + b".", b"\x80\x02" + call + b"0}."):
         assert refusal(with_numbers(pickled)) == "it calls UntypedStorage, which makes no tensor"
+    with pytest.raises(torch_file.TorchFileError, match=r"it refers to os\.system, which no weights needs"):
+        torch_file.check(io.BytesIO(b"cos\nsystem\n."), legacy=True)
 
 
 def test_an_ordered_dict_of_pairs_has_the_keys_of_a_dict() -> None:

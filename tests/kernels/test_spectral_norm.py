@@ -294,12 +294,16 @@ def test_opcheck(device: str) -> None:
         (lambda w, u, v: (w, u[:1], v), r"as many, at least one: got 2, 1 and 2"),
         (lambda w, u, v: ([w[0], w[1].double()], u, v), r"one dtype and device, got torch.float32.*float64"),
         (
+            lambda w, u, v: ([w[0], w[1].to("meta")], u, v),
+            r"got torch.float32 on cpu and torch.float32 on meta \(weights\[1\]\)",
+        ),
+        (
             lambda w, u, v: (w, v, u),
             r"u and v of weights\[0\], of shape \(9, 20\), must be of shapes \(9,\) and \(20,\)",
         ),
         (lambda w, u, v: ([w[0], w[1][:0]], u, v), r"weights\[1\] must be .* got shape \(0, 7\)"),
     ],
-    ids=["none", "too few", "two dtypes", "swapped", "empty"],
+    ids=["none", "too few", "two dtypes", "two devices", "swapped", "empty"],
 )
 def test_what_does_not_fit_says_so(change: Callable[..., object], message: str) -> None:
     given = change(*layers(((9, 20), (5, 7))))

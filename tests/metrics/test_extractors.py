@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastdat.data import ImageSet
-from fastdat.metrics import EvalConfig, ImageEvaluator, make_extractor, register_extractor
+from fastdat.metrics import EvalConfig, Extractor, ImageEvaluator, make_extractor, register_extractor
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.util.errors import ConfigError
 from tests.metrics.helpers import CPU, colours, fakes_of, part
@@ -41,6 +41,33 @@ def test_extractors_by_import_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     features, logits = extractor(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
     assert features.shape == (2, 3 * 16), "grey images become colour images"
     assert logits is None
+
+
+def test_no_gradients_are_kept_and_the_net_is_evaluated() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Dropout(0.5))
+    images = torch.randint(0, 256, (5, 3, 2, 2), dtype=torch.uint8)
+    extractor = Extractor("linear", ByteInputs(net), "none")
+    features, _ = extractor(images)
+    assert features.shape == (5, 4)
+    assert not features.requires_grad
+    register_extractor("linear", lambda weights: extractor)
+    made = make_extractor("linear", None, CPU)
+    assert made is extractor
+    assert not any(module.training for module in net.modules())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert (made(images)[0] == net(images.float())).all(), "nothing is dropped"
+
+
+class ByteInputs(nn.Module):
+    """Gives a net uint8 images as floats."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.net(images.float())
+        return out
 
 
 def test_efficientnet(cifar10: ImageSet) -> None:

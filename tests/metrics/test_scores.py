@@ -39,17 +39,37 @@ def test_kid_equals_its_formula_if_a_subset_holds_all_images() -> None:
         return (m.sum() - m.trace()) / (40 * 39)
 
     expected = mean_off_diagonal(k(a, a)) + mean_off_diagonal(k(b, b)) - 2 * k(a, b).mean()
-    assert scores["kid"] == pytest.approx(expected.item(), rel=1e-4)
+    assert scores == {"kid": pytest.approx(expected.item(), rel=1e-4), "kid_std": 0}
 
 
 def test_the_seed_says_which_images_the_subsets_of_kid_hold() -> None:
     a, b = torch.randn(40, 5), torch.randn(40, 5) + 0.5
 
-    def kid(seed: int) -> float:
+    def kid(seed: int) -> dict[str, float]:
         settings = config(metrics=("kid",), kid_subsets=2, kid_subset_size=9, seed=seed)
-        return against_reals(a, b, Statistics.of(b), settings)["kid"]
+        return against_reals(a, b, Statistics.of(b), settings)
 
-    assert kid(1) == kid(1) != kid(2)
+    assert kid(1) == kid(1)
+    assert kid(1)["kid"] != kid(2)["kid"]
+    assert 0 < kid(1)["kid_std"] < kid(1)["kid"]
+
+
+def test_precision_is_of_fakes_and_recall_of_reals() -> None:
+    """All fakes lie among the reals, but only where the first 12 of 40 reals are."""
+    real = torch.randn(40, 5) + torch.tensor([0.0] * 12 + [99.0] * 28)[:, None]
+    fake = torch.randn(30, 5) * 0.1
+    scores = against_reals(fake, real, Statistics.of(real), config(metrics=("precision-recall",)))
+    assert scores.keys() == {"precision", "recall"}
+    assert scores["precision"] == 1
+    assert scores["recall"] < 0.4
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """torch-fidelity tells each score and shows a progress bar unless told not to."""
+    a, b = torch.randn(40, 5), torch.randn(50, 5)
+    scores = against_reals(a, b, Statistics.of(b), config(metrics=("fid", "kid", "precision-recall")))
+    assert scores.keys() == {"fid", "kid", "kid_std", "precision", "recall"}
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -83,3 +103,14 @@ def test_is_needs_one_image_per_split() -> None:
 def test_is_of_certain_and_varied_classes() -> None:
     logits = 50.0 * torch.eye(5).repeat(20, 1)
     assert of_fakes(logits, config(metrics=("is",), is_splits=1))["is"] == pytest.approx(5)
+    assert of_fakes(logits, config(metrics=("fid",))) == {}
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_is_equals_its_formula_on_images_that_the_seed_has_mixed(seed: int) -> None:
+    logits = torch.randn(29, 5, dtype=torch.float64) * 3
+    p = logits[np.random.RandomState(seed).permutation(29)].softmax(1)
+    parts = [p[:9], p[9:19], p[19:]]
+    expected = [(part * (part / part.mean(0)).log()).sum(1).mean().exp().item() for part in parts]
+    found = of_fakes(logits, config(metrics=("is",), is_splits=3, seed=seed))
+    assert found == {"is": pytest.approx(np.mean(expected)), "is_std": pytest.approx(np.std(expected))}

@@ -40,6 +40,14 @@ def draws_for(count: int) -> Tensor:
     return draws
 
 
+def test_all_is_made_on_the_device_of_the_images() -> None:
+    """As on a GPU: an operation on tensors of two devices is an error."""
+    x = torch.empty(3, 2, 8, 6, device="meta")
+    draws = Augmented(nn.Identity()).draw(x)
+    assert (draws.is_meta, draws.shape, draws.dtype) == (True, (3, DRAWS), torch.float32)
+    assert augmented(x, draws, WHOLE).is_meta
+
+
 # --- the transformation ----------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from fastdat.nets import (
     SSGANGenerator,
 )
 from fastdat.nets.infomaxgan import info_nce
+from fastdat.nets.shared_batch import Shared
 from fastdat.nets.ssgan import rotate_quarters
 
 KINDS = [SSGANDiscriminator, InfoMaxGANDiscriminator]
@@ -89,6 +90,22 @@ def test_info_nce_equals_its_definition() -> None:
             own = torch.dot(local[i, :, p], whole[i]).exp()
             losses.append(-torch.log(own / (own + sum(others))))
     torch.testing.assert_close(info_nce(local, whole), torch.stack(losses).mean())
+
+
+def test_info_nce_of_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on three ranks with two images each: the mean of their losses is that of the whole batch."""
+    local, whole = torch.randn(6, 5, 2, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    expected = info_nce(local, whole)
+    monkeypatch.setattr("fastdat.nets.infomaxgan.all_rows", lambda x, shared: local)
+    parts = [slice(2 * rank, 2 * rank + 2) for rank in range(3)]
+    losses = [info_nce(local[rows], whole[rows], Shared("", rank, 3)) for rank, rows in enumerate(parts)]
+    torch.testing.assert_close(torch.stack(losses).mean(), expected)
+
+
+def test_all_is_made_on_the_device_of_the_images() -> None:
+    """As on a GPU: an operation on tensors of two devices is an error."""
+    assert info_nce(torch.empty(3, 5, 2, device="meta"), torch.empty(3, 5, device="meta")).is_meta
+    assert all(made.is_meta for made in rotate_quarters(torch.empty(6, 3, 4, 4, device="meta")))
 
 
 def test_info_nce_of_uninformative_features() -> None:

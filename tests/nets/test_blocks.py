@@ -76,8 +76,17 @@ def test_xavier_bounds() -> None:
     weight = xavier(conv3(8, 8)).weight
     assert weight.abs().max() <= bound
     assert weight.abs().max() > 0.9 * bound
-    scaled = GBlock(8, 8).conv2.weight
-    assert 0.9 * math.sqrt(2) * bound < scaled.abs().max() <= math.sqrt(2) * bound
+    normalised = normalised_xavier(conv3(8, 8)).parametrizations.weight.original
+    assert 0.9 * bound < normalised.abs().max() <= bound
+    for layer in (GBlock(8, 8).conv1, GBlock(8, 8).conv2):
+        assert 0.9 * math.sqrt(2) * bound < layer.weight.abs().max() <= math.sqrt(2) * bound
+    for block in (FirstDBlock(8, 8), DBlock(8, 8, down=True)):
+        for layer in (block.conv1, block.conv2):
+            drawn = layer.parametrizations.weight.original
+            assert 0.9 * math.sqrt(2) * bound < drawn.abs().max() <= math.sqrt(2) * bound
+        bound_1 = math.sqrt(6.0 / (8 + 8))  # of the shortcut's kernels, which have one weight
+        assert 0.8 * bound_1 < block.shortcut.parametrizations.weight.original.abs().max() <= bound_1
+    assert 0.8 * bound_1 < GBlock(8, 8).shortcut.weight.abs().max() <= bound_1
 
 
 def test_spectral_norm_is_estimated_on_the_drawn_weight() -> None:

@@ -15,10 +15,17 @@ from fastdat.nets import DCGANDiscriminator, DCGANGenerator
 def test_shapes(resolution: int, channels: int) -> None:
     G = DCGANGenerator(resolution, ngf=4, nz=7, channels=channels)
     D = DCGANDiscriminator(resolution, ndf=4, channels=channels)
+    sizes = {28: [4, 7, 14, 28], 32: [4, 8, 16, 32], 48: [6, 12, 24, 48], 64: [8, 16, 32, 64]}[resolution]
+    maps: list[torch.Size] = []
+    for conv in (*G.convs, *D.convs):
+        conv.register_forward_hook(lambda *found: maps.append(found[2].shape[1:]))
     images = G(torch.randn(3, 7))
+    assert maps == [(c, size, size) for c, size in zip((16, 8, 4, channels), sizes, strict=True)]
+    maps.clear()
     assert images.shape == (3, channels, resolution, resolution)
     assert images.abs().max() <= 1
     assert D(images).shape == (3, 1)
+    assert maps == [*((c, size, size) for c, size in zip((4, 8, 16), sizes[2::-1], strict=True)), (1, 1, 1)]
 
 
 def test_four_convolutions_and_batch_norm() -> None:
@@ -32,10 +39,15 @@ def test_four_convolutions_and_batch_norm() -> None:
 
 
 def test_initial_weights() -> None:
-    G = DCGANGenerator(32)
-    assert G.convs[1].weight.std().item() == pytest.approx(0.02, rel=0.02)
-    assert G.norms[0].weight.mean().item() == pytest.approx(1, abs=0.01)
-    assert (G.convs[-1].bias == 0).all()
+    for net in (DCGANGenerator(32), DCGANDiscriminator(32)):
+        assert net.convs[1].weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert abs(net.convs[1].weight.mean().item()) < 2e-4
+        norm = next(norm for norm in net.norms if isinstance(norm, nn.BatchNorm2d))
+        assert norm.weight.mean().item() == pytest.approx(1, abs=0.01)
+        assert norm.weight.std().item() == pytest.approx(0.02, rel=0.3)
+        assert not norm.bias.any()
+        assert not net.convs[-1].bias.any()
+    assert not DCGANDiscriminator(32).convs[0].bias.any()
 
 
 def test_the_first_layer_of_d_has_no_batch_norm() -> None:
@@ -52,10 +64,16 @@ def test_an_unknown_resolution_lists_the_known_ones(net: type[nn.Module]) -> Non
         net(33)
 
 
-@pytest.mark.parametrize("size", ["ngf", "nz", "channels"])
-def test_bad_sizes(size: str) -> None:
+@pytest.mark.parametrize(
+    ("net", "size"),
+    [
+        *((DCGANGenerator, size) for size in ("ngf", "nz", "channels")),
+        *((DCGANDiscriminator, size) for size in ("ndf", "channels")),
+    ],
+)
+def test_bad_sizes(net: type[nn.Module], size: str) -> None:
     with pytest.raises(ValueError, match=f"{size} must be at least 1; got {size}=0"):
-        DCGANGenerator(32, **{size: 0})
+        net(32, **{size: 0})
 
 
 def test_microbatches_are_refused() -> None:

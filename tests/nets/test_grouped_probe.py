@@ -65,6 +65,10 @@ def _rolled(net: Joined, h: Tensor) -> Tensor:
     return h + h.roll(1, 0)  # each sample with the one before it
 
 
+def _slight_deviation(net: Joined, h: Tensor) -> Tensor:
+    return h + 1e-6 * h.std(0)  # less than what float32 rounds away
+
+
 def _in_float32(net: Joined, h: Tensor) -> Tensor:
     return F.linear(h.float(), torch.ones(4, 4))  # the next layer of a float64 copy cannot take it
 
@@ -72,6 +76,23 @@ def _in_float32(net: Joined, h: Tensor) -> Tensor:
 class MinibatchDeviation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + x.std(0)
+
+
+class ByNumbers(nn.Module):
+    """Takes tensors of other sizes than the batch's, even one without a dimension."""
+
+    def forward(self, x: Tensor, factor: Tensor, weights: Tensor) -> Tensor:
+        return x * factor + weights.sum()
+
+
+class WithNumbers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ByNumbers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x, torch.tensor(2.0), weights=torch.arange(7.0))
+        return out
 
 
 class OwnForward(nn.BatchNorm1d):
@@ -109,6 +130,7 @@ def without_momentum() -> nn.Module:
         net_with(nn.BatchNorm1d(4, track_running_stats=False)),
         net_with(nn.Dropout()).eval(),
         net_with(spectral_norm(nn.Linear(4, 4))).eval(),
+        net_with(WithNumbers()),
         Joined(_in_float32),
         DCGANGenerator(28, ngf=3, nz=NZ).bfloat16(),
     ],
@@ -139,6 +161,7 @@ def test_allowed_with_labels() -> None:
         ),
         (Joined(_deviation), "the net Joined itself joins the samples"),
         (Joined(_hidden_deviation), "the net Joined itself joins the samples"),
+        (Joined(_slight_deviation), "the net Joined itself joins the samples"),
         (Joined(_functional_norm), "the net Joined itself joins the samples"),
         (Joined(_rolled), "the net Joined itself joins the samples"),
         (net_with(OwnForward(4)), "OwnForward at '2' of Sequential has a forward of its own"),

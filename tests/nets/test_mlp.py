@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,10 @@ def test_shapes_and_parameters() -> None:
     assert D(x).shape == (5,)
     assert [m.in_features for m in D if isinstance(m, nn.Linear)] == [2, 64, 64, 64, 64]
     assert isinstance(D[-1], nn.Linear)
+    small = MLPGenerator(nz=3, dim=5, hidden=6, layers=1), MLPDiscriminator(dim=5, hidden=7, layers=2)
+    widths = [[(m.in_features, m.out_features) for m in net if isinstance(m, nn.Linear)] for net in small]
+    assert widths == [[(3, 6), (6, 5)], [(5, 7), (7, 7), (7, 1)]]
+    assert small[0].nz == 3
     hidden = 3 * (64 * 64 + 64)
     assert sum(p.numel() for p in G.parameters()) == (16 * 64 + 64) + hidden + (64 * 2 + 2)
     assert sum(p.numel() for p in D.parameters()) == (2 * 64 + 64) + hidden + (64 + 1)
@@ -27,6 +33,17 @@ def test_scale_of_the_initial_weights(init: Init, std: float) -> None:
     assert isinstance(layer, nn.Linear)
     assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
     assert (layer.bias == 0).all().item() == (init == "kaiming")
+
+
+@pytest.mark.parametrize("net", [MLPGenerator, MLPDiscriminator])
+def test_both_nets_pass_on_how_they_are_drawn(net: type[MLP]) -> None:
+    for init in get_args(Init):
+        drawn = net(dim=3, init=init, generator=torch.Generator().manual_seed(5))
+        sizes = (16, 3) if net is MLPGenerator else (3, 1)
+        expected = MLP(*sizes, init=init, generator=torch.Generator().manual_seed(5))
+        assert len(drawn.state_dict()) == len(expected.state_dict()) == 10
+        for ours, theirs in zip(drawn.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_torch_init_equals_the_default_of_linear() -> None:

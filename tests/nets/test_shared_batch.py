@@ -67,9 +67,12 @@ def _norms(rank: int, ranks: int) -> None:
         assert isinstance(shared, type(norm))
         assert list(shared.state_dict()) == list(norm.state_dict())
         weights = unlike(*x.shape, seed=1)
-        for _ in range(2):
-            of = {}
-            for name, module, rows in (("one", norm, x), ("many", shared, own(x, rank, ranks))):
+        for turn in range(2):
+            of, whole_batch = {}, x * (1 + turn) - turn  # other statistics in each pass
+            for name, module, rows in (
+                ("one", norm, whole_batch),
+                ("many", shared, own(whole_batch, rank, ranks)),
+            ):
                 rows = rows.clone().requires_grad_()
                 out = module(rows)
                 loss = (out.sin() * (weights if name == "one" else own(weights, rank, ranks))).sum()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fastdat.data import DataError
+from fastdat.data.packing.partial_store import remove_working_files
 from tests.data.helpers import command_to_pack, content, packed
 
 
@@ -79,3 +80,13 @@ def test_a_stop_before_or_after_the_move_into_place(
     packed(pictures, tmp_path / "store")
     assert content(tmp_path / "store") == content(tmp_path / "whole")
     assert not (tmp_path / "store.partial").exists()
+
+
+def test_working_files_are_removed_whichever_are_left(tmp_path: Path) -> None:
+    working = ["journal.jsonl", ".journal.jsonl.tmp", "plan.json", ".plan.json.tmp", ".lock"]
+    kept = ["store.json", "train.images.npy"]
+    for left in (working, working[1:3], working[:1], []):
+        for name in (*left, *kept):
+            (tmp_path / name).write_text("")
+        remove_working_files(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == kept

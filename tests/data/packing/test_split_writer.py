@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 
 from fastdat.data import DataError, load_split, pack
+from fastdat.data.packing.journal import JOURNAL
+from fastdat.util import sealed_json
 from tests.data.helpers import content, packed, stop_after, training_files
 
 
@@ -49,6 +52,27 @@ def test_a_folder_of_mostly_rubbish_is_refused(pictures: Path, tmp_path: Path) -
     ):
         packed(pictures, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    ("split", "bad", "most"), [("train", 6, 6), ("train", 7, 6), ("test", 1, 1), ("test", 2, 1)]
+)
+def test_a_tenth_may_be_unreadable(split: str, bad: int, most: int, pictures: Path, tmp_path: Path) -> None:
+    """Of 60 images and of 10: as soon as there are more, the rest is not tried."""
+    files = sorted((pictures / split).rglob("*.png"))
+    for path in files[:bad]:
+        path.write_bytes(b"rubbish")
+    if bad <= most:
+        assert packed(pictures, tmp_path / "store").index["splits"][split]["count"] == len(files) - bad
+        return
+    last = files[bad - 1]
+    with pytest.raises(DataError) as caught:
+        packed(pictures, tmp_path / "store")
+    assert str(caught.value).startswith(
+        f"{bad} of the first 8 images of {split} cannot be read, the last one is {last.relative_to(pictures / split)}: "
+        f"cannot identify image file '{last}'. This looks like"
+    )
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -95,3 +119,56 @@ def test_pieces_that_are_not_yet_durable_are_packed_again(
     packed(pictures, tmp_path / "store")
     packed(pictures, tmp_path / "whole")
     assert content(tmp_path / "store") == content(tmp_path / "whole")
+
+
+def lines_of(journal: Path) -> list[tuple[str, int, int]]:
+    """Split, first image and image after the last of each line that the journal has."""
+    lines = map(sealed_json.unseal, journal.read_bytes().splitlines())
+    return [(line["split"], line["start"], line["stop"]) for line in lines]
+
+
+def test_five_seconds_of_work_at_most_are_not_yet_durable(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece of 4 images takes a second here."""
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("fastdat.data.packing.split_writer.time", clock)
+    monkeypatch.setattr("fastdat.data.packing.pieces.PIECE_IMAGES", 4)
+    lines: list[tuple[str, int, int]] = []
+
+    def progress(*_: Any) -> None:
+        clock.now += 1
+        journal = tmp_path / "store.partial" / JOURNAL
+        lines[:] = lines_of(journal) if journal.exists() else []
+
+    packed(pictures, tmp_path / "store", progress=progress)
+    assert lines == [
+        *(("train", 0, 24), ("train", 24, 44), ("train", 44, 60)),
+        ("test", 0, 10),
+    ]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_the_disk_has_all_that_the_journal_says(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_files(pictures)[20].write_bytes(b"rubbish")
+    fsync, durable, said = os.fsync, {}, []
+
+    def note(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        durable[path.name] = path.stat().st_size
+        if path.name == JOURNAL:
+            lines = [sealed_json.unseal(line) for line in path.read_bytes().splitlines()]
+            split = lines[-1]["split"]
+            count = sum(line["count"] for line in lines if line["split"] == split)
+            said.append((split, count))
+            assert durable[f"{split}.images.npy"] == 128 + count * 3 * 32 * 32
+            assert durable[f"{split}.labels.npy"] == 128 + count * 8
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    packed(pictures, tmp_path / "store")
+    train = [("train", count) for count in (8, 16, 23, 31, 39, 47, 55, 59)]
+    assert said == [*train, ("test", 8), ("test", 10)]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastdat.data import Store
+from fastdat.data.packing import workers
+from fastdat.data.packing.workers import DecodingPool
 from tests.data.helpers import content, packed
 from tests.environment import REPOSITORY
 
@@ -71,3 +77,50 @@ def test_a_script_without_a_guard_is_explained(pictures: Path, tmp_path: Path) -
     result = subprocess.run(script(tmp_path, code), capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert 'without `if __name__ == "__main__":`' in result.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of processes of each pool that is made; threads take their place."""
+    made: list[int] = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, count: int, **_: Any) -> None:
+            made.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Threads)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("count", "result_bytes", "waiting"),
+    [(3, 1, 6), (2, (2 << 30) // 4, 4), (3, (2 << 30) // 4, 4), (3, (2 << 30) // 4 + 1, 3), (2, 3 << 30, 1)],
+)
+def test_results_that_wait_are_bounded_in_number_and_bytes(
+    count: int, result_bytes: int, waiting: int, pools: list[int]
+) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(-12, 0):
+            taken.append(task)
+            yield task
+
+    with DecodingPool(count, result_bytes) as pool:
+        results = pool.map(abs, tasks())
+        assert next(results) == 12
+        assert len(taken) == waiting + 1
+        assert list(results) == [*range(11, 0, -1)]
+    assert pools == [count]
+
+
+def test_by_default_there_is_a_process_for_each_core_that_this_one_may_use(
+    pools: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0: {1, 4, 5}}[process])
+    with DecodingPool(None, 1) as pool:
+        assert [*pool.map(abs, [-2, -1], in_processes=False)] == [2, 1]
+    with DecodingPool(0, 1) as pool:
+        assert [*pool.map(abs, [-2, -1])] == [2, 1]
+    assert pools == [3]
