@@ -87,6 +87,18 @@ def test_gradients_in_low_precision(of_x: torch.dtype, of_grad: torch.dtype, dev
     torch.testing.assert_close(found[2], plain[2], rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("of_x", [torch.float64, torch.float32])
+def test_the_second_order_is_as_exact_as_the_most_exact_argument(of_x: torch.dtype, device: str) -> None:
+    """Gradient and coefficient in float32: with x in float64 all is computed in float64."""
+    x, grad, coefficient = samples(3, 401, device=device)
+    given, upstream = (x.to(of_x), grad, coefficient), torch.randn(3, 401, device=device).to(of_x)
+    found = gradients(ops, given, upstream, Limits(0.3, BOUNDS, 1))
+    exact = gradients(formulas, doubled(*given), upstream.double(), Limits(0.3, BOUNDS, 1))
+    d_upstream, tolerance = 3, 1e-12 if of_x == torch.float64 else 1e-5
+    assert found[d_upstream].dtype == of_x
+    torch.testing.assert_close(found[d_upstream].double(), exact[d_upstream], rtol=tolerance, atol=tolerance)
+
+
 @NOT_FINITE
 def test_gradient_passes_on_a_limit_and_not_beyond(device: str) -> None:
     """torch.clamp's convention; NaN lies on no side of a limit and passes nothing."""
