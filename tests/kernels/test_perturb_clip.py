@@ -204,6 +204,7 @@ def test_wrong_arguments(message: str, name: str) -> None:
         ((2, 3, 4), (12, 4, 1), True),
         ((2, 3, 4), (12, 1, 3), True),  # channels last
         ((2, 1, 4), (4, 9, 1), True),  # the step along an axis of one element is never taken
+        ((2, 3, 4, 1), (12, 1, 3, 50), True),
         ((1, 3, 4), (99, 4, 1), True),
         ((2, 3, 4), (13, 4, 1), False),
         ((2, 3, 4), (12, 4, 2), False),

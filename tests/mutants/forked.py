@@ -55,6 +55,7 @@ def _become_pytest(arguments: list[str], environment: Mapping[str, str], output:
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.environ.update(environment)
+        sys.dont_write_bytecode = True  # its variable has been read already
         _forget_this_tree()
         import pytest
 

@@ -23,7 +23,7 @@ def noticing_tests() -> dict[str, list[str]]:
     return found
 
 
-COMPILED = "tests/kernels/test_offline.py"  # for GPUs, which the interpreter does not do
+COMPILED = "tests/kernels/test_offline"  # for GPUs, which the interpreter does not do
 
 
 def by_interpreter(tests: list[str]) -> dict[bool, list[str]]:

@@ -64,9 +64,7 @@ def run(mutants: list[Mutant], folder: Path, jobs: int) -> Iterator[Outcome]:
 def _run_pending(mutants: list[Mutant], results: WorkDB, folder: Path, jobs: int) -> Iterator[Outcome]:
     if not mutants:
         return
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # read when torch is imported, which the processes do once for all mutants
-    )
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, once for all forks of a process
     context = get_context("spawn")
     copies: Queue[Path] = context.Queue()
     for i in range(jobs):
@@ -125,18 +123,13 @@ def _pytest(arguments: list[str], with_interpreter: bool, timeout: float) -> tup
     if not with_interpreter:
         return forked.run_pytest(arguments, environment, timeout)
     command = [sys.executable, "-m", "pytest", *arguments]
-    with subprocess.Popen(
-        command,
-        env=os.environ | environment | {"TRITON_INTERPRET": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            return process.wait(timeout), process.communicate()[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return None, ""
+    environment = os.environ | environment | {"TRITON_INTERPRET": "1"}
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    try:
+        done = subprocess.run(command, env=environment, timeout=timeout, **out)
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return done.returncode, done.stdout
 
 
 def _noticed_by(result: WorkResult) -> str | None:

@@ -48,7 +48,7 @@ def test_own_tests_come_first_and_those_of_the_nearest_folder_last(
 
 
 def test_tests_of_kernels_are_apart() -> None:
-    compiled, losses = "tests/kernels/test_offline.py::test_it", "tests/test_losses.py"
+    compiled, losses = "tests/kernels/test_offline_table.py::test_it", "tests/test_losses.py"
     interpreted = ["tests/kernels/test_ops.py", "tests/kernels/test_operator.py"]
     found = by_interpreter([interpreted[0], losses, compiled, interpreted[1]])
     assert found == {False: [losses, compiled], True: interpreted}
