@@ -27,7 +27,7 @@ from tests.mutants.noticing import by_interpreter, noticing_tests
 from tests.mutants.places import Mutant
 
 TIMEOUT = 300.0  # seconds; no set of tests takes a third of it without a change
-PASSED = 0
+PASSED, WRONG_USE, NOTHING_SELECTED = 0, 4, 5  # statuses of pytest
 _FAILED = r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$"
 
 
@@ -99,6 +99,8 @@ def _try(mutant: Mutant) -> WorkResult:
     with use_mutation(mutant.spec.module_path, operator, mutant.spec.occurrence):
         for with_interpreter, tests in by_interpreter(noticing_tests()[mutant.file]).items():
             status, output = _pytest(["-x", *tests], with_interpreter, TIMEOUT)
+            if status == NOTHING_SELECTED or (status == WRONG_USE and "not found" in output):
+                raise UnusableTestsError(f"the tests for {mutant.file} say nothing:\n{output[-2000:]}")
             if status != PASSED:
                 said = "timeout" if status is None else output
                 return WorkResult(WorkerOutcome.NORMAL, said, TestOutcome.KILLED)
@@ -138,10 +140,6 @@ def _noticed_by(result: WorkResult) -> str | None:
     output = result.output or ""
     if output == "timeout":
         return "timeout"
-    if result.test_outcome != TestOutcome.KILLED or re.search(
-        r"no tests ran|file or directory not found", output
-    ):
-        raise UnusableTestsError(output[-2000:])
     failed = re.search(_FAILED, output, re.MULTILINE)
     return failed.group(1) if failed else "the tests ended without a report"
 

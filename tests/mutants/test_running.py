@@ -10,7 +10,6 @@ from cosmic_ray import work_item
 from tests.mutants import places, running
 
 CODE = "def half(x):\n    return x / 2\n"
-TEST = "from box import half\n\n\ndef test_half():\n    assert half(8) == 4\n"
 
 
 def result(
@@ -43,16 +42,44 @@ def test_all_passed() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("status", "output", "noticed"),
     [
-        result("no tests ran in 0.1s"),
-        result("ERROR: file or directory not found: tests/test_a.py"),
-        result("Traceback", work_item.TestOutcome.INCOMPETENT),
+        (0, "3 passed", None),
+        (1, "FAILED tests/test_a.py::test_b", "tests/test_a.py::test_b"),
+        (None, "", "timeout"),
+        (-11, "Fatal Python error", "the tests ended without a report"),
+        (
+            3,
+            "SystemExit: 0\nno tests ran",
+            "the tests ended without a report",
+        ),  # the changed module ends the process
+        (4, "ImportError while loading conftest", "the tests ended without a report"),
     ],
 )
-def test_tests_that_say_nothing(bad: work_item.WorkResult) -> None:
-    with pytest.raises(running.UnusableTestsError):
-        running._noticed_by(bad)
+def test_what_an_exit_status_says(
+    status: int | None,
+    output: str,
+    noticed: str | None,
+    mutants: list[places.Mutant],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "noticing_tests", lambda: {"box.py": ["test_box.py"]})
+    monkeypatch.setattr(running, "_pytest", lambda *_: (status, output))
+    assert running._noticed_by(running._try(mutants[0])) == noticed
+    assert Path("box.py").read_text() == CODE
+
+
+@pytest.mark.parametrize(
+    ("status", "output"),
+    [(4, "ERROR: file or directory not found: test_box.py"), (5, "no tests ran in 0.1s")],
+)
+def test_tests_that_say_nothing(
+    status: int, output: str, mutants: list[places.Mutant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "noticing_tests", lambda: {"box.py": ["test_box.py"]})
+    monkeypatch.setattr(running, "_pytest", lambda *_: (status, output))
+    with pytest.raises(running.UnusableTestsError, match=r"box\.py say nothing"):
+        running._try(mutants[0])
 
 
 @pytest.fixture
@@ -60,6 +87,7 @@ def mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[places.Muta
     """Of a tree of one file, whose test runs in this process."""
     monkeypatch.setattr(places, "REPOSITORY", tmp_path)
     monkeypatch.setattr(running, "REPOSITORY", tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "box.py").write_text(CODE)
     return places.mutants("box.py")
 
