@@ -33,7 +33,8 @@ def main() -> int:
     files = [file for file in noticing_tests() if given.only in file]
     if not files:
         sys.exit(f"no file of tests/mutants/noticing.toml holds {given.only!r} in its name")
-    drawn = sample(files, given.seed, None if given.all else given.sample)
+    asked = None if given.all else given.sample
+    drawn = sample(files, given.seed, asked)
     mutants = [mutant for mutant in drawn if mutant.id not in equivalent_ids()]
     print(
         f"{len(mutants)} mutants of {len(files)} files, {len(drawn) - len(mutants)} equivalent ones apart",
@@ -45,8 +46,8 @@ def main() -> int:
         outcomes.append(outcome)
         _tell(outcome, len(outcomes), len(mutants))
     unsound = failing_unchanged(outcomes, FOLDER)
-    made = record(outcomes, given.seed, None if given.all else given.sample, len(drawn) - len(mutants),
-                  time.monotonic() - start)  # fmt: skip
+    seconds = time.monotonic() - start
+    made = record(outcomes, given.seed, asked, equivalents=len(drawn) - len(mutants), seconds=seconds)
     print(
         f"{made['killed']} of {made['mutants']} noticed ({made['share_killed']:.1%}) in {made['seconds']} s"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +25,34 @@ def import_what_tests_need() -> None:
     import torch._inductor.compile_fx  # noqa: F401
 
 
-def run_pytest(
+def run_tests(arguments: list[str], with_interpreter: bool, timeout: float) -> tuple[int | None, str]:
+    """pytest's exit status, None where it took longer than ``timeout`` seconds, and all that it prints.
+
+    It runs in the current folder, a copy of the tree. What torch imports has asked Triton already whether its
+    interpreter runs the kernels, so that this needs a process of its own.
+    """
+    options = ["-p", "no:cacheprovider", "--timeout=120", "-q", "-rfE", "--no-header", "--tb=no"]
+    arguments = [*options, *arguments]
+    environment = {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.getcwd(),
+        # What is compiled is kept from mutant to mutant, and apart from what is compiled without any.
+        "TORCHINDUCTOR_CACHE_DIR": str(Path.cwd().parent / "cache" / "inductor"),
+        "TRITON_CACHE_DIR": str(Path.cwd().parent / "cache" / "triton"),
+    }
+    if not with_interpreter:
+        return run_in_fork(arguments, environment, timeout)
+    command = [sys.executable, "-m", "pytest", *arguments]
+    environment = os.environ | environment | {"TRITON_INTERPRET": "1"}
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    try:
+        done = subprocess.run(command, env=environment, timeout=timeout, **out)
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return done.returncode, done.stdout
+
+
+def run_in_fork(
     arguments: list[str], environment: Mapping[str, str], timeout: float
 ) -> tuple[int | None, str]:
     """pytest's exit status and all that it prints.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 
 from tests.environment import REPOSITORY
-from tests.mutants.copies import make_copy
+from tests.mutants.copies import in_copies
+from tests.mutants.forked import run_tests
+from tests.mutants.noticing import by_interpreter
 
 LISTS = (
     Path(__file__).with_name("kernel_faults.toml"),
     Path(__file__).with_name("system_faults.toml"),
 )
+TIMEOUT = 300.0  # seconds
 FAILED = 1  # pytest's status; that of a test which was not found or not selected is another one
 
 
@@ -52,41 +50,20 @@ def faults(listing: Path) -> list[Fault]:
 
 def unnoticed(chosen: list[Fault], folder: Path, jobs: int) -> list[Fault]:
     """Apply every fault to a copy of the tree and run its test; returns the faults with which it still passes."""
-    copies: Queue[Path] = Queue()
-    for i in range(jobs):
-        make_copy(folder / f"copy-{i}")
-        copies.put(folder / f"copy-{i}")
-
-    def passes(fault: Fault) -> bool:
-        copy = copies.get()
-        try:
-            return _passes(fault, copy)
-        finally:
-            copies.put(copy)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return [fault for fault, missed in zip(chosen, pool.map(passes, chosen), strict=True) if missed]
+    noticed = [fault for fault, fails in in_copies(chosen, _fails, folder, jobs) if fails]
+    return [fault for fault in chosen if fault not in noticed]
 
 
-def _passes(fault: Fault, copy: Path) -> bool:
-    path = copy / fault.file
+def _fails(fault: Fault) -> bool:
+    """Whether the test of a fault fails with it, in the copy of the tree that is the current folder."""
+    path = Path(fault.file)
     source = path.read_text()
     path.write_text(fault.applied(source))
     try:
-        return (
-            subprocess.run(shlex.split(command(fault.test)), cwd=copy, capture_output=True).returncode
-            != FAILED
-        )
+        ((with_interpreter, tests),) = by_interpreter([fault.test]).items()
+        return run_tests(tests, with_interpreter, TIMEOUT)[0] == FAILED
     finally:
         path.write_text(source)
-
-
-def command(test: str) -> str:
-    """Runs one test; those of the kernels under triton's interpreter."""
-    interpreter = "TRITON_INTERPRET=1" if test.startswith("tests/kernels/") else "TRITON_INTERPRET=0"
-    environment = f"env PYTHONPATH=. OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 {interpreter}"
-    options = "-x -q --no-header --tb=line -p no:cacheprovider --timeout=300"
-    return f"{environment} {sys.executable} -m pytest {options} {shlex.quote(test)}"
 
 
 def source_of(fault: Fault) -> str:

@@ -1,32 +1,28 @@
-"""Runs the tests on mutants, one process a core, and keeps every result at once: a second run goes on with the rest."""
+"""Runs the tests on mutants, and keeps every result at once: a second run goes on with the rest."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import cosmic_ray.plugins
 from cosmic_ray.mutating import use_mutation
-from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from tests.environment import REPOSITORY
-from tests.mutants import forked, operators
-from tests.mutants.copies import make_copy
+from tests.mutants import operators
+from tests.mutants.copies import in_copies, make_copy
+from tests.mutants.forked import run_tests
 from tests.mutants.noticing import by_interpreter, noticing_tests
 from tests.mutants.places import Mutant
 
 TIMEOUT = 300.0  # seconds; no set of tests takes a third of it without a change
+QUICK = "not slow and not gpu"
 PASSED, WRONG_USE, NOTHING_SELECTED = 0, 4, 5  # statuses of pytest
 _FAILED = r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$"
 
@@ -58,39 +54,11 @@ def run(mutants: list[Mutant], folder: Path, jobs: int) -> Iterator[Outcome]:
         for item, result in results.completed_work_items:
             yield Outcome(by_id[item.job_id], _noticed_by(result))
         pending = {item.job_id for item in results.pending_work_items}
-        yield from _run_pending([m for m in mutants if m.id in pending], results, folder, jobs)
-
-
-def _run_pending(mutants: list[Mutant], results: WorkDB, folder: Path, jobs: int) -> Iterator[Outcome]:
-    if not mutants:
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, once for all forks of a process
-    context = get_context("spawn")
-    copies: Queue[Path] = context.Queue()
-    for i in range(jobs):
-        make_copy(folder / f"copy-{i}")
-        copies.put(folder / f"copy-{i}")
-    with ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(copies,)) as pool:
-        running: dict[Future[WorkResult], Mutant] = {}
-        waiting = iter(mutants)
-        try:
-            while True:
-                while len(running) < jobs and (mutant := next(waiting, None)) is not None:
-                    running[pool.submit(_try, mutant)] = mutant
-                if not running:
-                    return
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    mutant, result = running.pop(done), done.result()
-                    outcome = Outcome(mutant, _noticed_by(result))
-                    results.set_result(mutant.id, result)
-                    yield outcome
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _enter(copies: Queue[Path]) -> None:
-    os.chdir(copies.get(timeout=60))
-    forked.import_what_tests_need()
+        left = [mutant for mutant in mutants if mutant.id in pending]
+        for mutant, result in in_copies(left, _try, folder, jobs):
+            outcome = Outcome(mutant, _noticed_by(result))
+            results.set_result(mutant.id, result)
+            yield outcome
 
 
 def _try(mutant: Mutant) -> WorkResult:
@@ -98,40 +66,13 @@ def _try(mutant: Mutant) -> WorkResult:
     operator = cosmic_ray.plugins.get_operator(mutant.operator)()
     with use_mutation(mutant.spec.module_path, operator, mutant.spec.occurrence):
         for with_interpreter, tests in by_interpreter(noticing_tests()[mutant.file]).items():
-            status, output = _pytest(["-x", *tests], with_interpreter, TIMEOUT)
+            status, output = run_tests(["-x", "-m", QUICK, *tests], with_interpreter, TIMEOUT)
             if status == NOTHING_SELECTED or (status == WRONG_USE and "not found" in output):
                 raise UnusableTestsError(f"the tests for {mutant.file} say nothing:\n{output[-2000:]}")
             if status != PASSED:
                 said = "timeout" if status is None else output
                 return WorkResult(WorkerOutcome.NORMAL, said, TestOutcome.KILLED)
     return WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED)
-
-
-def _pytest(arguments: list[str], with_interpreter: bool, timeout: float) -> tuple[int | None, str]:
-    """Run pytest in the current folder, a copy of the tree.
-
-    What torch imports has asked Triton already whether its interpreter runs the kernels, so that this needs a process
-    of its own.
-    """
-    options = ["-p", "no:cacheprovider", "--timeout=120", "-q", "-rfE", "--no-header", "--tb=no"]
-    arguments = [*options, "-m", "not slow and not gpu", *arguments]
-    environment = {
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.getcwd(),
-        # What is compiled is kept from mutant to mutant, and apart from what is compiled without any.
-        "TORCHINDUCTOR_CACHE_DIR": str(Path.cwd().parent / "cache" / "inductor"),
-        "TRITON_CACHE_DIR": str(Path.cwd().parent / "cache" / "triton"),
-    }
-    if not with_interpreter:
-        return forked.run_pytest(arguments, environment, timeout)
-    command = [sys.executable, "-m", "pytest", *arguments]
-    environment = os.environ | environment | {"TRITON_INTERPRET": "1"}
-    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    try:
-        done = subprocess.run(command, env=environment, timeout=timeout, **out)
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return done.returncode, done.stdout
 
 
 def _noticed_by(result: WorkResult) -> str | None:
@@ -151,7 +92,7 @@ def failing_unchanged(outcomes: Iterable[Outcome], folder: Path) -> list[str]:
     make_copy(copy)
     with contextlib.chdir(copy):
         for with_interpreter, chosen in by_interpreter(tests).items():
-            output = _pytest(chosen, with_interpreter, 3600)[1]
+            output = run_tests(["-m", QUICK, *chosen], with_interpreter, 3600)[1]
             failing += re.findall(_FAILED, output, re.MULTILINE)
     return failing
 

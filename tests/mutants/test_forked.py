@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(test: str, timeout: float = 60.0) -> tuple[int | None, str]:
-    return forked.run_pytest(
+    return forked.run_in_fork(
         ["-q", "-p", "no:cacheprovider", f"test_it.py::{test}"], {"ANSWER": "42"}, timeout
     )
 

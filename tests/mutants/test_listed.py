@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.environment import REPOSITORY
 from tests.mutants import listed
-from tests.mutants.listed import LISTS, Fault, command, faults, source_of
+from tests.mutants.listed import LISTS, Fault, faults, source_of
 
 EVERY = [fault for listing in LISTS for fault in faults(listing)]
 SECTION = "## Faults that a test must notice\n"
@@ -72,24 +72,55 @@ def test_code_that_was_edited_is_an_error(source: str, times: int) -> None:
     assert fault.applied("a = 1\nrate = 2\n") == "a = 1\nrate = 3\n"
 
 
-def test_only_faults_that_no_test_notices_are_returned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = "rate = 2\nsteps = 5\n"
+CODE = "rate = 2\nsteps = 5\n"
 
-    def small_copy(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "code.py").write_text(code)
-        (folder / "check.py").write_text("assert 'rate = 2' in open('code.py').read()\n")
 
-    monkeypatch.setattr(listed, "make_copy", small_copy)
-    monkeypatch.setattr(listed, "command", lambda test: f"{sys.executable} -I -S {test}")
-    seen = Fault("the rate is higher", "code.py", "rate = 2", "rate = 3", "check.py")
-    missed = [Fault(f"{n} steps", "code.py", "steps = 5", f"steps = {n}", "check.py") for n in (4, 6)]
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], bool]]:
+    """Tests and whether the interpreter runs them, of each run in a tree of one file; they look at its rate."""
+    runs: list[tuple[list[str], bool]] = []
+    monkeypatch.chdir(tmp_path)
+    Path("code.py").write_text(CODE)
+
+    def here(tasks: list[Fault], work: Callable[[Fault], bool], *_: object) -> Iterator[tuple[Fault, bool]]:
+        return ((task, work(task)) for task in reversed(tasks))
+
+    def run(tests: list[str], with_interpreter: bool, timeout: float) -> tuple[int, str]:
+        runs.append((tests, with_interpreter))
+        return int("rate = 2" not in Path("code.py").read_text()), ""
+
+    monkeypatch.setattr(listed, "in_copies", here)
+    monkeypatch.setattr(listed, "run_tests", run)
+    return runs
+
+
+def test_only_faults_that_no_test_notices_are_returned(asked: list[object], tmp_path: Path) -> None:
+    seen = Fault("the rate is higher", "code.py", "rate = 2", "rate = 3", "tests/test_code.py::test")
+    missed = [
+        Fault(f"{n} steps", "code.py", "steps = 5", f"steps = {n}", "tests/test_code.py::test")
+        for n in (4, 6)
+    ]
     assert listed.unnoticed([missed[0], seen, missed[1]], tmp_path, jobs=2) == missed
-    assert [(tmp_path / f"copy-{i}" / "code.py").read_text() for i in range(2)] == [code, code]
+    assert Path("code.py").read_text() == CODE
+    assert len(asked) == 3
 
 
-def test_kernels_run_in_the_interpreter() -> None:
-    assert "TRITON_INTERPRET=1" in command("tests/kernels/test_sizes.py::test_one")
-    assert "TRITON_INTERPRET=0" in command("tests/test_losses.py::test_formulas")
+@pytest.mark.parametrize("status", [0, 2, 4, 5, None])
+def test_a_test_that_says_nothing_has_noticed_nothing(
+    status: int | None, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not collected, not found, not selected, or hanging."""
+    monkeypatch.setattr(listed, "run_tests", lambda *_: (status, ""))
+    fault = Fault("the rate is higher", "code.py", "rate = 2", "rate = 3", "tests/test_code.py::test")
+    assert listed.unnoticed([fault], tmp_path, jobs=1) == [fault]
+
+
+def test_kernels_run_in_the_interpreter(asked: list[tuple[list[str], bool]], tmp_path: Path) -> None:
+    for test in ("tests/kernels/test_sizes.py::test_one", "tests/test_losses.py::test_formulas"):
+        listed.unnoticed(
+            [Fault("the rate is higher", "code.py", "rate = 2", "rate = 3", test)], tmp_path, jobs=1
+        )
+    assert asked == [
+        (["tests/kernels/test_sizes.py::test_one"], True),
+        (["tests/test_losses.py::test_formulas"], False),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_what_an_exit_status_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "noticing_tests", lambda: {"box.py": ["test_box.py"]})
-    monkeypatch.setattr(running, "_pytest", lambda *_: (status, output))
+    monkeypatch.setattr(running, "run_tests", lambda *_: (status, output))
     assert running._noticed_by(running._try(mutants[0])) == noticed
     assert Path("box.py").read_text() == CODE
 
@@ -77,7 +78,7 @@ def test_tests_that_say_nothing(
     status: int, output: str, mutants: list[places.Mutant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "noticing_tests", lambda: {"box.py": ["test_box.py"]})
-    monkeypatch.setattr(running, "_pytest", lambda *_: (status, output))
+    monkeypatch.setattr(running, "run_tests", lambda *_: (status, output))
     with pytest.raises(running.UnusableTestsError, match=r"box\.py say nothing"):
         running._try(mutants[0])
 
@@ -98,14 +99,13 @@ def test_a_second_run_goes_on_where_the_first_ended(
     tried: list[str] = []
 
     def try_each(
-        pending: list[places.Mutant], results: running.WorkDB, *_: object
-    ) -> running.Iterator[running.Outcome]:
+        pending: list[places.Mutant], *_: object
+    ) -> Iterator[tuple[places.Mutant, work_item.WorkResult]]:
         for mutant in pending:
             tried.append(mutant.id)
-            results.set_result(mutant.id, result("FAILED test_box.py::test_half"))
-            yield running.Outcome(mutant, "test_box.py::test_half")
+            yield mutant, result("FAILED test_box.py::test_half")
 
-    monkeypatch.setattr(running, "_run_pending", try_each)
+    monkeypatch.setattr(running, "in_copies", try_each)
     first = running.run(mutants, tmp_path / "work", 1)
     next(first)
     first.close()

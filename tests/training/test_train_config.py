@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fastdat import DATConfig
 from fastdat.losses import LOSSES
+from fastdat.metrics import EvalConfig
 from fastdat.robustness import MonitorConfig
 from fastdat.training import ConfigError, TrainConfig
 from fastdat.training.train_config import parse_assignment
@@ -114,9 +115,14 @@ def test_defaults() -> None:
     """Table I's, for your own nets too. What is added to a step, or changes its results, is off."""
     nothing = dict.fromkeys(("model", "dataset", "data", "classes", "ngf", "ndf"))
     found = TrainConfig().to_dict()
-    assert (found.pop("dat"), found.pop("monitor")) == (
+    assert (found.pop("dat"), found.pop("monitor"), found.pop("eval")) == (
         dataclasses.asdict(DATConfig()) | {"bounds": [-1.0, 1.0]},
         dataclasses.asdict(MonitorConfig()),
+        dataclasses.asdict(EvalConfig())
+        | {
+            "metrics": ["fid", "kid", "is"],
+            "splits": ["train", "test"],
+        },  # the rest: metrics/test_eval_config.py
     )
     assert found.pop("cosine") == {
         "steps": None,
@@ -126,20 +132,6 @@ def test_defaults() -> None:
         "ema_halflife": False,
     }
     assert found.pop("checkpoints") == {"every": 1000, "keep": 2, "keep_every": None}
-    assert found.pop("eval") == {
-        "every": None,
-        "metrics": ["fid", "kid", "is"],
-        "splits": ["train", "test"],
-        "extractor": "inception-v3-compat",
-        "weights": None,
-        "fakes": 50_000,
-        "reals": 50_000,
-        "seed": 0,
-        "batch_size": 128,
-        "kid_subsets": 10,
-        "kid_subset_size": None,
-        "is_splits": 10,
-    }
     assert found == nothing | {
         "resolution": 32,
         "nz": 128,
