@@ -60,7 +60,8 @@ def test_every_kind_of_discriminator(kind: str, second_order: bool) -> None:
     assert_step_matches(D, xr, xf, config, "gan", tolerance=FP32, compile=True, **args)
 
 
-@pytest.mark.parametrize("preset", [pytest.param("official", marks=pytest.mark.slow), "paper"])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["official", "paper"])
 def test_presets(preset: str) -> None:
     xr, xf, _ = batch("spectral", dtype=torch.float32)
     D = make("spectral", torch.float32)

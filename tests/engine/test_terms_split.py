@@ -146,7 +146,8 @@ def _ranks_equal_one(rank: int, ranks: int) -> None:
                     torch.testing.assert_close(info.terms[term.name], exact_info.terms[term.name])
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _ranks_equal_one)
 

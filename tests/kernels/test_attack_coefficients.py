@@ -234,6 +234,7 @@ def test_operator_is_well_formed(with_targets: bool, device: str) -> None:
     torch.library.opcheck(torch.ops.fastdat.attack_coefficients.default, given)
 
 
+@pytest.mark.slow
 def test_compiled_with_its_derivative(device: str) -> None:
     clean, now = logits(6, torch.float64, device)
 

@@ -93,6 +93,7 @@ def start(folder: Path, hangs: str, timeout: float) -> list[subprocess.Popen[str
     ]
 
 
+@pytest.mark.slow
 def test_a_rank_in_its_own_data_is_named(tmp_path: Path) -> None:
     processes = start(tmp_path, "yes", 4.0)
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -103,6 +104,7 @@ def test_a_rank_in_its_own_data_is_named(tmp_path: Path) -> None:
     assert "rank 1: at step 3, in load_for_ever (program.py" in text
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_named(tmp_path: Path) -> None:
     processes = start(tmp_path, "yes", 6.0)
     assert processes[1].stdout is not None

@@ -195,6 +195,7 @@ def test_own_nets_optimizers_and_batches(few_images: ImageSet, tmp_path: Path) -
     assert not torch.equal(before["0.weight"], trainer.netG.state_dict()["0.weight"])
 
 
+@pytest.mark.slow
 def test_compiled_run(
     few_images: ImageSet, tmp_path: Path, compile_counters: dict[str, Counter[str]]
 ) -> None:
