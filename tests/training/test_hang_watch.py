@@ -7,11 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 
 import pytest
+import torch
 
+import fastdat
 from fastdat.training.hang_watch import STATUS, HangWatch, Sign, described
 from fastdat.util.ranks import Ranks
 from tests.environment import REPOSITORY
@@ -38,6 +42,42 @@ def test_the_cause_in_words(signs: dict[int, tuple[Sign, float]], expected: str)
         assert f"rank {rank}: " in text.partition("\n")[2]
     if 1 in signs and signs[1][0] is LOADS:
         assert "rank 1: at step 41, in fetch (my_data.py, line 12)" in text
+
+
+TORCH, FASTDAT, LIBRARY = (str(Path(m.__file__ or "").parent) for m in (torch, fastdat, threading))
+MINE = ("/home/me/train.py", "main")
+
+
+@pytest.mark.parametrize(
+    ("inside", "where", "waits"),
+    [
+        ([], "main (train.py, line 1)", False),
+        ([("/home/me/data.py", "fetch"), (f"{LIBRARY}/threading.py", "wait")], "fetch (data.py, line 2)", False),
+        ([("/home/me/data.py", "fetch"), ("/x/site-packages/lmdb/db.py", "get")], "fetch (data.py, line 2)", False),
+        ([(f"{TORCH}/distributed/c10d.py", "all_reduce")], "all_reduce (c10d.py, line 2)", True),
+        ([(f"{FASTDAT}/training/trainer.py", "_iterate")], "_iterate (trainer.py, line 2)", True),
+        ([(f"{FASTDAT}/data/store.py", "read")], "main (train.py, line 1)", False),
+    ],
+)  # fmt: skip
+def test_where_a_rank_is(
+    inside: list[tuple[str, str]], where: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The innermost place in the user's code, unless the rank may wait for others."""
+    frames = [traceback.FrameSummary(file, i, name) for i, (file, name) in enumerate([MINE, *inside], 1)]
+    watch = HangWatch(Ranks(), 600.0)
+    watch._main = threading.get_ident()
+    watch.beat(41)
+    monkeypatch.setattr(traceback, "extract_stack", lambda frame: traceback.StackSummary.from_list(frames))
+    assert watch._sign(7) == Sign(7, 41, where, waits)
+
+
+def test_where_a_rank_is_that_runs_nothing_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [("/x/bin/fastdat", "<module>"), (f"{LIBRARY}/queue.py", "get")]
+    frames = [traceback.FrameSummary(file, i, name) for i, (file, name) in enumerate(files, 1)]
+    watch = HangWatch(Ranks(), 600.0)
+    watch._main = threading.get_ident()
+    monkeypatch.setattr(traceback, "extract_stack", lambda frame: traceback.StackSummary.from_list(frames))
+    assert watch._sign(7) == Sign(7, 0, "get (queue.py, line 2)", False)
 
 
 def test_one_process_has_no_watch() -> None:
