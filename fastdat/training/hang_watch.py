@@ -82,7 +82,7 @@ class HangWatch:
 
     @contextmanager
     def excused(self) -> Iterator[None]:
-        """Within it, this rank is busy."""
+        """Within it, this rank is busy. It must not wait for others there: nobody would see that one of them hangs."""
         self._excuses += 1
         try:
             yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class RunCheckpoints:
         config: of the run.
         ranks: those that train it together. Rank 0 reads and writes all files, and the others take over what it has
             read; every method is called by all of them.
+        excused: rank 0 is within it while it writes, and not while it waits for the others: a disk may be slow.
 
     Attributes:
         saved_at: step of latest.pt; None if there is none yet.
@@ -55,8 +58,9 @@ class RunCheckpoints:
         batches: Batches,
         config: TrainConfig,
         ranks: Ranks = ONE_PROCESS,
+        excused: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._ranks = ranks
+        self._ranks, self._excused = ranks, excused
         self._folder, self._networks, self._state, self._noise = folder, networks, state, noise
         self._regularizers, self._config = regularizers, config
         self._files = Snapshots(folder.path, config.checkpoints)
@@ -112,16 +116,20 @@ class RunCheckpoints:
         """Write latest.pt; raises as :meth:`Trainer.save`."""
         self.check_finite()
         self._check_equal()
-        self._ranks.by_first(self._write)
+        self._ranks.by_first(self._write_latest)
         self.saved_at = self._state.done
 
-    def _write(self) -> None:
-        checkpoint.save(self._files.latest, self._content())
+    def _write_latest(self) -> None:
+        self._write(self._files.latest)
         self._files.keep(self._state.done)
+
+    def _write(self, file: Path) -> None:
+        with self._excused():
+            checkpoint.save(file, self._content())
 
     def save_best(self) -> None:
         """Write best.pt, of nets that were checked already; raises as :meth:`save`."""
-        self._ranks.by_first(lambda: checkpoint.save(self._files.best, self._content()))
+        self._ranks.by_first(lambda: self._write(self._files.best))
 
     def resume(self, start: str | Path | None = None, extend: bool = False) -> list[str]:
         """Restore latest.pt if the folder has a run, or the checkpoint that ``start`` names.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +129,8 @@ class Trainer:
         self._evaluator = evaluator
         self._display = (display or display_for(config.steps)) if ranks.first else Nothing()
         self._stop = stop = StopRequests()
+        # Not self._stop: a Trainer that refers to itself would hold its folder's lock after it is dropped.
+        self._watch = HangWatch(ranks, config.hang_timeout, busy=lambda: stop.compiling)
         self.folder = ranks.together(lambda: RunFolder(outdir, writes=ranks.first))
         self._recorder = Recorder(self.folder, self._display, config.steps)
         try:
@@ -142,6 +143,7 @@ class Trainer:
                 reals,
                 config,
                 ranks,
+                excused=self._watch.excused,
             )
             self._remarks = [*self._checkpoints.resume(resume_from, extend), *chosen]
         except BaseException:
@@ -159,8 +161,6 @@ class Trainer:
             evaluator,
             ranks,
         )
-        # Not self._stop: a Trainer that refers to itself would hold its folder's lock after it is dropped.
-        self._watch = HangWatch(ranks, config.hang_timeout, busy=lambda: stop.compiling)
 
     @property
     def done(self) -> int:
@@ -273,8 +273,7 @@ class Trainer:
             if self._clock.fresh:
                 self._outputs.first_step()
             if self._due(config.log_every):
-                with self._watch.excused():  # callbacks and monitors take their time, on rank 0 alone
-                    self._outputs.stats(partial(self._callbacks.numbers, self))
+                self._outputs.stats(self._measured)
             if self._due(config.sample_every):
                 self._outputs.samples()
             state.unscored = self._due(config.eval.every)
@@ -291,6 +290,10 @@ class Trainer:
                 raise failed
         if state.unscored:
             self._outputs.scores(self._should_stop)
+
+    def _measured(self) -> dict[str, float]:
+        with self._watch.excused():  # callbacks and monitors take their time, on rank 0 alone
+            return self._callbacks.numbers(self)
 
     def _should_stop(self) -> bool:
         """Asked while scores are made."""
@@ -385,8 +388,7 @@ class Trainer:
             raise ConfigError(
                 "a callback runs on rank 0 alone, and a checkpoint needs all ranks: set checkpoints.every instead"
             )
-        with self._watch.excused():  # a disk may be slow
-            self._outputs.checkpoint()
+        self._outputs.checkpoint()
 
     def _note_all(self, remarks: list[str]) -> None:
         """Note them, and take them away."""

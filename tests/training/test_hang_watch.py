@@ -11,14 +11,20 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fastdat
+from fastdat.training import checkpoint
+from fastdat.training.callbacks import Callbacks
 from fastdat.training.hang_watch import STATUS, HangWatch, Sign, described
+from fastdat.training.run_checkpoints import RunCheckpoints
+from fastdat.training.snapshots import Snapshots
 from fastdat.util.ranks import Ranks
 from tests.environment import REPOSITORY
+from tests.training.runs import resumable, trainer_of
 
 WAITS = Sign(7, 41, "wait_tensor (_functional_collectives.py, line 9)", True)
 LOADS = Sign(7, 41, "fetch (my_data.py, line 12)", False)
@@ -84,6 +90,40 @@ def test_one_process_has_no_watch() -> None:
     with HangWatch(Ranks(), 0.01) as watch:
         watch.beat(1)
         time.sleep(0.1)
+
+
+def test_work_of_one_rank_is_excused_and_no_exchange_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A rank that waits for others while it is excused would wait for ever for one that hangs."""
+    run = trainer_of(resumable("mlp-dat-gaussians", samples=50, flip=False), None, tmp_path / "run")
+    excused: dict[str, set[bool]] = {}
+
+    def noted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def wrapper(*arguments: Any, **more: Any) -> Any:
+            excused.setdefault(name, set()).add(run._watch._busy)
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    for owner, name in (
+        (checkpoint, "save"),
+        (Callbacks, "numbers"),
+        (Ranks, "by_first"),
+        (RunCheckpoints, "check_finite"),
+        (RunCheckpoints, "_check_equal"),
+        (Snapshots, "keep"),
+    ):
+        noted(owner, name)
+    run.train()
+    assert excused.pop("save") == excused.pop("numbers") == {True}
+    assert excused == {name: {False} for name in ("by_first", "check_finite", "_check_equal", "keep")}
+    run._checkpoints.save_best()
+    assert excused == {name: {False} for name in ("by_first", "check_finite", "_check_equal", "keep")} | {
+        "save": {True}
+    }
 
 
 PROGRAM = """
