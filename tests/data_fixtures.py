@@ -1,4 +1,4 @@
-"""Real CIFAR-10: from ``$FASTDAT_DATA``, or else unpacked from ``../shared/data`` once per session, or else skipped."""
+"""Real images: from ``$FASTDAT_DATA``, or else unpacked from ``../shared/data`` once per session, or else skipped."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from fastdat.data import ImageSet, load_cifar10
 _UNPACK = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "unpack.py"
 
 
-@pytest.fixture(scope="session")
-def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds ``cifar-10-batches-py``."""
+def unpacked(dest: Path) -> Path | None:
+    """The folder of the real images, which is ``dest`` if they have to be unpacked first; None where there are none."""
     if "FASTDAT_DATA" in os.environ:
         return Path(os.environ["FASTDAT_DATA"])
     if not _UNPACK.is_file():
-        pytest.skip(f"no real CIFAR-10 here: neither $FASTDAT_DATA nor {_UNPACK}")
-    dest = tmp_path_factory.mktemp("data")
+        return None
     subprocess.run([sys.executable, str(_UNPACK), str(dest)], check=True, capture_output=True, timeout=300)
     return dest
+
+
+@pytest.fixture(scope="session")
+def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds ``cifar-10-batches-py``."""
+    folder = unpacked(tmp_path_factory.mktemp("data"))
+    if folder is None:
+        pytest.skip(f"no real CIFAR-10 here: neither $FASTDAT_DATA nor {_UNPACK}")
+    return folder
 
 
 @pytest.fixture(scope="session")

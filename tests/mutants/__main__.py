@@ -28,6 +28,7 @@ FOLDER = REPOSITORY / ".mutants"
 def main() -> int:
     """Returns the exit status: 1 if a change was not noticed."""
     given = _arguments()
+    _unpack_images()
     if given.listed:
         return _listed(given)
     files = [file for file in noticing_tests() if given.only in file]
@@ -59,6 +60,17 @@ def main() -> int:
     return int(bool(made["survivors"]))
 
 
+def _unpack_images() -> None:
+    """Have the tests in all copies find the real images, which lie beside this tree and not beside the copies."""
+    from tests.data_fixtures import (
+        unpacked,
+    )  # not above: it imports fastdat, of which a worker has another copy
+
+    folder = unpacked(FOLDER / "data")
+    if folder is not None:
+        os.environ["FASTDAT_DATA"] = str(folder)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Mutation testing.")
     parser.add_argument("--seed", type=int, default=21, help="of the sample")
@@ -79,8 +91,8 @@ def _listed(given: argparse.Namespace) -> int:
     ]
     missed = listed.unnoticed(chosen, FOLDER, given.jobs)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} deliberate faults noticed")
-    for fault in missed:
-        print(f"  {fault.name} ({fault.file}): {fault.test} passes with it")
+    for fault, said in missed.items():
+        print(f"  {fault.name} ({fault.file}): {fault.test} does not fail with it: {said}")
     return int(bool(missed))
 
 

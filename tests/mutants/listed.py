@@ -16,7 +16,7 @@ LISTS = (
     Path(__file__).with_name("system_faults.toml"),
 )
 TIMEOUT = 300.0  # seconds
-FAILED = 1  # pytest's status; that of a test which was not found or not selected is another one
+FAILED = 1  # pytest's status; that of a test which was not found or not selected is another one, and of a crash below 0
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,29 @@ def faults(listing: Path) -> list[Fault]:
     return [Fault(**each) for each in tomllib.loads(listing.read_text())["fault"]]
 
 
-def unnoticed(chosen: list[Fault], folder: Path, jobs: int) -> list[Fault]:
-    """Apply every fault to a copy of the tree and run its test; returns the faults with which it still passes."""
-    noticed = [fault for fault, fails in in_copies(chosen, _fails, folder, jobs) if fails]
-    return [fault for fault in chosen if fault not in noticed]
+def unnoticed(chosen: list[Fault], folder: Path, jobs: int) -> dict[Fault, str]:
+    """Apply every fault to a copy of the tree and run its test.
+
+    Returns:
+        The faults with which it does not fail, and what pytest says of it: that it passes, was skipped, or not found.
+    """
+    said = dict(in_copies(chosen, _said, folder, jobs))
+    return {fault: said[fault] for fault in chosen if said[fault]}
 
 
-def _fails(fault: Fault) -> bool:
-    """Whether the test of a fault fails with it, in the copy of the tree that is the current folder."""
+def _said(fault: Fault) -> str:
+    """pytest's last line with a fault in the copy of the tree that is the current folder; empty if its test fails."""
     path = Path(fault.file)
     source = path.read_text()
     path.write_text(fault.applied(source))
     try:
         ((with_interpreter, tests),) = by_interpreter([fault.test]).items()
-        return run_tests(tests, with_interpreter, TIMEOUT)[0] == FAILED
+        status, output = run_tests(tests, with_interpreter, TIMEOUT)
     finally:
         path.write_text(source)
+    if status is None:
+        return f"no end in {TIMEOUT:g} s"
+    return "" if status == FAILED or status < 0 else (output.strip().splitlines() or [f"status {status}"])[-1]
 
 
 def source_of(fault: Fault) -> str:

@@ -87,7 +87,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[st
 
     def run(tests: list[str], with_interpreter: bool, timeout: float) -> tuple[int, str]:
         runs.append((tests, with_interpreter))
-        return int("rate = 2" not in Path("code.py").read_text()), ""
+        failed = "rate = 2" not in Path("code.py").read_text()
+        return int(failed), "1 failed\n" if failed else "F\n1 passed\n"
 
     monkeypatch.setattr(listed, "in_copies", here)
     monkeypatch.setattr(listed, "run_tests", run)
@@ -100,19 +101,33 @@ def test_only_faults_that_no_test_notices_are_returned(asked: list[object], tmp_
         Fault(f"{n} steps", "code.py", "steps = 5", f"steps = {n}", "tests/test_code.py::test")
         for n in (4, 6)
     ]
-    assert listed.unnoticed([missed[0], seen, missed[1]], tmp_path, jobs=2) == missed
+    assert listed.unnoticed([missed[0], seen, missed[1]], tmp_path, jobs=2) == dict.fromkeys(
+        missed, "1 passed"
+    )
     assert Path("code.py").read_text() == CODE
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize("status", [0, 2, 4, 5, None])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "1 skipped"),
+        (2, "1 error"),
+        (4, "not found"),
+        (5, "1 deselected"),
+        (3, ""),
+        (None, ""),
+        (-11, "fault"),
+    ],
+)
 def test_a_test_that_says_nothing_has_noticed_nothing(
-    status: int | None, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int | None, said: str, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not collected, not found, not selected, or hanging."""
-    monkeypatch.setattr(listed, "run_tests", lambda *_: (status, ""))
+    """Skipped, not collected, not found, not selected, or hanging. A crash is noticed."""
+    monkeypatch.setattr(listed, "run_tests", lambda *_: (status, f"of pytest\n{said}\n" if said else ""))
     fault = Fault("the rate is higher", "code.py", "rate = 2", "rate = 3", "tests/test_code.py::test")
-    assert listed.unnoticed([fault], tmp_path, jobs=1) == [fault]
+    expected = "no end in 300 s" if status is None else said or "status 3"
+    assert listed.unnoticed([fault], tmp_path, jobs=1) == ({} if status == -11 else {fault: expected})
 
 
 def test_kernels_run_in_the_interpreter(asked: list[tuple[list[str], bool]], tmp_path: Path) -> None:
