@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastdat
 from fastdat import DATConfig
@@ -17,6 +15,7 @@ from fastdat.engine.functional import dat_grads
 from tests.compare import assert_step_matches, relative_error
 from tests.discriminators import batch
 from tests.gan_discriminators import OTHERS, SelfAttention
+from tests.noted_operations import NotedOperations
 
 EXACT = 1e-9
 FP32 = 1e-5
@@ -78,27 +77,15 @@ def test_attention_in_an_aux_loss() -> None:
     assert_step_matches(D, xr, xf, config, "gan", tolerance=EXACT, reference_D=plain, aux_loss=aux_loss)
 
 
-class Names(TorchDispatchMode):
-    """Names of the operations that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found.add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 def test_only_second_order_gives_up_the_fast_kernels() -> None:
     D, (xr, xf, _) = OTHERS["fused-attention"](), batch("conv", dtype=torch.float32)
     for second_order in (False, True):
         config = replace(STRONG, second_order=second_order)
         fastdat.dat_step(D, xr, xf, config, compile=False)  # inspects D
-        with Names() as names:
+        with NotedOperations() as noted:
             fastdat.dat_step(D, xr, xf, config, compile=False)
         fast = "aten._scaled_dot_product_flash_attention_for_cpu_backward.default"
-        assert (fast in names.found) is not second_order
+        assert (fast in map(str, noted.found)) is not second_order
     assert torch.backends.cuda.flash_sdp_enabled()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 
 import pytest
 
 from fastdat.kernels import offline
-
-VARIANTS = offline.variants() if importlib.util.find_spec("triton") else ()
+from tests.kernels.test_offline import VARIANTS
 
 
 def test_variants_have_names_of_their_own() -> None:

@@ -62,9 +62,8 @@ def main() -> int:
 
 def _unpack_images() -> None:
     """Have the tests in all copies find the real images, which lie beside this tree and not beside the copies."""
-    from tests.data_fixtures import (
-        unpacked,
-    )  # not above: it imports fastdat, of which a worker has another copy
+    # Not above: it imports fastdat, of which a worker has another copy.
+    from tests.data_fixtures import unpacked
 
     folder = unpacked(FOLDER / "data")
     if folder is not None:

@@ -6,6 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.environment import REPOSITORY
 from tests.mutants.copies import in_copies
 from tests.mutants.forked import run_tests
@@ -16,7 +18,6 @@ LISTS = (
     Path(__file__).with_name("system_faults.toml"),
 )
 TIMEOUT = 300.0  # seconds
-FAILED = 1  # pytest's status; that of a test which was not found or not selected is another one, and of a crash below 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _said(fault: Fault) -> str:
         path.write_text(source)
     if status is None:
         return f"no end in {TIMEOUT:g} s"
-    return "" if status == FAILED or status < 0 else (output.strip().splitlines() or [f"status {status}"])[-1]
+    noticed = status == pytest.ExitCode.TESTS_FAILED or status < 0  # below 0, it crashed
+    return "" if noticed else (output.strip().splitlines() or [f"status {status}"])[-1]
 
 
 def source_of(fault: Fault) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cosmic_ray.plugins
+import pytest
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
@@ -23,7 +24,6 @@ from tests.mutants.places import Mutant
 
 TIMEOUT = 300.0  # seconds; no set of tests takes a third of it without a change
 QUICK = "not slow and not gpu"
-PASSED, WRONG_USE, NOTHING_SELECTED = 0, 4, 5  # statuses of pytest
 _FAILED = r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$"
 
 
@@ -67,9 +67,11 @@ def _try(mutant: Mutant) -> WorkResult:
     with use_mutation(mutant.spec.module_path, operator, mutant.spec.occurrence):
         for with_interpreter, tests in by_interpreter(noticing_tests()[mutant.file]).items():
             status, output = run_tests(["-x", "-m", QUICK, *tests], with_interpreter, TIMEOUT)
-            if status == NOTHING_SELECTED or (status == WRONG_USE and "not found" in output):
+            if status == pytest.ExitCode.NO_TESTS_COLLECTED or (
+                status == pytest.ExitCode.USAGE_ERROR and "not found" in output
+            ):
                 raise UnusableTestsError(f"the tests for {mutant.file} say nothing:\n{output[-2000:]}")
-            if status != PASSED:
+            if status != pytest.ExitCode.OK:
                 said = "timeout" if status is None else output
                 return WorkResult(WorkerOutcome.NORMAL, said, TestOutcome.KILLED)
     return WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdat.nets import (
     ConditionalSNGANGenerator,
@@ -25,6 +23,7 @@ from fastdat.nets import (
 )
 from fastdat.nets.conditional import ConditionalBatchNorm2d
 from fastdat.nets.grouped_batch import InGroups, NotGroupedError
+from tests.noted_operations import NotedOperations
 
 NZ, GROUPS, B, CLASSES = 5, 5, 3, 7
 
@@ -287,26 +286,14 @@ def test_changes_of_the_net_are_seen(change: Callable[[Scaled], None]) -> None:
         assert not torch.allclose(net(z), separately(other, (z,)))
 
 
-class Operations(TorchDispatchMode):
-    """Notes what is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found.append(func)
-        return func(*args, **(kwargs or {}))
-
-
 def test_the_net_is_not_changed_and_one_group_is_the_net() -> None:
     net = moved(Small()).double()
     other = copy.deepcopy(net)
     one = InGroups(net, 1)
     inputs = inputs_of(net)
-    with Operations() as ours:
+    with NotedOperations() as ours:
         out = one(*inputs)
-    with Operations() as theirs:
+    with NotedOperations() as theirs:
         expected = other(*inputs)
     assert torch.equal(out, expected)
     assert ours.found == theirs.found, "and it costs nothing more"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdat.training.meter import Meter
+from tests.noted_operations import NotedOperations
 
 
 def test_means_since_the_last_clear() -> None:
@@ -39,20 +39,14 @@ def test_a_name_counts_in_the_steps_that_have_it() -> None:
 
 def test_a_step_is_one_stack_and_one_addition() -> None:
     """Whose turn it is among the regularizers makes no difference."""
-    calls: list[str] = []
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            calls.append(func.overloadpacket.__name__)
-            return func(*args, **(kwargs or {}))
-
     meter = Meter()
     often, seldom = ({name: torch.ones(()) for name in names} for names in ("ab", "abc"))
     for values in (often, seldom):
         meter.add(values)
-    with Count():
+    with NotedOperations() as noted:
         for values in (often, seldom, often):
             meter.add(values)
+    calls = [operation.overloadpacket.__name__ for operation in noted.found]
     assert [call for call in calls if call not in ("detach", "_to_copy")] == ["stack", "add_"] * 3
 
 
