@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +105,31 @@ def test_what_progress_raises_stops_the_check(
     """Of 8 blocks, the one that a thread is reading is the last."""
     packed(pictures, tmp_path / "store")
     read: list[int] = []
-    stopped = threading.Event()
+    reads_on, ended = threading.Event(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ended.set()
+            super().shutdown(wait)
 
     def slow(descriptor: int, start: int, size: int) -> str:
         read.append(start)
         if len(read) == 2:
-            assert stopped.wait(10)
-            time.sleep(0.05)  # so that the pool is told to end
+            reads_on.set()
+            ended.wait(10)
         return _digest(descriptor, start, size)
 
     def stop(*_: Any) -> None:
-        stopped.set()
+        assert reads_on.wait(10)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(split_files, "checking_threads", lambda _: 1)
+    monkeypatch.setattr(split_files, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(split_files, "_digest", slow)
     with pytest.raises(KeyboardInterrupt):
         load_split("folder", tmp_path / "store", "train", 32, stop)
+    assert ended.is_set()
     assert read == [128, 128 + 8 * 3 * 32 * 32]
 
 
