@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +99,9 @@ def train_all(
     callbacks: Callable[[Arm], Sequence[Callback]] | None = None,
     measures: Mapping[str, Any] | None = None,
     images: ImageSet | None = None,
+    seed_by_seed: bool = False,
+    finished: Container[tuple[str, int]] = (),
+    ended: Callable[[Trained], None] | None = None,
 ) -> dict[str, tuple[Trained, ...]]:
     """Train ``seeds`` runs of each arm in ``folder/runs``, or go on with those that are there.
 
@@ -113,9 +116,12 @@ def train_all(
         callbacks: makes the own metrics of the runs of an arm, anew for each run.
         measures: all settings of the callbacks, by name, in types that JSON knows.
         images: the training images, if not those of ``options.data``.
+        seed_by_seed: train all arms of a seed before the next seed, and not all seeds of an arm before the next arm.
+        finished: (arm, seed) of the runs that are left out, since their caller knows what they gave.
+        ended: called with each run once it has ended, before the next one begins.
 
     Returns:
-        The runs of each arm by its name, in the order of their seeds.
+        The runs of each arm by its name, in the order of their seeds, without those left out.
 
     Raises:
         ConfigError, DataError, RunFolderError: as :func:`fastdat.training.load_data` and
@@ -126,7 +132,9 @@ def train_all(
     folders = _run_folders(arms, folder)
     shared = _Shared(images)
     found: dict[str, list[Trained]] = {arm.name: [] for arm in arms}
-    planned = [(arm, seed) for arm in arms for seed in range(seeds)]
+    planned = [(arm, seed) for arm in arms for seed in range(seeds) if (arm.name, seed) not in finished]
+    if seed_by_seed:
+        planned.sort(key=lambda run: run[1])
     for number, (arm, seed) in enumerate(planned, 1):
         filled = {"seed": seed, "device": options.device, "compile": options.compile}
         config = arm.config.replace(filled | ({"data": options.data} if options.data else {}))
@@ -134,7 +142,10 @@ def train_all(
         what = f"run {number} of {len(planned)}: {arm.name}, seed {seed}"
         check_measured(run, config, measures or {})
         _train(config, run, shared, () if callbacks is None else callbacks(arm), measures or {}, what)
-        found[arm.name].append(read(arm.name, run, as_begun(config, recorded_config(run))))
+        trained = read(arm.name, run, as_begun(config, recorded_config(run)))
+        found[arm.name].append(trained)
+        if ended is not None:
+            ended(trained)
     return {name: tuple(runs) for name, runs in found.items()}
 
 

@@ -1,0 +1,135 @@
+"""Finished runs as small files: a JSON of a few kilobytes with settings and scores, and a PNG of samples.
+
+They are all that a page is made of. So the run folders, with their checkpoints, may be removed, and runs that were
+trained on several machines or on several days become one study by copying these files into one folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdat.experiments.images.grid_pairs import LATENTS
+from fastdat.experiments.images.image_study import Arm, Trained, slug
+from fastdat.experiments.training_origin import Origin
+from fastdat.training.device_settings import AUTOMATIC
+from fastdat.training.png import grid_png
+from fastdat.training.trained import load_trained
+from fastdat.util import plain_json
+from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.files import write_atomically
+
+FINISHED = "finished"
+"""The folder of these files in that of a study."""
+SHOWN, COLUMNS = 32, 8
+"""Samples in the PNG of a run, and how many of them are in a row."""
+
+_ELSEWHERE = ("data", "seed", "device", "compile")
+"""Settings that an arm leaves open: the options and the seed fill them in, and none of them changes the protocol."""
+
+
+class FinishedRuns:
+    """The finished runs of a study.
+
+    Args:
+        folder: of their files; made when the first one is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, arm: Arm, seed: int) -> Trained | None:
+        """A run; None if it is not finished. Its ``config`` is the one it was trained with.
+
+        Raises:
+            ConfigError: it was trained or scored with other settings than the arm has now.
+            RunFolderError: its file is damaged.
+        """
+        file = self._file(arm.name, seed, "json")
+        try:
+            found = plain_json.loads(file.read_bytes())
+            config, computed = found["config"], found["computed"]
+            scores, last = tuple(map(dict, found["scores"])), dict(found["last"])
+            origin = Origin(tuple(map(str, found["commits"])), tuple(map(str, found["machines"])))
+            ended = bool(found["diverged"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunFolderError(
+                f"{file} is damaged ({error!r}). Remove it to train the run again"
+            ) from error
+        _check_equal(file, config, _settings(arm))
+        trained = arm.config.replace({**computed, "seed": seed})
+        folder = self._folder / file.stem
+        stats = (last,) if last else ()
+        return Trained(arm.name, seed, folder, trained, stats, scores, ended, origin=origin)
+
+    def write(self, arm: Arm, run: Trained) -> None:
+        """Write the files of a run of ``arm`` that has ended.
+
+        Raises:
+            OSError: they cannot be written.
+            RunFolderError: the run has no last checkpoint.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not run.diverged:  # what a broken G makes says nothing
+            trained = load_trained(run.folder, "latest", device="cpu")
+            samples = torch.cat(list(trained.samples(SHOWN, seed=LATENTS))).float().cpu()
+            self._write(run, "png", grid_png(samples, columns=COLUMNS))
+        record = {
+            "arm": run.arm,
+            "seed": run.seed,
+            "diverged": run.diverged,
+            "scores": list(run.scores),
+            "last": run.stats[-1] if run.stats else {},
+            "computed": {key: getattr(run.config, key) for key in (*AUTOMATIC, "compile")},
+            "config": _settings(arm),
+            **asdict(run.origin),
+        }
+        self._write(
+            run, "json", f"{json.dumps(record, indent=1)}\n".encode()
+        )  # last: it says that the run is whole
+
+    def samples(self, run: Trained) -> Tensor | None:
+        """The picture of a run's samples, uint8 (H, W, 3); None if there is none."""
+        from PIL import Image
+
+        file = self._file(run.arm, run.seed, "png")
+        if not file.is_file():
+            return None
+        with Image.open(file) as image:
+            content = image.convert("RGB")
+            pixels = torch.frombuffer(bytearray(content.tobytes()), dtype=torch.uint8)
+            return pixels.view(content.height, content.width, 3)
+
+    def _write(self, run: Trained, kind: str, content: bytes) -> None:
+        write_atomically(self._file(run.arm, run.seed, kind), content)
+
+    def _file(self, arm: str, seed: int, kind: str) -> Path:
+        return self._folder / f"{slug(arm)}-{seed}.{kind}"
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """All settings of an arm in types that JSON knows, without those that it leaves open."""
+    kept = {key: value for key, value in arm.config.to_dict().items() if key not in _ELSEWHERE}
+    found: dict[str, Any] = json.loads(json.dumps(kept))
+    return found
+
+
+def _check_equal(file: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differing = [
+        f"{key} {then.get(key, 'unknown')} then, {now.get(key, 'none')} now"
+        for key in dict.fromkeys([*now, *then])
+        if then.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{file} is a run with other settings: {', '.join(differing)}. Give another --outdir, or remove the file "
+            "to train the run again"
+        )
