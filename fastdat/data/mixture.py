@@ -1,4 +1,4 @@
-"""The data of Fig. 3: nine two-dimensional Gaussians on a grid, balanced or imbalanced (Sec. IV)."""
+"""Mixtures of two-dimensional Gaussians: the nine of Fig. 3, balanced or imbalanced (Sec. IV), a ring, and a grid."""
 
 from __future__ import annotations
 
@@ -17,28 +17,44 @@ STD = 0.1
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture of nine Gaussians.
+    """A mixture of Gaussians with equal deviations.
 
     Args:
         name: its name in tables and files.
-        probabilities: of the modes, in the order of :data:`MEANS`.
+        probabilities: of the modes, in the order of ``means``.
+        means: of the modes, (x, y) each.
+        std: standard deviation along each axis.
+        words: what it is, in a sentence: ``"nine Gaussians on the grid {-1, 0, 1} x {-1, 0, 1}"``.
 
     Raises:
-        ValueError: the probabilities are not nine positive numbers with sum 1.
+        ValueError: there is no mean, ``std`` is not positive, or the probabilities are not as many positive numbers
+            with sum 1.
     """
 
     name: str
     probabilities: tuple[float, ...]
+    means: tuple[tuple[float, float], ...] = MEANS
+    std: float = STD
+    words: str = "nine Gaussians on the grid {-1, 0, 1} x {-1, 0, 1}"
 
     def __post_init__(self) -> None:
-        p = self.probabilities
-        if len(p) != len(MEANS) or min(p) <= 0 or not math.isclose(sum(p), 1.0, abs_tol=1e-9):
-            raise ValueError(f"a mixture needs {len(MEANS)} positive probabilities with sum 1; got {p!r}")
+        p, count = self.probabilities, len(self.means)
+        if not count or len(p) != count or min(p) <= 0 or not math.isclose(sum(p), 1.0, abs_tol=1e-9):
+            raise ValueError(
+                f"a mixture of {count} Gaussians needs {count or 'some'} positive probabilities with sum 1; got {p!r}"
+            )
+        if not (math.isfinite(self.std) and self.std > 0):
+            raise ValueError(f"a mixture needs a positive standard deviation; got {self.std!r}")
 
     @classmethod
     def by_column(cls, name: str, columns: tuple[float, float, float]) -> Mixture:
-        """A mixture with these probabilities of its columns, from the left. The modes of a column share equally."""
+        """Those nine with these probabilities of their columns, from the left. The modes of a column share equally."""
         return cls(name, tuple(column / 3 for column in columns for _ in range(3)))
+
+    @classmethod
+    def uniform(cls, name: str, means: tuple[tuple[float, float], ...], std: float, words: str) -> Mixture:
+        """A mixture whose modes are equally probable."""
+        return cls(name, (1 / len(means),) * len(means), means, std, words)
 
     def place(self, u: Tensor, noise: Tensor) -> Tensor:
         """Points (..., 2) from random numbers, which are arguments so that several mixtures can share them.
@@ -49,24 +65,37 @@ class Mixture:
         """
         edges = torch.tensor(self.probabilities, dtype=torch.float64).cumsum(0)[:-1].to(u)
         mode = torch.searchsorted(edges, u, right=True)
-        return means_like(noise)[mode] + STD * noise
+        return self.means_like(noise)[mode] + self.std * noise
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Points (count, 2), float32, on the CPU."""
         u = torch.rand(count, generator=generator)
         return self.place(u, torch.randn(count, 2, generator=generator))
 
-
-def means_like(x: Tensor) -> Tensor:
-    """:data:`MEANS` as (9, 2), with the dtype and device of ``x``."""
-    return torch.tensor(MEANS, dtype=x.dtype, device=x.device)
+    def means_like(self, x: Tensor) -> Tensor:
+        """``means`` as (modes, 2), with the dtype and device of ``x``."""
+        return torch.tensor(self.means, dtype=x.dtype, device=x.device)
 
 
 BALANCED = Mixture.by_column("balanced", (1 / 3, 1 / 3, 1 / 3))
 IMBALANCED = Mixture.by_column("imbalanced", (0.15, 0.05, 0.8))
 
+# Not in the paper: usual tests of GANs, within the range of the nine Gaussians and narrower.
+RING = Mixture.uniform(
+    "ring",
+    tuple((math.cos(math.tau * k / 8), math.sin(math.tau * k / 8)) for k in range(8)),
+    0.05,
+    "eight Gaussians on the unit circle",
+)
+GRID = Mixture.uniform(
+    "grid",
+    tuple((x / 2, y / 2) for x in range(-2, 3) for y in range(-2, 3)),
+    0.05,
+    "25 Gaussians on the grid {-1, -0.5, 0, 0.5, 1} x {-1, -0.5, 0, 0.5, 1}",
+)
+
 #: Mixtures by the names that configurations use.
-MIXTURES = {"gaussians": BALANCED, "gaussians-imbalanced": IMBALANCED}
+MIXTURES = {"gaussians": BALANCED, "gaussians-imbalanced": IMBALANCED, "ring": RING, "grid": GRID}
 
 
 class MixtureBatches:

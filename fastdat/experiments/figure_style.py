@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from fastdat.data.mixture import MEANS, STD
+from fastdat.data.mixture import BALANCED, Mixture
 from fastdat.metrics.modes import NEAR
 
 #: Colours of text, and of frames and grid lines.
@@ -28,18 +28,18 @@ def style_axes(axes: Axes) -> None:
 
 
 def style_panel(axes: Axes) -> None:
-    """A square panel with the range of the nine Gaussians, without ticks."""
+    """A square panel with the range of all mixtures, without ticks."""
     axes.set(xlim=(-_LIMIT, _LIMIT), ylim=(-_LIMIT, _LIMIT), xticks=[], yticks=[], aspect="equal")
     for side in axes.spines.values():
         side.set(color=FAINT, linewidth=0.8)
 
 
-def draw_points(axes: Axes, points: Tensor, colour: str) -> None:
-    """Points (n, 2), and for each mode the circle inside which a point is of high quality."""
+def draw_points(axes: Axes, points: Tensor, colour: str, mixture: Mixture = BALANCED) -> None:
+    """Points (n, 2), and for each mode of ``mixture`` the circle inside which a point is of high quality."""
     x, y = points.T.numpy()
     axes.scatter(x, y, s=1.6, color=colour, alpha=0.35, linewidths=0, rasterized=True)
-    for mean in MEANS:
-        axes.add_patch(Circle(mean, NEAR * STD, fill=False, edgecolor=FAINT, linewidth=0.6))
+    for mean in mixture.means:
+        axes.add_patch(Circle(mean, NEAR * mixture.std, fill=False, edgecolor=FAINT, linewidth=0.6))
 
 
 def draw_band(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdat.data.mixture import STD, Mixture, means_like
+from fastdat.data.mixture import Mixture
 
 #: A mode is found if its share of the points exceeds this fraction of its probability.
 FOUND = 1 / 5
@@ -20,9 +20,9 @@ class Coverage:
     """The result of :func:`coverage`. Every point belongs to the mode with the nearest mean."""
 
     histogram: Tensor
-    """Share of the points in each mode, (..., 9)."""
+    """Share of the points in each mode, (..., modes)."""
     modes: Tensor
-    """Number of modes found, 0 to 9, (...)."""
+    """Number of modes found, (...)."""
     high_quality: Tensor
     """Share of the points within 3 standard deviations of their mode's mean, (...)."""
     kl: Tensor
@@ -39,14 +39,14 @@ def coverage(x: Tensor, mixture: Mixture) -> Coverage:
         raise ValueError(f"coverage needs points of shape (..., n, 2) with n >= 1; got {tuple(x.shape)}")
     if not torch.isfinite(x).all():
         raise ValueError("coverage needs finite points; got NaN or infinity")
-    distance, mode = torch.cdist(x, means_like(x)).min(dim=-1)  # (..., n)
+    distance, mode = torch.cdist(x, mixture.means_like(x)).min(dim=-1)  # (..., n)
     probabilities = torch.tensor(mixture.probabilities, dtype=torch.float64, device=x.device)
     ids = torch.arange(len(probabilities), device=x.device)
-    counts = (mode.unsqueeze(-1) == ids).sum(dim=-2)  # (..., n, 9) -> (..., 9)
+    counts = (mode.unsqueeze(-1) == ids).sum(dim=-2)  # (..., n, modes) -> (..., modes)
     histogram = counts.double() / x.shape[-2]
     return Coverage(
         histogram=histogram,
         modes=(histogram > FOUND * probabilities).sum(dim=-1),
-        high_quality=(distance <= NEAR * STD).double().mean(dim=-1),
+        high_quality=(distance <= NEAR * mixture.std).double().mean(dim=-1),
         kl=torch.xlogy(histogram, histogram / probabilities).sum(dim=-1),
     )

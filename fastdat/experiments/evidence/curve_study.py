@@ -2,6 +2,8 @@
 
 A run that has ended leaves small files in ``finished``, see :mod:`fastdat.experiments.evidence.finished_runs`, and is
 not trained again where they are.
+
+Here and in the files beside this one a run's score is the mean of its scores in the second half of its training.
 """
 
 from __future__ import annotations
@@ -10,13 +12,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from fastdat.data import ImageSet
 from fastdat.experiments.catalogue import Options
+from fastdat.experiments.evidence import run_cost
+from fastdat.experiments.evidence.curve_figures import SweepLines, draw_curves, draw_samples, draw_sweep
 from fastdat.experiments.evidence.curve_groups import Group
+from fastdat.experiments.evidence.curve_numbers import TOLD_APART, late, median_run
+from fastdat.experiments.evidence.curve_tables import costs, findings, over_training, scores
 from fastdat.experiments.evidence.finished_runs import FINISHED, FinishedRuns
+from fastdat.experiments.images import study_texts as texts
 from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, train_all
+from fastdat.experiments.images.thin_runs import thin_protocol
+from fastdat.experiments.outcome import Outcome, ResultTable
+from fastdat.experiments.spent_time import timed
 
 QUICK_STEPS, QUICK_SCORES, QUICK_SEEDS = 200, 4, 2
+
+_NOTES = (
+    "docs/evidence.md is the protocol. It was committed before the runs.",
+    "Thin nets, short runs and a small extractor: the numbers compare these arms with each other. They say nothing "
+    "about the size of an effect at the paper's widths and 100,000 steps.",
+    "The strengths of R1, R2 and LP are those of their sources, or what helped on points; they were not tuned on "
+    "images, and neither was DAT's.",
+    "Another number of CPU threads changes the rounding, and with it a single run by as much as another seed does. "
+    "Means over seeds are what can be compared.",
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +50,71 @@ class CurveStudy:
         title: of its page.
         groups: of arms with different names, whose runs are equally long and scored alike.
         seeds: runs of each arm, unless ``Options.seeds`` says otherwise.
+        sweep: how its arms lie along a setting. Such a page has a figure of that, and neither samples nor costs.
     """
 
     name: str
     title: str
     groups: tuple[Group, ...]
     seeds: int
+    sweep: SweepLines | None = None
+
+    def run(self, options: Options, folder: Path) -> Outcome:
+        """Train what is not finished, and compare the arms; as an experiment of the catalogue.
+
+        What a run costs is measured by a call in full length and without ``only``, once all runs are finished: runs
+        that share the machine with others tell nothing about time.
+        """
+        return timed(self._run)(options, folder)
+
+    def _run(self, options: Options, folder: Path) -> Outcome:
+        arms, seeds = self.arms(options), self.seeds_of(options)
+        found = self.train(options, folder)
+        names = [arm.name for arm in arms]
+        groups = [left for group in self.groups if (left := group.only(names)) is not None]
+        first = arms[0].config
+        return Outcome(
+            name=self.name,
+            title=self.title + (", only tried out" if options.quick else ""),
+            quick=options.quick,
+            command=texts.command(self.name, options, seeds),
+            protocol=(
+                thin_protocol(first, (first.model or "").upper()),
+                f"{seeds} seed{'s' * (seeds > 1)} of each arm. Scored every {first.eval.every:,} steps, from a running "
+                f"average of G (decay {first.ema:g} a step). A run's score is the mean over the second half of its "
+                f"training. Two arms are told apart where their means differ by {TOLD_APART:g} standard errors of a "
+                "difference or more (Welch).",
+            ),
+            tables=(*self._tables(found, groups, options, folder), *texts.divergences(found)),
+            findings=tuple(findings(found, groups)),
+            notes=_NOTES,
+            config=texts.settings(arms, seeds),
+            details=texts.details(found),
+            origin=texts.origin(found),
+            figures=self._figures(found, groups, folder),
+        )
+
+    def _tables(
+        self, found: texts.Found, groups: list[Group], options: Options, folder: Path
+    ) -> list[ResultTable]:
+        tables = [scores(found, groups), over_training(found, every=2)]
+        if self.sweep is None and not options.quick and not options.only:
+            arms = [arm for group in groups for arm in group.arms]
+            cost = run_cost.measured(arms, options, folder)
+            tables.append(costs(cost, found, groups, arms[0].config.steps))
+        return tables
+
+    def _figures(self, found: texts.Found, groups: list[Group], folder: Path) -> dict[str, Figure]:
+        figures = {"": draw_curves(found, groups)}
+        if self.sweep is not None:
+            return {"": draw_sweep(found, self.sweep), "-curves": figures[""]}
+        finished, pictures = FinishedRuns(folder / FINISHED), {}
+        for name, runs in found.items():
+            run = median_run(runs)
+            pixels = None if run is None else finished.samples(run)
+            if run is not None and pixels is not None:
+                pictures[f"{name}: seed {run.seed}, KID {late(run):.2f}"] = pixels
+        return figures | ({"-samples": draw_samples(pictures)} if pictures else {})
 
     def train(
         self, options: Options, folder: Path, *, images: ImageSet | None = None

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastdat.experiments.evidence.curve_figures import SweepLines
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_study import CurveStudy
 from fastdat.experiments.images.image_study import Arm
 from fastdat.experiments.images.thin_runs import WIDTH, thin
 from fastdat.training.presets import preset
+from fastdat.training.train_config import TrainConfig
 
 NONE, DAT, SECOND = "no attack", "DAT", "second-order DAT"
 PENALTIES, BOTH, LP = "R1 + R2", "DAT + R1 + R2", "LP"
@@ -39,7 +41,7 @@ EMA = 0.99
 differ."""
 
 
-def _config(model: str, arm: str, steps: int, **changes: Any) -> Any:
+def _config(model: str, arm: str, steps: int, **changes: Any) -> TrainConfig:
     middle, settings = ARMS[arm]
     config = preset(f"{model}{middle}-cifar10")
     return thin(config, steps, ema=EMA, eval__every=steps // SCORES).replace(settings | changes)
@@ -49,37 +51,45 @@ def _arms(model: str, names: tuple[str, ...], steps: int, **changes: Any) -> tup
     return tuple(Arm(name, _config(model, name, steps, **changes)) for name in names)
 
 
+def _rate(lr: float) -> str:
+    return f"LR {lr:.0e}".replace("e-0", "e-")
+
+
 def _at_rate(lr: float) -> Group:
-    name = f"LR {lr:.0e}".replace("e-0", "e-")
+    name = _rate(lr)
     arms = (Arm(f"{name}, {arm}", _config("dcgan", arm, 3_000, lr=lr)) for arm in (NONE, DAT))
-    return Group(tuple(arms), name)
+    return Group(tuple(arms), f"{name}, {NONE}", name)
+
+
+def _level(eps: float, arm: str) -> str:
+    return f"eps {eps:g}, {arm}"
 
 
 def _at_levels() -> Group:
     attacked = (
-        Arm(f"eps {eps:g}, {arm}", _config("dcgan", arm, 3_000, **{"dat.eps": eps}))
+        Arm(_level(eps, arm), _config("dcgan", arm, 3_000, **{"dat.eps": eps}))
         for arm in (DAT, SECOND)
         for eps in LEVELS
     )
-    return Group((Arm(NONE, _config("dcgan", NONE, 3_000)), *attacked))
+    return Group((Arm(NONE, _config("dcgan", NONE, 3_000)), *attacked), NONE)
 
 
 DCGAN = CurveStudy(
     "evidence",
     f"Evidence: DCGAN on CIFAR-10, ngf = ndf = {WIDTH}",
-    (Group(_arms("dcgan", tuple(ARMS), 10_000)),),
+    (Group(_arms("dcgan", tuple(ARMS), 10_000), NONE),),
     seeds=4,
 )
 SNGAN = CurveStudy(
     "evidence-sngan",
     f"Evidence: SNGAN on CIFAR-10, ngf = ndf = {WIDTH}",
-    (Group(_arms("sngan", (NONE, DAT, SECOND), 5_000)),),
+    (Group(_arms("sngan", (NONE, DAT, SECOND), 5_000), NONE),),
     seeds=3,
 )
 WGAN = CurveStudy(
     "evidence-wgan",
     f"Evidence: DCGAN with the WGAN loss on CIFAR-10, ngf = ndf = {WIDTH}",
-    (Group(_arms("dcgan", (NONE, DAT, PENALTIES, BOTH), 5_000, loss="wgan")),),
+    (Group(_arms("dcgan", (NONE, DAT, PENALTIES, BOTH), 5_000, loss="wgan"), NONE),),
     seeds=3,
 )
 RATES = CurveStudy(
@@ -87,10 +97,18 @@ RATES = CurveStudy(
     f"Evidence: learning rates of DCGAN on CIFAR-10, ngf = ndf = {WIDTH}",
     tuple(map(_at_rate, LRS)),
     seeds=3,
+    sweep=SweepLines(
+        "learning rate", {arm: [(lr, f"{_rate(lr)}, {arm}") for lr in LRS] for arm in (NONE, DAT)}
+    ),
 )
 STRENGTH = CurveStudy(
     "evidence-strength",
     f"Evidence: the perturbation level of DCGAN on CIFAR-10, ngf = ndf = {WIDTH}",
     (_at_levels(),),
     seeds=3,
+    sweep=SweepLines(
+        "perturbation level eps",
+        {arm: [(eps, _level(eps, arm)) for eps in LEVELS] for arm in (DAT, SECOND)},
+        NONE,
+    ),
 )

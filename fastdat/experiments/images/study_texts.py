@@ -161,7 +161,7 @@ def _beside(value: Runs, against: Value) -> str:
     """``" (29% lower, 1.3 standard errors)"``; nothing beside a run that diverged."""
     if not isinstance(against, Runs):
         return ""
-    error = 0.0 if alike(value, against) else _standard_error(value, against)
+    error = 0.0 if alike(value, against) else standard_error(value, against)
     spread = f", {abs(value.mean - against.mean) / error:.1f} standard errors" if error else ""
     return f" ({_compared(value, against)}{spread})"
 
@@ -176,14 +176,14 @@ def _compared(a: Runs, b: Runs) -> str:
 
 def _against_spread(a: Runs, b: Runs) -> str:
     """How the difference of two means compares with its standard error."""
-    error = _standard_error(a, b)
+    error = standard_error(a, b)
     if error is None:
         return "; single runs, so the spread is unknown"
     gap = abs(a.mean - b.mean)
     return f"; the difference is {gap / error:.1f} times its standard error" if error else ""
 
 
-def _standard_error(a: Runs, b: Runs) -> float | None:
+def standard_error(a: Runs, b: Runs) -> float | None:
     """Of the difference of two means (Welch); None where one of them is of a single run."""
     if a.std is None or b.std is None:
         return None

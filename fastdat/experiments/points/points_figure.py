@@ -44,7 +44,7 @@ def draw_arms(
             axes = panels[block * len(mixtures) + row][column]
             axes.set_visible(True)
             style_panel(axes)
-            draw_points(axes, points[row], colour)
+            draw_points(axes, points[row], colour, mixture)
             if row == 0:
                 axes.set_title(title.replace(", ", ",\n"), color=INK, fontsize=8.5)
             if column == 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fastdat.config import DATConfig
-from fastdat.data.mixture import BALANCED, IMBALANCED
+from fastdat.data.mixture import BALANCED, IMBALANCED, Mixture
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Outcome, ResultTable
 from fastdat.experiments.points.ensemble import Attack, Recipe
@@ -36,17 +36,22 @@ def quick_study(
     options: Options,
     *,
     iterations: int | None = None,
+    seeds: int | None = None,
+    mixtures: tuple[Mixture, ...] = MIXTURES,
     recipe: Recipe | None = None,
     regularizers: Mapping[str, tuple[Term, ...]] | None = None,
     recipes: Mapping[str, Recipe] | None = None,
 ) -> Study:
-    """A study of ``arms``; the other arguments are as in :class:`fastdat.experiments.points.study.Study`."""
+    """A study of ``arms``; the other arguments are as in :class:`fastdat.experiments.points.study.Study`.
+
+    ``seeds`` counts where ``options`` give none.
+    """
     iterations = iterations or ITERATIONS
     return Study(
         name=name,
         arms=arms,
-        mixtures=MIXTURES,
-        seeds=options.seeds or SEEDS,
+        mixtures=mixtures,
+        seeds=options.seeds or seeds or SEEDS,
         iterations=iterations,
         measurements=tuple(sorted({round(iterations * k / _PARTS) for k in range(1, _PARTS + 1)} - {0})),
         checkpoints=(iterations,),
@@ -85,7 +90,7 @@ def quick_outcome(
     return Outcome(
         name=result.study.name,
         title=title,
-        quick=True,
+        quick=options.quick,
         command=command(result.study.name, options),
         protocol=(*protocol(result), about),
         tables=tuple(tables),

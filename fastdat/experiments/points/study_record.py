@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdat.data.mixture import MEANS, STD
 from fastdat.experiments.points.study import MEASURED, Arm, Measurement, StudyResult
 from fastdat.experiments.points.study_state import attack_record, recipe_record
 from fastdat.metrics.modes import FOUND, NEAR
@@ -48,7 +47,7 @@ def settings_as_dict(result: StudyResult) -> dict[str, Any]:
         "compiled": result.compiled,
         "trained_on": _device_name(result.device),
         "mixtures": {
-            m.name: {"means": MEANS, "std": STD, "probabilities": m.probabilities} for m in study.mixtures
+            m.name: {"means": m.means, "std": m.std, "probabilities": m.probabilities} for m in study.mixtures
         },
         "definitions": {"found_over_part_of_due": FOUND, "high_quality_within_std": NEAR, "points": MEASURED},
     }

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fastdat.data.mixture import MEANS, STD, Mixture
+from fastdat.data.mixture import BALANCED, IMBALANCED, Mixture
 from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Row, Runs, Value
@@ -105,18 +105,31 @@ def protocol(result: StudyResult) -> tuple[str, ...]:
     seeds = f"{study.seeds} seed{'s' * (study.seeds > 1)}"
     names = " and ".join(mixture.name for mixture in study.mixtures)
     return (
-        f"Data: nine Gaussians with standard deviation {STD:g} on the grid {{-1, 0, 1}} x {{-1, 0, 1}}, {names} (Sec. "
-        f"IV-A). Nets: MLPs with {recipe.layers} hidden layers of {recipe.hidden}, z of size {recipe.nz}, initial "
-        f"weights `{recipe.init}`. Training: Adam, learning rate {recipe.lr:g}, betas {recipe.betas}, batches of "
-        f"{recipe.batch_size}, one D step per G step, {study.iterations:,} iterations, {seeds} for each mixture. The "
-        f"GANs of an arm are trained at once, {'compiled' if compiled else 'not compiled'}, and all arms see the same "
-        "points, z and initial weights.",
+        f"Data: {_data(study.mixtures)}. Nets: MLPs with {recipe.layers} hidden layers of {recipe.hidden}, z of size "
+        f"{recipe.nz}, initial weights `{recipe.init}`. Training: Adam, learning rate {recipe.lr:g}, betas "
+        f"{recipe.betas}, batches of {recipe.batch_size}, one D step per G step, {study.iterations:,} iterations, "
+        f"{seeds} for each mixture. The GANs of an arm are trained at once, {'' if compiled else 'not '}compiled, and "
+        "all arms see the same points, z and initial weights.",
         f"Cells: mean ± standard deviation (runs), from {MEASURED:,} generated points a run. Modes: found of "
-        f"{len(MEANS)}, with over {FOUND:g} of their due share. Quality: share of the points within {NEAR:g} standard "
-        "deviations of a mode; 0.99 for real points. KL: of the modes' shares against the true ones, in nats; 0 is "
-        f"perfect. Where two numbers stand in a sentence, the first is {names.replace(' and ', ', the second ')}.",
+        f"{_counts(study.mixtures)}, with over {FOUND:g} of their due share. Quality: share of the points within "
+        f"{NEAR:g} standard deviations of a mode; 0.99 for real points. KL: of the modes' shares against the true "
+        "ones, in nats; 0 is perfect. Where two numbers stand in a sentence, the first is "
+        f"{names.replace(' and ', ', the second ')}.",
         *(f"Left out: {message}." for message in result.diverged.values()),
     )
+
+
+def _data(mixtures: Sequence[Mixture]) -> str:
+    """What the points are: a mixture after the other, those of the paper in one."""
+    if all(mixture in (BALANCED, IMBALANCED) for mixture in mixtures):
+        names = " and ".join(mixture.name for mixture in mixtures)
+        return f"{BALANCED.words}, standard deviation {BALANCED.std:g}, {names} (Sec. IV-A)"
+    return "; ".join(f"{m.name}: {m.words}, standard deviation {m.std:g}" for m in mixtures)
+
+
+def _counts(mixtures: Sequence[Mixture]) -> str:
+    """The number of modes: ``"9"``, or ``"8 / 25"``."""
+    return " / ".join(str(count) for count in dict.fromkeys(len(mixture.means) for mixture in mixtures))
 
 
 def chosen(arms: Mapping[str, Named], only: Sequence[str]) -> dict[str, Named]:
@@ -125,8 +138,9 @@ def chosen(arms: Mapping[str, Named], only: Sequence[str]) -> dict[str, Named]:
 
 
 def command(name: str, options: Options) -> str:
-    """What repeats the scaled-down version of an experiment of the catalogue."""
-    parts = [f"fastdat reproduce {name} --quick", *(f"--only {shlex.quote(part)}" for part in options.only)]
+    """What repeats an experiment of the catalogue."""
+    length = "--quick" if options.quick else "--full"
+    parts = [f"fastdat reproduce {name} {length}", *(f"--only {shlex.quote(part)}" for part in options.only)]
     parts += [f"--seeds {options.seeds}"] if options.seeds is not None else []
     parts += [] if options.compile else ["--no-compile"]
     return " ".join(parts)

@@ -1,0 +1,113 @@
+"""Tables and sentences of a study of curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fastdat.experiments.evidence.curve_groups import Group
+from fastdat.experiments.evidence.curve_numbers import (
+    TOLD_APART,
+    Verdict,
+    apart,
+    band,
+    best,
+    last,
+    late,
+    over_runs,
+    verdict,
+)
+from fastdat.experiments.evidence.run_cost import Cost
+from fastdat.experiments.images.study_texts import Found, number
+from fastdat.experiments.images.thin_runs import KID
+from fastdat.experiments.outcome import Column, ResultTable, Row, Runs, Value
+
+SCORE, LAST, BEST = KID, "after the last step", "best"
+DIFFERENCE, ERRORS = "difference", "in standard errors"
+COMPILED, TIMES, EAGER = "seconds, compiled", "times the base", "seconds, eager"
+
+
+def scores(found: Found, groups: Sequence[Group]) -> ResultTable:
+    """Each arm's score and its difference to its group's base."""
+    base = groups[0].label(groups[0].base)
+    columns = (
+        Column(SCORE, 3),
+        Column(DIFFERENCE, 3),
+        Column(ERRORS, 1),
+        Column(LAST, 3),
+        Column(BEST, 3),
+    )
+    rows = tuple(Row(arm.name, _cells(found, group, arm.name)) for group in groups for arm in group.arms)
+    title = f"Mean over the second half of the training, and its difference to '{base}'"
+    return ResultTable(title, "arm", columns, rows)
+
+
+def _cells(found: Found, group: Group, arm: str) -> dict[str, Value]:
+    runs = found[arm]
+    score = over_runs(runs, late)
+    cells: dict[str, Value] = {SCORE: score, LAST: over_runs(runs, last), BEST: over_runs(runs, best)}
+    against = over_runs(found.get(group.base, ()), late)
+    if arm != group.base and isinstance(score, Runs) and isinstance(against, Runs):
+        cells |= {DIFFERENCE: score.mean - against.mean, ERRORS: apart(score, against)}
+    return cells
+
+
+def over_training(found: Found, every: int) -> ResultTable:
+    """The mean of each arm's scores at every ``every``-th step that was scored."""
+    bands = {name: band(runs) for name, runs in found.items()}
+    steps = sorted({step for of_arm in bands.values() for step in of_arm})[every - 1 :: every]
+    rows = tuple(
+        Row(name, {_step(step): of_arm[step][0] for step in steps if step in of_arm})
+        for name, of_arm in bands.items()
+    )
+    return ResultTable("Mean score over the training", "arm", tuple(Column(_step(s)) for s in steps), rows)
+
+
+def _step(step: int) -> str:
+    return f"step {step:,}"
+
+
+def costs(measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], steps: int) -> ResultTable:
+    """Seconds of a run of ``steps`` steps, beside the score that they buy."""
+    bases = {arm.name: group.base for group in groups for arm in group.arms}
+    rows = []
+    for name, cost in measured.items():
+        cells: dict[str, Value] = {COMPILED: cost.compiled * steps, EAGER: cost.eager * steps}
+        if base := measured.get(bases[name]):
+            cells[TIMES] = cost.compiled / base.compiled
+        rows.append(Row(name, cells | {SCORE: over_runs(found.get(name, ()), late)}))
+    columns = (Column(COMPILED, 0), Column(TIMES, 2), Column(EAGER, 0), Column(SCORE, 3))
+    title = f"Cost of a run of {steps:,} steps, without its scores and without compilation"
+    return ResultTable(title, "arm", columns, tuple(rows))
+
+
+def findings(found: Found, groups: Sequence[Group]) -> Iterator[str]:
+    """What the protocol's test says of each arm, beginning with how many are told apart from their base."""
+    said: dict[Verdict, list[str]] = {"lower": [], "higher": [], "not told apart": []}
+    for group in groups:
+        against = over_runs(found.get(group.base, ()), late)
+        for arm in group.others:
+            score = over_runs(found.get(arm.name, ()), late)
+            errors = apart(score, against)
+            if isinstance(score, Runs) and errors is not None:
+                said[verdict(errors)].append(f"{arm.name} {number(score)}, {errors:+.1f}")
+    compared = sum(map(len, said.values()))
+    if not compared:
+        return
+    base = groups[0].label(groups[0].base)
+    counts = {key: len(arms) for key, arms in said.items()}
+    yield (
+        f"Of {compared} arms, {counts['lower']} have a KID that is lower than that of '{base}' by {TOLD_APART:g} "
+        f"standard errors or more, {counts['higher']} one that is as much higher, and {counts['not told apart']} "
+        "cannot be told apart from it."
+    )
+    yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
+    for key, arms in said.items():
+        if arms:
+            yield f"{key.capitalize()} (KID, difference in standard errors): {'; '.join(arms)}."
+
+
+def _bases(found: Found, groups: Sequence[Group]) -> Iterator[str]:
+    for group in groups:
+        score = over_runs(found.get(group.base, ()), late)
+        if isinstance(score, Runs):
+            yield f"{number(score)} at {group.name}" if group.name else number(score)
