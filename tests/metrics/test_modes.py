@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastdat.data.mixture import BALANCED, IMBALANCED, MEANS, STD
+from fastdat.data.mixture import BALANCED, IMBALANCED, MEANS, STD, Mixture
 from fastdat.metrics.modes import coverage
 
 
@@ -47,6 +47,15 @@ def test_high_quality_is_a_radius_of_three_std() -> None:
     found = coverage(radii[:, None] * direction + torch.tensor(MEANS[7]), BALANCED)
     assert found.high_quality.item() == 0.5
     assert found.histogram[7].item() == 1.0
+
+
+def test_means_and_deviation_are_those_of_the_mixture() -> None:
+    mixture = Mixture("two", (0.25, 0.75), ((0.0, 2.0), (5.0, -1.0)), 0.5)
+    x = torch.tensor([[0.0, 3.4], [0.0, 3.6], [5.0, 0.0], [3.4, -1.0]], dtype=torch.float64)
+    found = coverage(x, mixture)
+    assert found.histogram.tolist() == [0.5, 0.5]
+    assert found.high_quality.item() == 0.5  # 3 standard deviations are 1.5
+    assert found.kl.item() == pytest.approx(0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75))
 
 
 def test_real_points_are_of_high_quality() -> None:

@@ -188,6 +188,6 @@ def test_r3gan() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"unknown preset 'sngan'. Did you mean .*sngan-.*\? `fastdat presets` lists all 78",
+        match=r"unknown preset 'sngan'. Did you mean .*sngan-.*\? `fastdat presets` lists all 82",
     ):
         preset("sngan")
