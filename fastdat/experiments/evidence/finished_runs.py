@@ -54,7 +54,7 @@ class FinishedRuns:
         file = self._file(arm.name, seed, "json")
         try:
             found = plain_json.loads(file.read_bytes())
-            config, computed = found["config"], found["computed"]
+            config, computed = dict(found["config"]), dict(found["computed"])
             scores, last = tuple(map(dict, found["scores"])), dict(found["last"])
             origin = Origin(tuple(map(str, found["commits"])), tuple(map(str, found["machines"])))
             ended = bool(found["diverged"])
