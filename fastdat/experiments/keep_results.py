@@ -2,6 +2,9 @@
 
 ``make keep-results`` runs ``python -m fastdat.experiments.keep_results runs bench/results/reproduce``, and then makes
 RESULTS.md anew. Each experiment trains in a folder of its own, so that the run folders of two never mix.
+
+Some experiments write small files of their finished runs, of which they can make their page again without training.
+They are kept too, in ``finished/NAME``.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from fastdat.util.files import write_atomically
 
 _TEXTS = ("json", "md", "csv")
 _PICTURES = ("png", "svg")
+FINISHED = "finished"
+"""The folder of the small files of finished runs: in that of an experiment, and of those that are kept."""
 
 
 def keep(runs: Path, kept: Path) -> list[Path]:
     """Copy the files of all experiments of the catalogue from ``runs/NAME`` into ``kept``.
 
     An experiment counts once it has written its JSON. What an earlier one of the same name left in ``kept`` is removed:
-    it may have had other figures.
+    it may have had other figures. The files of finished runs only become more.
 
     Returns:
         The copies.
@@ -43,12 +48,18 @@ def keep(runs: Path, kept: Path) -> list[Path]:
         for name in finished:
             for old in files_of(name, kept):
                 old.unlink()
-            for file in files_of(name, runs / name):
-                write_atomically(kept / file.name, file.read_bytes())
-                copies.append(kept / file.name)
+            copies += [_copy(file, kept) for file in files_of(name, runs / name)]
+            ended = sorted((runs / name / FINISHED).glob("*.*"))
+            copies += [_copy(file, kept / FINISHED / name) for file in ended]
     except OSError as error:
         raise RunFolderError(f"cannot copy from {runs} to {kept}: {error.strerror or error}") from error
     return copies
+
+
+def _copy(file: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / file.name, file.read_bytes())
+    return folder / file.name
 
 
 def files_of(name: str, folder: Path) -> list[Path]:

@@ -75,6 +75,13 @@ def test_all_arms_of_a_seed_come_before_the_next_seed(on_noise: list[str], tmp_p
         "DAT": [0, 1],
     }
     assert [line["step"] for line in found["DAT"][1].scores] == [2, 4]
+    assert {file.suffix for file in (tmp_path / "finished").iterdir()} == {".json", ".png"}
+
+
+def test_a_sweep_keeps_no_pictures(on_noise: list[str], tmp_path: Path) -> None:
+    RATES.train(replace(FULL, seeds=1, only=("LR 0.1, DAT",)), tmp_path)
+    assert on_noise == ["LR 0.1, DAT 0"]
+    assert [file.name for file in (tmp_path / "finished").iterdir()] == ["lr-0.1-dat-0.json"]
 
 
 def test_finished_runs_from_elsewhere_are_not_trained(on_noise: list[str], tmp_path: Path) -> None:

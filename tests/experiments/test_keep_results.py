@@ -46,6 +46,24 @@ def test_older_files_of_the_same_experiment_go_and_others_stay(tmp_path: Path) -
     }
 
 
+def test_files_of_finished_runs_are_kept_beside_those_of_earlier_ones(tmp_path: Path) -> None:
+    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    make(kept / "finished" / "evidence", "dat-0.json", "dat-1.json", text="old")
+    make(
+        runs / "evidence", "evidence.json", "finished/dat-1.json", "finished/dat-1.png", "runs/dat-1/log.txt"
+    )
+    make(runs / "evidence-rates", "finished/lr-0.json")  # not finished as a whole
+    copies = keep(runs, kept)
+    finished = kept / "finished" / "evidence"
+    assert copies == [kept / "evidence.json", finished / "dat-1.json", finished / "dat-1.png"]
+    assert kept_in(finished) == {
+        "dat-0.json": "old dat-0.json",
+        "dat-1.json": "new finished/dat-1.json",
+        "dat-1.png": "new finished/dat-1.png",
+    }
+    assert not (kept / "finished" / "evidence-rates").exists()
+
+
 def test_nothing_to_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         RunFolderError, match=r"holds no finished experiment.*run `fastdat reproduce NAME` first"

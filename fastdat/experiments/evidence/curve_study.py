@@ -21,10 +21,11 @@ from fastdat.experiments.evidence.curve_figures import SweepLines, draw_curves, 
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_numbers import TOLD_APART, late, median_run
 from fastdat.experiments.evidence.curve_tables import costs, findings, over_training, scores
-from fastdat.experiments.evidence.finished_runs import FINISHED, FinishedRuns
+from fastdat.experiments.evidence.finished_runs import FinishedRuns
 from fastdat.experiments.images import study_texts as texts
 from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, train_all
 from fastdat.experiments.images.thin_runs import thin_protocol
+from fastdat.experiments.keep_results import FINISHED
 from fastdat.experiments.outcome import Outcome, ResultTable
 from fastdat.experiments.spent_time import timed
 
@@ -133,7 +134,7 @@ class CurveStudy:
                 runs with other settings.
         """
         arms, seeds = self.arms(options), self.seeds_of(options)
-        finished = FinishedRuns(folder / FINISHED)
+        finished = FinishedRuns(folder / FINISHED, pictures=self.sweep is None)
         known = {
             (arm.name, seed) for arm in arms for seed in range(seeds) if finished.read(arm, seed) is not None
         }

@@ -25,8 +25,6 @@ from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
 
-FINISHED = "finished"
-"""The folder of these files in that of a study."""
 SHOWN, COLUMNS = 32, 8
 """Samples in the PNG of a run, and how many of them are in a row."""
 
@@ -39,10 +37,11 @@ class FinishedRuns:
 
     Args:
         folder: of their files; made when the first one is written.
+        pictures: write samples too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, pictures: bool = True) -> None:
+        self._folder, self._pictures = folder, pictures
 
     def read(self, arm: Arm, seed: int) -> Trained | None:
         """A run; None if it is not finished. Its ``config`` is the one it was trained with.
@@ -78,7 +77,7 @@ class FinishedRuns:
             RunFolderError: the run has no last checkpoint.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        if not run.diverged:  # what a broken G makes says nothing
+        if self._pictures and not run.diverged:  # what a broken G makes says nothing
             trained = load_trained(run.folder, "latest", device="cpu")
             samples = torch.cat(list(trained.samples(SHOWN, seed=LATENTS))).float().cpu()
             self._write(run, "png", grid_png(samples, columns=COLUMNS))
