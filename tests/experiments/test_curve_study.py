@@ -185,6 +185,7 @@ def test_each_number_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert cells(outcome, 3) == {"DAT + LP": {"runs": "1 of 2"}}
     assert outcome.command == "fastdat reproduce study --full --seeds 2 --no-compile"
     assert set(outcome.figures) == {""}
+    assert outcome.seconds == 6 * 7.0
     assert not outcome.quick
     assert outcome_files.write(outcome, tmp_path)
 

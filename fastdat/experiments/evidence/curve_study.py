@@ -27,7 +27,6 @@ from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, tr
 from fastdat.experiments.images.thin_runs import thin_protocol
 from fastdat.experiments.keep_results import FINISHED
 from fastdat.experiments.outcome import Outcome, ResultTable
-from fastdat.experiments.spent_time import timed
 
 QUICK_STEPS, QUICK_SCORES, QUICK_SEEDS = 200, 4, 2
 
@@ -39,6 +38,7 @@ _NOTES = (
     "images, and neither was DAT's.",
     "Another number of CPU threads changes the rounding, and with it a single run by as much as another seed does. "
     "Means over seeds are what can be compared.",
+    "The minutes below are the sum over all runs, which may have shared the machine.",
 )
 
 
@@ -66,9 +66,6 @@ class CurveStudy:
         What a run costs is measured by a call in full length and without ``only``, once all runs are finished: runs
         that share the machine with others tell nothing about time.
         """
-        return timed(self._run)(options, folder)
-
-    def _run(self, options: Options, folder: Path) -> Outcome:
         arms, seeds = self.arms(options), self.seeds_of(options)
         found = self.train(options, folder)
         names = [arm.name for arm in arms]
@@ -93,6 +90,7 @@ class CurveStudy:
             details=texts.details(found),
             origin=texts.origin(found),
             figures=self._figures(found, groups, folder),
+            seconds=sum(run.stats[-1]["seconds"] for runs in found.values() for run in runs if run.stats),
         )
 
     def _tables(
