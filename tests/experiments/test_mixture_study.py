@@ -74,6 +74,7 @@ def test_study_runs_where_nothing_compiles(
     assert "torch.compile does not work here (no C++ compiler)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_arm_is_compiled_once_and_g_once_for_all_of_them(
     compile_counters: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
