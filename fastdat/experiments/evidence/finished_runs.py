@@ -7,7 +7,6 @@ trained on several machines or on several days become one study by copying these
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from fastdat.experiments.images.grid_pairs import LATENTS
 from fastdat.experiments.images.image_study import Arm, Trained, slug
+from fastdat.experiments.images.measured_settings import differences
 from fastdat.experiments.training_origin import Origin
 from fastdat.training.device_settings import AUTOMATIC
 from fastdat.training.png import grid_png
@@ -63,7 +63,11 @@ class FinishedRuns:
             raise RunFolderError(
                 f"{file} is damaged ({error!r}). Remove it to train the run again"
             ) from error
-        _check_equal(file, config, _settings(arm))
+        if differing := differences(config, _settings(arm)):
+            raise ConfigError(
+                f"{file} is a run with other settings: {differing}. Give another --outdir, or remove the file to train "
+                "the run again"
+            )
         trained = arm.config.replace({**computed, "seed": seed})
         folder = self._folder / file.stem
         stats = (last,) if last else ()
@@ -119,16 +123,3 @@ def _settings(arm: Arm) -> dict[str, Any]:
     kept = {key: value for key, value in arm.config.to_dict().items() if key not in _ELSEWHERE}
     found: dict[str, Any] = json.loads(json.dumps(kept))
     return found
-
-
-def _check_equal(file: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = [
-        f"{key} {then.get(key, 'unknown')} then, {now.get(key, 'none')} now"
-        for key in dict.fromkeys([*now, *then])
-        if then.get(key) != now.get(key)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{file} is a run with other settings: {', '.join(differing)}. Give another --outdir, or remove the file "
-            "to train the run again"
-        )

@@ -55,16 +55,21 @@ def check_measured(run: Path, config: TrainConfig, own: Mapping[str, Any]) -> No
     else:
         measured = own and (run / STATS).exists() and (run / STATS).stat().st_size
         then = _settings(recorded_config(run), {} if measured else own)
-    differing = [
+    differing = differences(then, now)
+    if differing:
+        raise ConfigError(
+            f"{run} holds a run that was measured with other settings: {differing}. Its numbers cannot "
+            "stand beside new ones: give another --outdir, or remove it to train it again"
+        )
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What two mappings of settings differ in, in words: ``"lr 0.1 then, 0.2 now, steps ..."``; empty if in nothing."""
+    return ", ".join(
         f"{key} {then.get(key, 'unknown')} then, {now.get(key, 'none')} now"
         for key in dict.fromkeys([*now, *then])
         if then.get(key) != now.get(key)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{run} holds a run that was measured with other settings: {', '.join(differing)}. Its numbers cannot "
-            "stand beside new ones: give another --outdir, or remove it to train it again"
-        )
+    )
 
 
 def _settings(config: TrainConfig, own: Mapping[str, Any]) -> dict[str, Any]:
