@@ -43,7 +43,7 @@ def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
     down = math.ceil(len(groups) / across)
     figure = Figure(figsize=(max(6.8, 3.6 * across), 4.2 if down == 1 else 3.2 * down), layout="constrained")
     # All panels have one scale, so that they can be compared; a curve may leave it at the top.
-    top = _top(found)
+    bottom, top = _range(found)
     for i, group in enumerate(groups):
         axes = figure.add_subplot(down, across, i + 1)
         style_axes(axes)
@@ -59,8 +59,9 @@ def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
                     limits=(0.0, math.inf),
                     marker="o",
                 )
-        axes.set_ylim(0, top)
+        axes.set_ylim(bottom, top)
         axes.set_xlabel("G steps", color=INK)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         if i % across == 0:
             axes.set_ylabel(YLABEL, color=INK)
         if group.name:
@@ -70,10 +71,14 @@ def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _top(found: Found) -> float:
-    """The upper end of the axis: above all bands from the second score on, since the first one dwarfs the others."""
-    ends = [m + s for runs in found.values() for m, s in list(band(runs).values())[1:]]
-    return 1.05 * max(ends, default=1.0)
+def _range(found: Found) -> tuple[float, float]:
+    """The ends of the axis: around all bands from the second score on, since the first one dwarfs the others."""
+    bands = [point for runs in found.values() for point in list(band(runs).values())[1:]]
+    if not bands:
+        return 0.0, 1.0
+    low, high = min(m - s for m, s in bands), max(m + s for m, s in bands)
+    margin = 0.05 * (high - low) or 0.05 * high or 1.0
+    return max(0.0, low - margin), high + margin
 
 
 def draw_sweep(found: Found, sweep: SweepLines) -> Figure:
