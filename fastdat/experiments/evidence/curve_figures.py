@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fastdat.experiments.evidence.curve_groups import Group
-from fastdat.experiments.evidence.curve_numbers import band, late, over_runs
+from fastdat.experiments.evidence.curve_numbers import band, score_of
 from fastdat.experiments.figure_style import COLOURS, FAINT, INK, draw_band, style_axes
 from fastdat.experiments.images.study_texts import Found
 from fastdat.experiments.outcome import Runs
@@ -88,13 +88,13 @@ def draw_sweep(found: Found, sweep: SweepLines) -> Figure:
     style_axes(axes)
     colours = iter(COLOURS)
     if sweep.base:
-        base, colour = over_runs(found.get(sweep.base, ()), late), next(colours)
+        base, colour = score_of(found, sweep.base), next(colours)
         if isinstance(base, Runs):
             axes.axhline(base.mean, color=colour, linewidth=1.4, linestyle="--", label=sweep.base)
             spread = base.std or 0.0
             axes.axhspan(base.mean - spread, base.mean + spread, color=colour, alpha=0.12, linewidth=0)
     for (name, arms), colour in zip(sweep.lines.items(), colours, strict=False):
-        scores = [(x, over_runs(found.get(arm, ()), late)) for x, arm in arms]
+        scores = [(x, score_of(found, arm)) for x, arm in arms]
         known = [(x, score) for x, score in scores if isinstance(score, Runs)]
         if known:
             statistics = [(score.mean, score.std or 0.0) for _, score in known]

@@ -7,11 +7,11 @@ is made.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from fastdat.experiments.images.image_study import Trained, is_own
-from fastdat.experiments.images.study_texts import standard_error, whole
+from fastdat.experiments.images.study_texts import Found, standard_error, whole
 from fastdat.experiments.outcome import Runs, Value
 from fastdat.report.runs import is_number
 
@@ -54,6 +54,29 @@ def over_runs(runs: Sequence[Trained], number: Callable[[Trained], float]) -> Va
     if values:
         return Runs(values)
     return "diverged" if runs else None
+
+
+def score_of(found: Found, arm: str) -> Value:
+    """The scores of an arm's runs, as a cell; None where the arm was not trained."""
+    return over_runs(found.get(arm, ()), late)
+
+
+def compared(values: Mapping[str, Value], base: Value) -> dict[Verdict, dict[str, tuple[Runs, float]]]:
+    """What the protocol's test says of several arms.
+
+    Args:
+        values: arm -> its scores.
+        base: the scores of the arm that they are compared with.
+
+    Returns:
+        Verdict -> arm -> its scores and :func:`apart`. An arm that cannot be compared has no place in it.
+    """
+    found: dict[Verdict, dict[str, tuple[Runs, float]]] = {"lower": {}, "higher": {}, "not told apart": {}}
+    for arm, scores in values.items():
+        errors = apart(scores, base)
+        if isinstance(scores, Runs) and errors is not None:
+            found[verdict(errors)][arm] = scores, errors
+    return found
 
 
 def apart(runs: Value, base: Value) -> float | None:

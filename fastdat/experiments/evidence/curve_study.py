@@ -8,13 +8,11 @@ Here and in the files beside this one a run's score is the mean of its scores in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fastdat.data import ImageSet
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.evidence import run_cost
 from fastdat.experiments.evidence.curve_figures import SweepLines, draw_curves, draw_samples, draw_sweep
@@ -115,9 +113,7 @@ class CurveStudy:
                 pictures[f"{name}: seed {run.seed}, KID {late(run):.2f}"] = pixels
         return figures | ({"-samples": draw_samples(pictures)} if pictures else {})
 
-    def train(
-        self, options: Options, folder: Path, *, images: ImageSet | None = None
-    ) -> dict[str, tuple[Trained, ...]]:
+    def train(self, options: Options, folder: Path) -> dict[str, tuple[Trained, ...]]:
         """The runs of each wanted arm by its name, in the order of their seeds; what is not finished is trained.
 
         All arms of a seed are trained before the next seed, so that what was reached compares all arms.
@@ -125,11 +121,11 @@ class CurveStudy:
         Args:
             options: ``quick`` shortens the runs: they only show that everything works.
             folder: of the study.
-            images: as in :func:`fastdat.experiments.images.image_study.train_all`.
 
         Raises:
-            ConfigError, DataError, RunFolderError, KeyboardInterrupt: as there; also where ``folder`` holds finished
-                runs with other settings.
+            ConfigError, DataError, RunFolderError, KeyboardInterrupt: as
+                :func:`fastdat.experiments.images.image_study.train_all`; also where ``folder`` holds finished runs with
+                other settings.
         """
         arms, seeds = self.arms(options), self.seeds_of(options)
         finished = FinishedRuns(folder / FINISHED, pictures=self.sweep is None)
@@ -142,7 +138,6 @@ class CurveStudy:
             seeds,
             replace(options, compile=options.compile and not options.quick),  # compiling would take longest
             folder,
-            images=images,
             seed_by_seed=True,
             finished=known,
             ended=lambda run: finished.write(by_name[run.arm], run),
@@ -165,10 +160,6 @@ class CurveStudy:
 
 
 def _shortened(arm: Arm) -> Arm:
-    changes: Mapping[str, int] = {
-        "steps": QUICK_STEPS,
-        "eval.every": QUICK_STEPS // QUICK_SCORES,
-        "sample_every": QUICK_STEPS,
-        "checkpoints.every": QUICK_STEPS // QUICK_SCORES,
-    }
-    return Arm(arm.name, arm.config.replace(dict(changes)))
+    every = QUICK_STEPS // QUICK_SCORES
+    changes = {"eval.every": every, "checkpoints.every": every, "sample_every": QUICK_STEPS}
+    return Arm(arm.name, arm.config.replace({"steps": QUICK_STEPS, **changes}))

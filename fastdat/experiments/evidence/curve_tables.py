@@ -11,10 +11,10 @@ from fastdat.experiments.evidence.curve_numbers import (
     apart,
     band,
     best,
+    compared,
     last,
-    late,
     over_runs,
-    verdict,
+    score_of,
 )
 from fastdat.experiments.evidence.run_cost import Cost
 from fastdat.experiments.images.study_texts import Found, number
@@ -42,10 +42,8 @@ def scores(found: Found, groups: Sequence[Group]) -> ResultTable:
 
 
 def _cells(found: Found, group: Group, arm: str) -> dict[str, Value]:
-    runs = found[arm]
-    score = over_runs(runs, late)
+    runs, score, against = found[arm], score_of(found, arm), score_of(found, group.base)
     cells: dict[str, Value] = {SCORE: score, LAST: over_runs(runs, last), BEST: over_runs(runs, best)}
-    against = over_runs(found.get(group.base, ()), late)
     if arm != group.base and isinstance(score, Runs) and isinstance(against, Runs):
         cells |= {DIFFERENCE: score.mean - against.mean, ERRORS: apart(score, against)}
     return cells
@@ -74,7 +72,7 @@ def costs(measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], s
         cells: dict[str, Value] = {COMPILED: cost.compiled * steps, EAGER: cost.eager * steps}
         if base := measured.get(bases[name]):
             cells[TIMES] = cost.compiled / base.compiled
-        rows.append(Row(name, cells | {SCORE: over_runs(found.get(name, ()), late)}))
+        rows.append(Row(name, cells | {SCORE: score_of(found, name)}))
     columns = (Column(COMPILED, 0), Column(TIMES, 2), Column(EAGER, 0), Column(SCORE, 3))
     title = f"Cost of a run of {steps:,} steps, without its scores and without compilation"
     return ResultTable(title, "arm", columns, tuple(rows))
@@ -84,30 +82,26 @@ def findings(found: Found, groups: Sequence[Group]) -> Iterator[str]:
     """What the protocol's test says of each arm, beginning with how many are told apart from their base."""
     said: dict[Verdict, list[str]] = {"lower": [], "higher": [], "not told apart": []}
     for group in groups:
-        against = over_runs(found.get(group.base, ()), late)
-        for arm in group.others:
-            score = over_runs(found.get(arm.name, ()), late)
-            errors = apart(score, against)
-            if isinstance(score, Runs) and errors is not None:
-                said[verdict(errors)].append(f"{arm.name} {number(score)}, {errors:+.1f}")
-    compared = sum(map(len, said.values()))
-    if not compared:
+        scored = {arm.name: score_of(found, arm.name) for arm in group.others}
+        for key, arms in compared(scored, score_of(found, group.base)).items():
+            said[key] += [f"{arm} {number(runs)}, {errors:+.1f}" for arm, (runs, errors) in arms.items()]
+    counts = {key: len(listed) for key, listed in said.items()}
+    if not any(counts.values()):
         return
     base = groups[0].label(groups[0].base)
-    counts = {key: len(arms) for key, arms in said.items()}
     yield (
-        f"Of {compared} arms, {counts['lower']} have a KID that is lower than that of '{base}' by {TOLD_APART:g} "
-        f"standard errors or more, {counts['higher']} one that is as much higher, and {counts['not told apart']} "
-        "cannot be told apart from it."
+        f"Of {sum(counts.values())} arms, {counts['lower']} have a KID that is lower than that of '{base}' by "
+        f"{TOLD_APART:g} standard errors or more, {counts['higher']} one that is as much higher, and "
+        f"{counts['not told apart']} cannot be told apart from it."
     )
     yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
-    for key, arms in said.items():
-        if arms:
-            yield f"{key.capitalize()} (KID, difference in standard errors): {'; '.join(arms)}."
+    for key, listed in said.items():
+        if listed:
+            yield f"{key.capitalize()} (KID, difference in standard errors): {'; '.join(listed)}."
 
 
 def _bases(found: Found, groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
-        score = over_runs(found.get(group.base, ()), late)
+        score = score_of(found, group.base)
         if isinstance(score, Runs):
             yield f"{number(score)} at {group.name}" if group.name else number(score)

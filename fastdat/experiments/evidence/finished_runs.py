@@ -11,16 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastdat.experiments.images.grid_pairs import LATENTS
+from fastdat.experiments.images.grid_pairs import samples_of
 from fastdat.experiments.images.image_study import Arm, Trained, slug
 from fastdat.experiments.images.measured_settings import differences
 from fastdat.experiments.training_origin import Origin
 from fastdat.training.device_settings import AUTOMATIC
 from fastdat.training.png import grid_png
-from fastdat.training.trained import load_trained
 from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
@@ -81,9 +81,9 @@ class FinishedRuns:
             RunFolderError: the run has no last checkpoint.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._pictures and not run.diverged:  # what a broken G makes says nothing
-            trained = load_trained(run.folder, "latest", device="cpu")
-            samples = torch.cat(list(trained.samples(SHOWN, seed=LATENTS))).float().cpu()
+        # What a broken G makes says nothing.
+        samples = samples_of(run, "cpu", SHOWN) if self._pictures and not run.diverged else None
+        if samples is not None:
             self._write(run, "png", grid_png(samples, columns=COLUMNS))
         record = {
             "arm": run.arm,
@@ -95,9 +95,8 @@ class FinishedRuns:
             "config": _settings(arm),
             **asdict(run.origin),
         }
-        self._write(
-            run, "json", f"{json.dumps(record, indent=1)}\n".encode()
-        )  # last: it says that the run is whole
+        # Last, since it says that the run is whole.
+        self._write(run, "json", f"{json.dumps(record, indent=1)}\n".encode())
 
     def samples(self, run: Trained) -> Tensor | None:
         """The picture of a run's samples, uint8 (H, W, 3); None if there is none."""
@@ -107,9 +106,7 @@ class FinishedRuns:
         if not file.is_file():
             return None
         with Image.open(file) as image:
-            content = image.convert("RGB")
-            pixels = torch.frombuffer(bytearray(content.tobytes()), dtype=torch.uint8)
-            return pixels.view(content.height, content.width, 3)
+            return torch.from_numpy(np.array(image.convert("RGB")))
 
     def _write(self, run: Trained, kind: str, content: bytes) -> None:
         write_atomically(self._file(run.arm, run.seed, kind), content)

@@ -21,14 +21,16 @@ from fastdat.training.train_config import TrainConfig
 NONE, DAT, SECOND = "no attack", "DAT", "second-order DAT"
 PENALTIES, BOTH, LP = "R1 + R2", "DAT + R1 + R2", "LP"
 
-_R1_R2 = [{"name": "r1", "gamma": 0.2}, {"name": "r2", "gamma": 0.2}]
+GAMMA, LP_WEIGHT = 0.2, 10.0
+"""Strengths of R1 and R2, each, and of LP."""
+_R1_R2 = [{"name": "r1", "gamma": GAMMA}, {"name": "r2", "gamma": GAMMA}]
 ARMS: Mapping[str, tuple[str, dict[str, Any]]] = {
     NONE: ("", {}),
     DAT: ("-dat", {}),
     SECOND: ("-dat", {"dat.second_order": True}),
     PENALTIES: ("", {"regularizers": _R1_R2}),
     BOTH: ("-dat", {"regularizers": _R1_R2}),
-    LP: ("", {"regularizers": [{"name": "lp", "weight": 10.0}]}),
+    LP: ("", {"regularizers": [{"name": "lp", "weight": LP_WEIGHT}]}),
 }
 """What is compared: middle of the preset's name, and changes to the preset."""
 LRS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from fastdat.data.mixture import GRID, RING, Mixture
 from fastdat.experiments.catalogue import Options
-from fastdat.experiments.evidence.curve_numbers import TOLD_APART, apart, verdict
-from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs, Value
+from fastdat.experiments.evidence import protocol
+from fastdat.experiments.evidence.curve_numbers import TOLD_APART, apart, compared
+from fastdat.experiments.evidence.protocol import GAMMA, LP_WEIGHT
+from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.points.ensemble import Attack
 from fastdat.experiments.points.points_figure import draw_arms
 from fastdat.experiments.points.quick_study import DAT, NO_ATTACK, quick_outcome, quick_study, run_quick
@@ -21,17 +23,17 @@ from fastdat.experiments.points.study_tables import chosen, columns, last_cells,
 from fastdat.regularizers.gradient_penalty import LP, R1, R2
 from fastdat.regularizers.term import Term
 
-SECOND = "second-order DAT"
-PENALTIES: tuple[Term, ...] = (R1(0.2), R2(0.2))
-BASE = "no attack"
+_R1_R2: tuple[Term, ...] = (R1(GAMMA), R2(GAMMA))
 ARMS: Mapping[str, tuple[Attack, tuple[Term, ...]]] = {
-    BASE: (NO_ATTACK, ()),
-    "DAT": (DAT, ()),
-    SECOND: (replace(DAT, second_order=True), ()),
-    "R1 + R2": (NO_ATTACK, PENALTIES),
-    "DAT + R1 + R2": (DAT, PENALTIES),
-    "LP": (NO_ATTACK, (LP(10.0),)),
+    protocol.NONE: (NO_ATTACK, ()),
+    protocol.DAT: (DAT, ()),
+    protocol.SECOND: (replace(DAT, second_order=True), ()),
+    protocol.PENALTIES: (NO_ATTACK, _R1_R2),
+    protocol.BOTH: (DAT, _R1_R2),
+    protocol.LP: (NO_ATTACK, (LP(LP_WEIGHT),)),
 }
+"""Those of the studies on images."""
+BASE = protocol.NONE
 MIXTURES = (RING, GRID)
 ITERATIONS, SEEDS = 10_000, 8
 
@@ -72,8 +74,8 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
         options,
         title="Evidence on points: a ring of 8 and a grid of 25 Gaussians"
         + (", scaled down" if options.quick else ""),
-        about="R1 and R2 have gamma 0.2 each, LP has weight 10. Two arms are told apart where their means differ by "
-        f"{TOLD_APART:g} standard errors of a difference or more (Welch).",
+        about=f"R1 and R2 have gamma {GAMMA:g} each, LP has weight {LP_WEIGHT:g}. Two arms are told apart where their "
+        f"means differ by {TOLD_APART:g} standard errors of a difference or more (Welch).",
         tables=tables,
         findings=_findings(result),
         notes=_NOTES,
@@ -82,45 +84,41 @@ def outcome(result: StudyResult, options: Options) -> Outcome:
 
 
 def _differences(result: StudyResult) -> ResultTable:
-    heads = columns(result.study.mixtures)
-    base = last_cells(result, BASE)
+    """All measures of all arms against the base."""
+    heads, base = columns(result.study.mixtures), last_cells(result, BASE)
     rows = []
-    for name in (arm for arm in result.study.arms if arm != BASE):
-        cells: dict[str, Value] = {
-            head.name: apart(cell, base[head.name]) for head, cell in _pairs(result, name, heads)
-        }
-        rows.append(Row(name, cells))
+    for name in _others(result):
+        found = last_cells(result, name)
+        rows.append(Row(name, {head.name: apart(found[head.name], base[head.name]) for head in heads}))
     title = f"Difference to '{BASE}' in standard errors"
     return ResultTable(title, "arm", tuple(Column(head.name, 1) for head in heads), tuple(rows))
 
 
-def _pairs(result: StudyResult, name: str, heads: tuple[Column, ...]) -> Iterator[tuple[Column, Value]]:
-    found = last_cells(result, name)
-    return ((head, found[head.name]) for head in heads)
-
-
 def _findings(result: StudyResult) -> Iterator[str]:
-    for mixture in result.study.mixtures:
-        yield from _compared(result, mixture)
+    if BASE in result.study.arms:
+        for mixture in result.study.mixtures:
+            yield from _compared(result, mixture)
     for arm in result.arms:
         yield f"{arm.name}: {measures_words(arm.last)}."
 
 
 def _compared(result: StudyResult, mixture: Mixture) -> Iterator[str]:
     """What the test says of the KL on one mixture."""
-    if BASE not in result.study.arms:
-        return
     key = f"KL, {mixture.name}"
     base = last_cells(result, BASE)[key]
-    said: dict[str, list[str]] = {"lower": [], "higher": [], "not told apart": []}
-    for name in (arm for arm in result.study.arms if arm != BASE):
-        cell = last_cells(result, name)[key]
-        errors = apart(cell, base)
-        if isinstance(cell, Runs) and errors is not None:
-            said[verdict(errors)].append(f"{name} {cell.mean:.2f} ({errors:+.1f})")
-    if isinstance(base, Runs) and any(said.values()):
-        listed = "; ".join(f"{key}: {', '.join(arms)}" for key, arms in said.items() if arms)
+    found = compared({name: last_cells(result, name)[key] for name in _others(result)}, base)
+    listed = [
+        f"{said}: {', '.join(f'{arm} {kl.mean:.2f} ({errors:+.1f})' for arm, (kl, errors) in arms.items())}"
+        for said, arms in found.items()
+        if arms
+    ]
+    if isinstance(base, Runs) and listed:
         yield (
             f"On the {mixture.name} of {len(mixture.means)}, KL {base.mean:.2f} with '{BASE}'. In standard errors of "
-            f"the difference: {listed}."
+            f"the difference: {'; '.join(listed)}."
         )
+
+
+def _others(result: StudyResult) -> list[str]:
+    """All arms but the base, those that diverged too."""
+    return [name for name in result.study.arms if name != BASE]

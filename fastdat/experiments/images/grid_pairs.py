@@ -45,15 +45,15 @@ def panel(title: str, runs: Sequence[Trained], device: str) -> Panel:
     return Panel(f"{title} (diverged)" if runs[0].diverged else title, samples_of(runs[0], device))
 
 
-def samples_of(run: Trained, device: str) -> Tensor | None:
-    """:data:`SHOWN` images of a run's last checkpoint; None of a run that ended before its first checkpoint."""
+def samples_of(run: Trained, device: str, count: int = SHOWN) -> Tensor | None:
+    """``count`` images of a run's last checkpoint; None of a run that ended before its first checkpoint."""
     try:
         trained = load_trained(run.folder, "latest", device=device)
     except RunFolderError:
         if run.diverged:
             return None
         raise
-    return torch.cat(list(trained.samples(SHOWN, seed=LATENTS))).float().cpu()
+    return torch.cat(list(trained.samples(count, seed=LATENTS))).float().cpu()
 
 
 def draw_pairs(rows: Sequence[Sequence[Panel]]) -> Figure:
