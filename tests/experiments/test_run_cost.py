@@ -62,6 +62,19 @@ def test_what_was_measured_is_kept_with_the_machine(monkeypatch: pytest.MonkeyPa
     assert "torch" in json.loads((tmp_path / COST).read_text())["machine"]
 
 
+def test_another_machine_measures_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Clock(monkeypatch)
+    here = run_cost.machine_info()
+    run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
+    monkeypatch.setattr(run_cost, "machine_info", lambda: here | {"threads": here["threads"] + 1})
+    run_cost.measured(ARMS[:1], OPTIONS, tmp_path, images=images())
+    assert len(clock.configs) == 6
+    assert run_cost.where() == f"{here['device']}, {here['threads'] + 1} threads"
+    kept = json.loads((tmp_path / COST).read_text())
+    assert list(kept["seconds a step"]) == ["no attack"], "seconds of two machines are never in one file"
+    assert kept["machine"]["threads"] == here["threads"] + 1
+
+
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"seconds a step": {"DAT": {"compiled": "x"}}}'])
 def test_a_damaged_file_says_what_to_do(tmp_path: Path, damage: str) -> None:
     (tmp_path / COST).write_text(damage)

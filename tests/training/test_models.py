@@ -71,7 +71,7 @@ def test_every_preset_can_be_built() -> None:
         (
             {"dataset": None},
             "no dataset is set. There are: cifar10, cifar100, stl10, tiny-imagenet, lsun-bedroom, mnist, folder, "
-            "gaussians, gaussians-imbalanced",
+            "gaussians, gaussians-imbalanced, ring, grid",
         ),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value),

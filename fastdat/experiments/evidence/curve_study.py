@@ -98,7 +98,7 @@ class CurveStudy:
         if self.sweep is None and not options.quick and not options.only:
             arms = [arm for group in groups for arm in group.arms]
             cost = run_cost.measured(arms, options, folder)
-            tables.append(costs(cost, found, groups, arms[0].config.steps))
+            tables.append(costs(cost, found, groups, arms[0].config.steps, run_cost.where()))
         return tables
 
     def _figures(self, found: texts.Found, groups: list[Group], folder: Path) -> dict[str, Figure]:

@@ -64,8 +64,10 @@ def _step(step: int) -> str:
     return f"step {step:,}"
 
 
-def costs(measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], steps: int) -> ResultTable:
-    """Seconds of a run of ``steps`` steps, beside the score that they buy."""
+def costs(
+    measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], steps: int, where: str
+) -> ResultTable:
+    """Seconds of a run of ``steps`` steps on the machine ``where``, beside the score that they buy."""
     bases = {arm.name: group.base for group in groups for arm in group.arms}
     rows = []
     for name, cost in measured.items():
@@ -74,7 +76,7 @@ def costs(measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], s
             cells[TIMES] = cost.compiled / base.compiled
         rows.append(Row(name, cells | {SCORE: score_of(found, name)}))
     columns = (Column(COMPILED, 0), Column(TIMES, 2), Column(EAGER, 0), Column(SCORE, 3))
-    title = f"Cost of a run of {steps:,} steps, without its scores and without compilation"
+    title = f"Cost of a run of {steps:,} steps, without its scores and without compilation ({where})"
     return ResultTable(title, "arm", columns, tuple(rows))
 
 

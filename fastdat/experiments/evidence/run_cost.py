@@ -48,7 +48,7 @@ class Cost:
 def measured(
     arms: Sequence[Arm], options: Options, folder: Path, *, images: ImageSet | None = None
 ) -> dict[str, Cost]:
-    """The cost of each arm, by its name. What :data:`COST` in ``folder`` holds is not measured again.
+    """The cost of each arm, by its name. What :data:`COST` in ``folder`` holds from this machine is not measured again.
 
     Raises:
         RunFolderError: that file is damaged.
@@ -66,7 +66,9 @@ def measured(
 
 
 def read(folder: Path) -> dict[str, Cost]:
-    """What was measured so far; nothing if there is no file.
+    """What was measured on this machine so far, with these versions; nothing if there is no file, or one of another.
+
+    Arms are compared with each other, so seconds of two machines must not meet in one table.
 
     Raises:
         RunFolderError: the file is damaged.
@@ -74,14 +76,21 @@ def read(folder: Path) -> dict[str, Cost]:
     file = folder / COST
     try:
         record = plain_json.loads(file.read_bytes())
-        return {
+        costs = {
             str(name): Cost(float(cost["compiled"]), float(cost["eager"]))
             for name, cost in record["seconds a step"].items()
         }
+        return costs if record["machine"] == machine_info() else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunFolderError(f"{file} is damaged ({error!r}). Remove it to measure again") from error
+
+
+def where() -> str:
+    """The machine that is measured, in words."""
+    machine = machine_info()
+    return f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
 
 
 def _write(folder: Path, costs: dict[str, Cost]) -> None:
