@@ -15,7 +15,7 @@ python=$1
 shift
 # A hung test ends with its traceback; the slowest takes a fraction of this.
 pytest=("$python" -m pytest --timeout=600 --durations=10 --durations-min=5)
-BESIDE=(tests/data tests/report tests/training tests/bench tests/experiments tests/commands)
+BESIDE=(tests/data tests/report tests/training tests/bench tests/experiments)
 NOTHING_SELECTED=5
 
 # Half of the cores for each process: threads that wait for a core spin.

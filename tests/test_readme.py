@@ -55,7 +55,14 @@ def run_blocks(path: Path) -> dict[str, Any]:
     return names
 
 
-@each([path for path in GUIDES[1:] if "```python" in path.read_text() and path.name != "frameworks.md"])
+def with_python(paths: list[Path]) -> list[Any]:
+    """Those with Python blocks; docs/regularizers.md compiles most."""
+    slow = {"regularizers.md": pytest.mark.slow}
+    found = [path for path in paths if "```python" in path.read_text() and path.name != "frameworks.md"]
+    return [pytest.param(path, marks=slow.get(path.name, ())) for path in found]
+
+
+@pytest.mark.parametrize("path", with_python(GUIDES[1:]), ids=name_of)
 def test_python_of_the_docs_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncompiled, since each compilation takes many seconds. tests/test_frameworks.py runs frameworks.md."""
     compiled_step = fastdat.dat_step

@@ -99,7 +99,9 @@ def test_packing_again_into_a_store_of_another_layout_does_nothing(
 # --- kills and damage --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 5, 8, 9])
+@pytest.mark.parametrize(
+    "pieces", [*(pytest.param(pieces, marks=pytest.mark.slow) for pieces in (1, 2, 8, 9)), 5]
+)
 def test_a_killed_run_resumes_with_the_same_result(
     pieces: int, store: Path, pictures: Path, tmp_path: Path
 ) -> None:

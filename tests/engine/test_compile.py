@@ -30,11 +30,11 @@ GRAPHS = {
     "fake-only": ({"real": False}, "gan"),
     "no-attack": ({"real": False, "fake": False}, "gan"),
 }
-SLOW_GRAPHS = [graph for graph in GRAPHS if graph not in ("eq10-hinge", "fake-only")]
+QUICK = "fake-only"
 
 
 @pytest.mark.parametrize(
-    "graph", ["eq10-hinge", "fake-only", *(pytest.param(g, marks=pytest.mark.slow) for g in SLOW_GRAPHS)]
+    "graph", [graph if graph == QUICK else pytest.param(graph, marks=pytest.mark.slow) for graph in GRAPHS]
 )
 def test_every_field_and_loss(graph: str) -> None:
     fields, loss = GRAPHS[graph]
@@ -83,6 +83,7 @@ def test_several_outputs_and_an_aux_loss() -> None:
     assert_step_matches(D, xr, xf, STRONG, "gan", tolerance=FP32, compile=True, aux_loss=rotation_loss)
 
 
+@pytest.mark.slow
 def test_microbatches() -> None:
     xr, xf, _ = batch("spectral", m=8, dtype=torch.float32)
     D = make("spectral", torch.float32)

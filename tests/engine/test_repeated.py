@@ -183,7 +183,30 @@ CHANGES: dict[str, tuple[Callable[[], Net], Callable[[Net], object]]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+LIKE_ANOTHER = (
+    "a hook is added",
+    "a hook is removed",
+    "a hook on D",
+    "a pre-hook is added",
+    "a layer is added",
+    "a layer is removed",
+    "a layer's mode",
+    "an attribute of another type",
+    "a new attribute",
+    "a function",
+    "samples are coupled",
+    "a parameter is frozen",
+    "a buffer's memory",
+    "a buffer of another shape",
+    "spectral norm is removed",
+)
+"""What is noticed in the same way as another change."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_ANOTHER else name for name in CHANGES],
+)
 def test_a_change_is_noticed(change: str) -> None:
     make, apply = CHANGES[change]
     D = make()

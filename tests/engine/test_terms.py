@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -135,8 +135,17 @@ def make_seeded(kind: str) -> nn.Module:
     return make(kind)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "gan", "wgan", "rpgan"])
-@pytest.mark.parametrize("kind", ["conv", "spectral", "batchnorm", "conditional"])
+KINDS, LOSSES = ("conv", "spectral", "batchnorm", "conditional"), ("hinge", "gan", "wgan", "rpgan")
+QUICK = tuple(zip(KINDS, LOSSES, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+        for case in product(KINDS, LOSSES)
+    ],
+)
 def test_pairs_add_up(kind: str, loss: str) -> None:
     """What two regularizers add to the gradient is the sum of what each adds, in either order."""
     torch.manual_seed(0)

@@ -207,9 +207,8 @@ def test_a_stopped_process_is_named(tmp_path: Path) -> None:
     assert "rank 0: no step for 6 s (hang_timeout): no sign of life from rank 1" in error
 
 
-@pytest.mark.parametrize(
-    ("hangs", "timeout"), [("no", 30.0), pytest.param("compiles", 4.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("hangs", "timeout"), [("no", 30.0), ("compiles", 4.0)])
 def test_a_run_that_goes_on_is_left_alone(hangs: str, timeout: float, tmp_path: Path) -> None:
     processes = start(tmp_path, hangs, timeout)
     for process in processes:

@@ -74,6 +74,7 @@ def _stop(folder: Path, rank: int, ranks: int) -> None:
     assert latest(folder)["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_request_to_one_rank_stops_all(tmp_path: Path) -> None:
     run(2, tmp_path, partial(_stop, tmp_path / "run"))
     assert "stopped by SIGTERM after 3 steps" in read_log(tmp_path / "run")
@@ -98,6 +99,7 @@ def _late_stop(folder: Path, rank: int, ranks: int) -> None:
     assert latest(folder)["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_request_that_comes_too_late_for_one_step_stops_all_after_the_next(tmp_path: Path) -> None:
     run(2, tmp_path, partial(_late_stop, tmp_path / "run"))
     assert "stopped by SIGINT after 3 steps" in read_log(tmp_path / "run")
@@ -124,6 +126,7 @@ def _callback(folder: Path, rank: int, ranks: int) -> None:
     assert latest(folder)["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_callback_that_fails_on_rank_0(tmp_path: Path) -> None:
     run(2, tmp_path, partial(_callback, tmp_path / "run"))
     assert "mine" in read_stats(tmp_path / "run")[0]
@@ -184,6 +187,7 @@ def _images(config: TrainConfig, folder: Path, rank: int, ranks: int) -> None:
     build_trainer(config, data, folder, display=Nothing()).train()
 
 
+@pytest.mark.slow
 def test_an_image_set_and_its_labels(tmp_path: Path) -> None:
     """Every rank gathers its rows; in single precision, so that two runs part company slowly."""
     config = tiny("csngan-dat-cifar10", steps=2, log_every=1, flip=True, batch_size=6)

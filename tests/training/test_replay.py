@@ -89,9 +89,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "r3gan": ("r3gan-dat-cifar10", {"ngf": 8, "ndf": 8, "cosine.beta2": None}),
 }
+LONG = ("r3gan", "second order", "infomaxgan")
 
 
-@pytest.mark.parametrize("case", FAMILIES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in LONG else case for case in FAMILIES]
+)
 def test_replayed_runs_equal_plain_ones(
     case: str, few_images: ImageSet, tmp_path: Path, tapes: list[Tape]
 ) -> None:
@@ -108,6 +111,7 @@ def test_points_from_a_mixture(tmp_path: Path, tapes: list[Tape]) -> None:
     assert graphs_of(taped) == 1
 
 
+@pytest.mark.slow
 def test_regularizers_in_turn_have_a_graph_for_each_kind_of_iteration(
     few_images: ImageSet, tmp_path: Path, tapes: list[Tape]
 ) -> None:
@@ -238,7 +242,11 @@ def evaluated(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(moved, "lies elsewhere in memory"), (reloaded, "is another tensor"), (evaluated, ".training is False")],
+    [
+        (moved, "lies elsewhere in memory"),
+        pytest.param(reloaded, "is another tensor", marks=pytest.mark.slow),
+        pytest.param(evaluated, ".training is False", marks=pytest.mark.slow),
+    ],
 )
 def test_what_moves_elsewhere_is_noticed(
     change: Callable[[Trainer], None], words: str, few_images: ImageSet, tmp_path: Path, tapes: list[Tape]

@@ -76,6 +76,7 @@ def scores_here(outdir: Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != "seconds"}
 
 
+@pytest.mark.slow
 def test_two_ranks_score_as_one(tmp_path: Path) -> None:
     run(2, tmp_path, partial(_train, tmp_path))
     found = read_scores(tmp_path / "many")

@@ -210,7 +210,7 @@ with stop.StopRequests() as requests:
 """
 
 
-@pytest.mark.parametrize(("compiling", "code"), [(True, 143), (False, 1)])
+@pytest.mark.parametrize(("compiling", "code"), [pytest.param(True, 143, marks=pytest.mark.slow), (False, 1)])
 def test_a_compilation_that_does_not_end_is_ended(compiling: bool, code: int) -> None:
     """In a process whose main thread is blocked; without a compilation the step goes on to its end."""
     script = BLOCKED.format(compiling=compiling, iterations=10**9 if compiling else 10**7)
@@ -249,7 +249,14 @@ def command(preset: str, outdir: Path, until: str, *options: str) -> Iterator[su
         yield process
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGTERM", 143),
+        pytest.param("SIGHUP", 129, marks=pytest.mark.slow),
+        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+    ],
+)
 def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) -> None:
     settings = [
         "--no-compile",

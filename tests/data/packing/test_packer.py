@@ -87,7 +87,9 @@ def test_images_replaced_after_packing_are_noticed(cifar10: ImageSet, pictures: 
 # --- interruptions -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pieces", [1, 4, 9])
+@pytest.mark.parametrize(
+    "pieces", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("small_pieces")
 def test_a_killed_run_resumes_with_the_same_result(pieces: int, pictures: Path, tmp_path: Path) -> None:
     """kill -9 after 1, 4 or 9 of the ten pieces, in the first split or the second."""

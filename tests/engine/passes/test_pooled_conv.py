@@ -330,8 +330,18 @@ def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
     return xr, xf * 0.8 + 0.1
 
 
-@pytest.mark.parametrize("config", [FIRST, SECOND], ids=["first", "second"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        *(pytest.param(kind, FIRST, id=f"{kind}-first") for kind in KINDS),
+        *(
+            pytest.param(
+                kind, SECOND, id=f"{kind}-second", marks=() if kind == "spectral" else pytest.mark.slow
+            )
+            for kind in KINDS
+        ),
+    ],
+)
 def test_steps_are_those_of_the_reference(
     kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
