@@ -56,6 +56,7 @@ def test_two_ranks_repeat_the_score_of_one(run: Path) -> None:
     assert read_scores(run) == [*before, *before[-2:]]
 
 
+@pytest.mark.slow
 def test_a_mistake_on_one_rank_ends_both(run: Path, tmp_path: Path) -> None:
     (code, out, err), (other_code, _, other_err) = on_two_ranks((run,), (tmp_path / "nowhere",))
     assert (code, other_code) == (2, 2), err + other_err

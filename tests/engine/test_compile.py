@@ -151,6 +151,7 @@ def test_a_discriminator_that_changes_is_followed(compile_counters: dict[str, Co
         torch.testing.assert_close(fastdat.dat_step(D, xr, xf, plain, "wgan"), expected)
 
 
+@pytest.mark.slow
 def test_more_steps_than_torch_compile_keeps_variants(compile_counters: dict[str, Counter[str]]) -> None:
     """torch.compile keeps 8 variants of a function; a sweep over eps makes more, each an engine of its own."""
     D, (xr, xf, _) = make("mlp", torch.float32), batch("mlp", dtype=torch.float32)
@@ -230,6 +231,7 @@ class WithFunction(nn.Module):
 
 # torch.compile makes the instance by itself.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.slow
 def test_autograd_functions() -> None:
     """torch.compile differentiates their backward wrongly and says nothing, which only second order asks for."""
     D, (xr, xf, _) = WithFunction(), batch("mlp", dtype=torch.float32)

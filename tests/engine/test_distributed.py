@@ -58,7 +58,7 @@ def _eager_cases(rank: int, ranks: int) -> None:
             _both("spectral", rank, ranks, config, compile=False, microbatch=size)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_with_parts_equal_one_with_the_whole(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _eager_cases)
 

@@ -187,6 +187,7 @@ def _parts(rank: int, ranks: int) -> None:
         fastdat.dat_step(shared, xr[part], xf[part], config, compile=False).backward()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_four_samples_equal_one_with_eight(tmp_path: Path) -> None:
     run(2, tmp_path, _parts)
 

@@ -32,7 +32,11 @@ TRACED: list[tuple[str, str, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "attack", "names"), TRACED)
+# Every second one runs in `make test`.
+@pytest.mark.parametrize(
+    ("kind", "attack", "names"),
+    [pytest.param(*case, marks=pytest.mark.slow) if i % 2 else case for i, case in enumerate(TRACED)],
+)
 @pytest.mark.usefixtures("only_traced")
 def test_traced_as_one_graph(kind: str, attack: str, names: tuple[str, ...]) -> None:
     """Several of them at once: fullgraph, and the reference's numbers."""
@@ -42,6 +46,7 @@ def test_traced_as_one_graph(kind: str, attack: str, names: tuple[str, ...]) -> 
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.slow
 def test_traced_with_a_further_output() -> None:
     torch.manual_seed(0)
     xr, xf, _ = batch("conv", m=5)
@@ -88,6 +93,7 @@ def test_traced_with_a_further_loss() -> None:
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.slow
 def test_twenty_steps_are_two_graphs() -> None:
     """One with the lazy regularizer, one without; weights that change are inputs. LeCam's anchors move."""
     torch.manual_seed(0)

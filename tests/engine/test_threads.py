@@ -55,7 +55,7 @@ def stepped(
 
 MODES = pytest.mark.parametrize(
     ("compile", "second_order"),
-    [(False, False), (False, True), (True, False), (True, True)],
+    [(False, False), (False, True), pytest.param(True, False, marks=pytest.mark.slow), (True, True)],
     ids=["eager-first", "eager-second", "traced-first", "traced-second"],
 )
 

@@ -201,7 +201,7 @@ def test_operators_are_well_formed(op: str, out_dtype: torch.dtype | None, devic
     torch.library.opcheck(getattr(torch.ops.fastdat, op).default, given)
 
 
-@pytest.mark.parametrize("stats", [False, True])
+@pytest.mark.parametrize("stats", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_compiled_with_its_derivatives(stats: bool, device: str) -> None:
     given = tuple(t.detach() for t in away_from_limits(2, 7, device=device))
 

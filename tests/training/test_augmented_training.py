@@ -164,6 +164,7 @@ def test_random_numbers_are_a_function_of_the_step(name: str, few_images: ImageS
     assert plain.fill(3).generator.draws == ()
 
 
+@pytest.mark.slow
 def test_resuming_is_exact_and_the_augmentation_is_in_use(few_images: ImageSet, tmp_path: Path) -> None:
     config = resumable(augment="diffaug", steps=4)
     trainer_of(config, few_images, tmp_path / "whole").train()

@@ -137,6 +137,7 @@ class Drifting(torch.nn.Module):
 
 
 @OF_TORCH
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_file_that_generates_other_samples_is_not_written(
     form: str, trained: Trained, tmp_path: Path

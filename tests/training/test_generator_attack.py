@@ -185,6 +185,7 @@ def test_u_advances_once() -> None:
     torch.testing.assert_close(*moved_to)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_exactly(few_images: ImageSet, tmp_path: Path) -> None:
     """SSGAN: spectral norm, whose u moves in G's step, too, and an auxiliary loss."""
     config = resumable("ssgan-dat-cifar10", dat_generator="pass")

@@ -162,6 +162,7 @@ def only_traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.slow
 def test_a_run_reports_what_it_compiles(tmp_path: Path) -> None:
     config = tiny("mlp-dat-gaussians", compile=True, steps=2)
     trainer_of(config, None, tmp_path / "run").train()

@@ -57,6 +57,7 @@ def test_an_average_that_the_other_run_had_not_starts_as_its_generator(
     assert_same(dict(trainer.ema.net.state_dict()), latest(tmp_path / "first")["netG"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_own_weights(
     first: Path, few_images: ImageSet, tmp_path: Path
 ) -> None:

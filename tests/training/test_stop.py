@@ -277,6 +277,7 @@ def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) ->
     assert out.splitlines()[-1] == ("interrupted" if name == "SIGINT" else f"stopped by {name}")
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     """Nothing can be printed any more."""
     options = [

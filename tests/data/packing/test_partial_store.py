@@ -51,6 +51,7 @@ def test_too_little_room_is_refused_before_the_work(
 
 
 @pytest.mark.usefixtures("small_pieces")
+@pytest.mark.slow
 def test_two_processes_do_not_pack_into_one_folder(pictures: Path, tmp_path: Path) -> None:
     command = command_to_pack(pictures, tmp_path / "store", "--pause", "0.2")
     with subprocess.Popen(**command, stdout=subprocess.PIPE) as process:

@@ -72,6 +72,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_explained(pictures: Path, tmp_path: Path) -> None:
     code = UNGUARDED.format(source=str(pictures), dest=str(tmp_path / "store"))
     result = subprocess.run(script(tmp_path, code), capture_output=True, text=True, check=False)

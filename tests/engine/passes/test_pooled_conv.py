@@ -22,6 +22,9 @@ from tests.residual_discriminators import KINDS
 
 FIRST = DATConfig(eps=30.0, delta_clip=0.3)
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
+BOTH_ORDERS = pytest.mark.parametrize(
+    "config", [pytest.param(FIRST, id="first"), pytest.param(SECOND, id="second", marks=pytest.mark.slow)]
+)
 
 
 class Rewriting:
@@ -330,18 +333,8 @@ def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
     return xr, xf * 0.8 + 0.1
 
 
-@pytest.mark.parametrize(
-    ("kind", "config"),
-    [
-        *(pytest.param(kind, FIRST, id=f"{kind}-first") for kind in KINDS),
-        *(
-            pytest.param(
-                kind, SECOND, id=f"{kind}-second", marks=() if kind == "spectral" else pytest.mark.slow
-            )
-            for kind in KINDS
-        ),
-    ],
-)
+@BOTH_ORDERS
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_are_those_of_the_reference(
     kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
@@ -360,7 +353,7 @@ def test_steps_are_those_of_the_reference(
     assert Counter(backend.after)["avg_pool2d"] == 3 * calls
 
 
-@pytest.mark.parametrize("config", [FIRST, SECOND], ids=["first", "second"])
+@BOTH_ORDERS
 def test_bf16_is_as_exact_as_before(
     config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:

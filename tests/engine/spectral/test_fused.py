@@ -189,6 +189,7 @@ def test_compiled_by_the_user(compile_counters: dict[str, Counter[str]]) -> None
     assert graphs == graphs[:1] * 3
 
 
+@pytest.mark.slow
 def test_inside_a_function_the_user_compiles(compile_counters: dict[str, Counter[str]]) -> None:
     """G's objective, say: there the hooks are part of the graph."""
     D, fused, (x,) = pair("spectral")
