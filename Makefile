@@ -36,7 +36,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 help:
 	@echo "make demo              nine Gaussians with and without DAT (Fig. 3): picture and table in $(DEMO_DIR)"
 	@echo "make test              the tests, 12 minutes on two cores"
-	@echo "make test-slow         the tests that take more than five seconds each: compilations, kills, several processes"
+	@echo "make test-slow         the long tests: compilations, kills, several processes, and more cases of quick ones"
 	@echo "make test-faults       kills, full disks, damaged files and hung ranks, many times, into $(RESULTS_DIR)/faults.json: 15 minutes"
 	@echo "make fuzz              more than a million changed files for every reader, about 15 minutes on two cores, into $(RESULTS_DIR)/fuzz.json"
 	@echo "make mutants           320 changes of the code, one at a time: which of them do the tests notice? into $(RESULTS_DIR)/mutants.json: 30 minutes"
