@@ -53,7 +53,7 @@ def test_numbers_of_iterations_on_a_gpu() -> None:
     assert f"takes {captured} ms captured and {plain} not" in graphs
     released, eager = (f"{found[name]['median_ms']:.0f}" for name in list(TITLES)[:2])
     minutes = f"{train['minutes_for_all_steps']:.0f}"
-    assert [n.rstrip(",") for n in numbers(claims()[4])] == [
+    assert [n.rstrip(",") for n in numbers(claims()[5])] == [
         "64",
         captured,
         released,

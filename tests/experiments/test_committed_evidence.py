@@ -21,7 +21,7 @@ from tests.environment import REPOSITORY
 KEPT = REPOSITORY / "bench/results/reproduce"
 PROTOCOL = "16b91887e1e9ad99a77f219a32232d181e3b1378"
 """The commit that fixed the protocol."""
-STUDIES = [protocol.DCGAN, protocol.RATES]
+STUDIES = [protocol.DCGAN, protocol.SNGAN, protocol.RATES]
 """Studies with committed runs."""
 PAGES = [study for study in STUDIES if (KEPT / f"{study.name}.json").exists()]
 FULL = Options(quick=False)
