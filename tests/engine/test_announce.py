@@ -116,7 +116,7 @@ def test_the_first_call_is_announced_and_a_repeated_one_is_not(
     assert len(records) == 2
 
 
-@pytest.mark.parametrize("args", [0, 1])
+@pytest.mark.parametrize("args", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_another_number_of_samples_is_a_warning(
     args: int, events: list[Event], records: list[logging.LogRecord]
 ) -> None:

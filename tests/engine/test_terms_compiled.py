@@ -77,6 +77,7 @@ class SmallFeatures(Term):
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.slow
 def test_traced_with_a_further_loss() -> None:
     """It calls D last, and nobody takes the features of that call: none may be left over."""
     torch.manual_seed(0)
@@ -133,6 +134,7 @@ def test_equal_regularizers_and_discriminators_share_a_graph() -> None:
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.slow
 def test_D_stays_as_it_was() -> None:
     """No hook, no tensor of the step, no other mode is left in D, and a repeated call does not trace again."""
     torch.manual_seed(0)

@@ -64,6 +64,7 @@ def test_modules_are_those_of_the_folder(folder: Path) -> None:
     assert run("test_imports")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_hanging_test_and_its_children_end(folder: Path) -> None:
     start = time.monotonic()
     status, _ = run("test_hangs", timeout=3.0)

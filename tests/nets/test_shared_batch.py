@@ -93,7 +93,8 @@ def _norms(rank: int, ranks: int) -> None:
             torch.testing.assert_close(shared(own(x, rank, ranks)), own(norm(x), rank, ranks))
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.slow
 def test_batch_norms(ranks: int, tmp_path: Path) -> None:
     run(ranks, tmp_path, _norms)
 

@@ -148,6 +148,7 @@ def _drift(folder: Path, rank: int, ranks: int) -> None:
     assert not (folder / "checkpoints" / "latest.pt").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_differ_are_not_saved(tmp_path: Path) -> None:
     run(2, tmp_path, partial(_drift, tmp_path / "run"))
 

@@ -89,7 +89,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "r3gan": ("r3gan-dat-cifar10", {"ngf": 8, "ndf": 8, "cosine.beta2": None}),
 }
-LONG = ("r3gan", "second order", "infomaxgan")
+LONG = (
+    "r3gan",
+    "second order",
+    "infomaxgan",
+    "sngan, no average",
+    "sngan, no attack",
+    "another attack",
+    "microbatch",
+)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ from tests.residual_discriminators import KINDS
 
 FIRST = DATConfig(eps=30.0, delta_clip=0.3)
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
-BOTH_ORDERS = pytest.mark.parametrize(
-    "config", [pytest.param(FIRST, id="first"), pytest.param(SECOND, id="second", marks=pytest.mark.slow)]
-)
+SLOW = pytest.mark.slow
+ORDERS = [pytest.param(FIRST, id="first"), pytest.param(SECOND, id="second", marks=SLOW)]
 
 
 class Rewriting:
@@ -333,8 +332,8 @@ def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
     return xr, xf * 0.8 + 0.1
 
 
-@BOTH_ORDERS
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("config", ORDERS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "spectral" else SLOW) for k in KINDS])
 def test_steps_are_those_of_the_reference(
     kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
@@ -353,7 +352,7 @@ def test_steps_are_those_of_the_reference(
     assert Counter(backend.after)["avg_pool2d"] == 3 * calls
 
 
-@BOTH_ORDERS
+@pytest.mark.parametrize("config", ORDERS)
 def test_bf16_is_as_exact_as_before(
     config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
