@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import fastdat
 from fastdat import cli
 from tests.environment import REPOSITORY
+from tests.slow_cases import slow_except
 
 GUIDES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 """What a user reads."""
@@ -55,14 +56,13 @@ def run_blocks(path: Path) -> dict[str, Any]:
     return names
 
 
-def with_python(paths: list[Path]) -> list[Any]:
-    """Those with Python blocks; docs/regularizers.md compiles most."""
-    slow = {"regularizers.md": pytest.mark.slow}
-    found = [path for path in paths if "```python" in path.read_text() and path.name != "frameworks.md"]
-    return [pytest.param(path, marks=slow.get(path.name, ())) for path in found]
+WITH_PYTHON = [
+    path for path in GUIDES[1:] if "```python" in path.read_text() and path.name != "frameworks.md"
+]
+QUICK = [path for path in WITH_PYTHON if path.name != "regularizers.md"]
 
 
-@pytest.mark.parametrize("path", with_python(GUIDES[1:]), ids=name_of)
+@pytest.mark.parametrize("path", slow_except(QUICK, WITH_PYTHON), ids=name_of)
 def test_python_of_the_docs_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncompiled, since each compilation takes many seconds. tests/test_frameworks.py runs frameworks.md."""
     compiled_step = fastdat.dat_step

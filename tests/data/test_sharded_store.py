@@ -16,6 +16,7 @@ from fastdat.data import DataError, Store, TrainSampler, load_split
 from fastdat.data.store import INDEX
 from fastdat.util import sealed_json
 from tests.data.helpers import command_to_pack, content, flip_bit, packed, run_command, stop_after
+from tests.slow_cases import slow_except
 
 SHARDS = [f"train.images-{number:04d}.u8" for number in range(4)]
 
@@ -99,9 +100,7 @@ def test_packing_again_into_a_store_of_another_layout_does_nothing(
 # --- kills and damage --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "pieces", [*(pytest.param(pieces, marks=pytest.mark.slow) for pieces in (1, 2, 8, 9)), 5]
-)
+@pytest.mark.parametrize("pieces", slow_except([5], [1, 2, 5, 8, 9]))
 def test_a_killed_run_resumes_with_the_same_result(
     pieces: int, store: Path, pictures: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from fastdat import DATConfig
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.discriminators import batch, make
 from tests.gan_discriminators import CHECKPOINTED
+from tests.slow_cases import slow_except
 
 FP32 = 1e-5
 STRONG = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
@@ -30,12 +31,9 @@ GRAPHS = {
     "fake-only": ({"real": False}, "gan"),
     "no-attack": ({"real": False, "fake": False}, "gan"),
 }
-QUICK = "fake-only"
 
 
-@pytest.mark.parametrize(
-    "graph", [graph if graph == QUICK else pytest.param(graph, marks=pytest.mark.slow) for graph in GRAPHS]
-)
+@pytest.mark.parametrize("graph", slow_except(["fake-only"], GRAPHS))
 def test_every_field_and_loss(graph: str) -> None:
     fields, loss = GRAPHS[graph]
     xr, xf, _ = batch("mlp", dtype=torch.float32)

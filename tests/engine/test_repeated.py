@@ -19,6 +19,7 @@ from fastdat import DATConfig
 from fastdat.engine import compile as engines
 from fastdat.engine import prepared
 from tests.compare import gradients, relative_error
+from tests.slow_cases import slow_except
 
 CONFIG = DATConfig(eps=4.0, second_order=True)
 GAIN = 1.0
@@ -183,11 +184,7 @@ CHANGES: dict[str, tuple[Callable[[], Net], Callable[[Net], object]]] = {
 }
 
 
-# Neighbours are alike: every third one runs in `make test`.
-@pytest.mark.parametrize(
-    "change",
-    [pytest.param(c, marks=pytest.mark.slow) if i % 3 else c for i, c in enumerate(CHANGES)],
-)
+@pytest.mark.parametrize("change", slow_except(list(CHANGES)[::3], CHANGES))  # neighbours are alike
 def test_a_change_is_noticed(change: str) -> None:
     make, apply = CHANGES[change]
     D = make()

@@ -16,6 +16,7 @@ from fastdat.regularizers.term import Pair, Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
 from tests.engine.term_cases import TERMS, Direction, Drawn, drawn
+from tests.slow_cases import slow_except
 
 ATTACKS = {
     "none": DATConfig(real=False, fake=False),
@@ -136,15 +137,10 @@ def make_seeded(kind: str) -> nn.Module:
 
 
 KINDS, LOSSES = ("conv", "spectral", "batchnorm", "conditional"), ("hinge", "gan", "wgan", "rpgan")
-QUICK = tuple(zip(KINDS, LOSSES, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("kind", "loss"),
-    [
-        case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
-        for case in product(KINDS, LOSSES)
-    ],
+    ("kind", "loss"), slow_except([*zip(KINDS, LOSSES, strict=True)], product(KINDS, LOSSES))
 )
 def test_pairs_add_up(kind: str, loss: str) -> None:
     """What two regularizers add to the gradient is the sum of what each adds, in either order."""

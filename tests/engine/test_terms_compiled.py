@@ -20,6 +20,7 @@ from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
 from tests.engine.term_cases import Direction
 from tests.engine.test_terms import ATTACKS, compare, stepped
+from tests.slow_cases import slow_except
 
 TRACED: list[tuple[str, str, tuple[str, ...]]] = [
     ("spectral", "none", ("gp", "r1", "ar", "lecam")),
@@ -32,11 +33,7 @@ TRACED: list[tuple[str, str, tuple[str, ...]]] = [
 ]
 
 
-# Every second one runs in `make test`.
-@pytest.mark.parametrize(
-    ("kind", "attack", "names"),
-    [pytest.param(*case, marks=pytest.mark.slow) if i % 2 else case for i, case in enumerate(TRACED)],
-)
+@pytest.mark.parametrize(("kind", "attack", "names"), slow_except(TRACED[::2], TRACED))
 @pytest.mark.usefixtures("only_traced")
 def test_traced_as_one_graph(kind: str, attack: str, names: tuple[str, ...]) -> None:
     """Several of them at once: fullgraph, and the reference's numbers."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastdat.data import ImageSet
 from fastdat.training import TrainConfig, Trainer, replay
 from fastdat.training.replay import ReplayedIteration
+from tests.slow_cases import slow_except
 from tests.tape import Tape
 from tests.training.own_nets import own_trainer
 from tests.training.runs import (
@@ -89,20 +90,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "r3gan": ("r3gan-dat-cifar10", {"ngf": 8, "ndf": 8, "cosine.beta2": None}),
 }
-LONG = (
-    "r3gan",
-    "second order",
-    "infomaxgan",
-    "sngan, no average",
-    "sngan, no attack",
-    "another attack",
-    "microbatch",
-)
+QUICK = ("sngan", "ssgan", "dcgan", "conditional", "augmented", "G attacked", "regularizers")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if case in LONG else case for case in FAMILIES]
-)
+@pytest.mark.parametrize("case", slow_except(QUICK, FAMILIES))
 def test_replayed_runs_equal_plain_ones(
     case: str, few_images: ImageSet, tmp_path: Path, tapes: list[Tape]
 ) -> None:

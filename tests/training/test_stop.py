@@ -24,6 +24,7 @@ from fastdat.metrics import Evaluator, Extractor, extractors
 from fastdat.metrics.evaluators import Fakes, Progress, Record, keep_going
 from fastdat.training import StoppedError, build_evaluator, checkpoint
 from fastdat.training.stop import _WATCHING, StopRequests, _Watcher
+from tests.slow_cases import slow_except
 from tests.training.own_nets import own_trainer
 from tests.training.runs import (
     Means,
@@ -249,14 +250,10 @@ def command(preset: str, outdir: Path, until: str, *options: str) -> Iterator[su
         yield process
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("SIGTERM", 143),
-        pytest.param("SIGHUP", 129, marks=pytest.mark.slow),
-        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
-    ],
-)
+SIGNALS = [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)]
+
+
+@pytest.mark.parametrize(("name", "code"), slow_except(SIGNALS[:1], SIGNALS))
 def test_the_exit_code_names_the_signal(name: str, code: int, tmp_path: Path) -> None:
     settings = [
         "--no-compile",

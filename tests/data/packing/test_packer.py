@@ -16,6 +16,7 @@ from PIL import Image
 
 from fastdat.data import DataError, ImageSet, load_split, pack
 from tests.data.helpers import command_to_pack, content, packed, replace_image, training_files
+from tests.slow_cases import slow_except
 
 
 def test_a_store_holds_what_the_reader_reads(pictures: Path, tmp_path: Path) -> None:
@@ -87,9 +88,7 @@ def test_images_replaced_after_packing_are_noticed(cifar10: ImageSet, pictures: 
 # --- interruptions -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "pieces", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("pieces", slow_except([4], [1, 4, 9]))
 @pytest.mark.usefixtures("small_pieces")
 def test_a_killed_run_resumes_with_the_same_result(pieces: int, pictures: Path, tmp_path: Path) -> None:
     """kill -9 after 1, 4 or 9 of the ten pieces, in the first split or the second."""

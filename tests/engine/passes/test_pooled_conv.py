@@ -19,11 +19,11 @@ from fastdat.engine.passes.pooled_conv import PooledConv
 from fastdat.experiments.step_counters import CountFlops
 from tests.compare import assert_step_matches, gradients, relative_error
 from tests.residual_discriminators import KINDS
+from tests.slow_cases import slow_except
 
 FIRST = DATConfig(eps=30.0, delta_clip=0.3)
 SECOND = DATConfig(eps=30.0, delta_clip=0.3, second_order=True)
-SLOW = pytest.mark.slow
-ORDERS = [pytest.param(FIRST, id="first"), pytest.param(SECOND, id="second", marks=SLOW)]
+ORDERS = pytest.mark.parametrize("config", slow_except([FIRST], [FIRST, SECOND]), ids=["first", "second"])
 
 
 class Rewriting:
@@ -332,8 +332,8 @@ def images(dtype: torch.dtype, m: int = 5) -> tuple[Tensor, Tensor]:
     return xr, xf * 0.8 + 0.1
 
 
-@pytest.mark.parametrize("config", ORDERS)
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "spectral" else SLOW) for k in KINDS])
+@ORDERS
+@pytest.mark.parametrize("kind", slow_except(["spectral"], KINDS))
 def test_steps_are_those_of_the_reference(
     kind: str, config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
@@ -352,7 +352,7 @@ def test_steps_are_those_of_the_reference(
     assert Counter(backend.after)["avg_pool2d"] == 3 * calls
 
 
-@pytest.mark.parametrize("config", ORDERS)
+@ORDERS
 def test_bf16_is_as_exact_as_before(
     config: DATConfig, monkeypatch: pytest.MonkeyPatch, own_engines: None
 ) -> None:
