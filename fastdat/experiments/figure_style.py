@@ -51,6 +51,7 @@ def draw_band(
     *,
     limits: tuple[float, float] = (-math.inf, math.inf),
     marker: str = "",
+    style: str = "-",
 ) -> None:
     """A curve of means, and a band of one standard deviation around it.
 
@@ -62,8 +63,10 @@ def draw_band(
         label: of the curve, for a legend.
         limits: the range of possible values, at which the band is cut off.
         marker: matplotlib's name of the marker at each value; none if empty.
+        style: matplotlib's name of the style of the line.
     """
     low, high = limits
-    axes.plot(x, [m for m, _ in statistics], color=colour, label=label, linewidth=1.8, marker=marker, ms=4)
+    means = [m for m, _ in statistics]
+    axes.plot(x, means, color=colour, label=label, linewidth=1.8, linestyle=style, marker=marker, ms=4)
     below, above = [max(low, m - s) for m, s in statistics], [min(high, m + s) for m, s in statistics]
     axes.fill_between(x, below, above, color=colour, alpha=0.15, linewidth=0)

@@ -28,7 +28,7 @@ def keep(runs: Path, kept: Path) -> list[Path]:
     """Copy the files of all experiments of the catalogue from ``runs/NAME`` into ``kept``.
 
     An experiment counts once it has written its JSON. What an earlier one of the same name left in ``kept`` is removed:
-    it may have had other figures. The files of finished runs only become more.
+    it may have had other figures. The files of finished runs only become more; those of quick runs are not kept.
 
     Returns:
         The copies.

@@ -10,9 +10,11 @@ import pytest
 
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.evidence import protocol
+from fastdat.experiments.evidence.curve_numbers import curve
 from fastdat.experiments.evidence.curve_study import CurveStudy
 from fastdat.experiments.evidence.curve_tables import findings, scores
-from fastdat.experiments.evidence.finished_runs import FinishedRuns
+from fastdat.experiments.evidence.finished_runs import FinishedRuns, check_scored_alike
+from fastdat.experiments.evidence.run_cost import COST
 from fastdat.experiments.images.study_texts import Found
 from fastdat.experiments.keep_results import FINISHED
 from fastdat.experiments.outcome import ResultTable, Runs
@@ -21,7 +23,7 @@ from tests.environment import REPOSITORY
 KEPT = REPOSITORY / "bench/results/reproduce"
 PROTOCOL = "16b91887e1e9ad99a77f219a32232d181e3b1378"
 """The commit that fixed the protocol."""
-STUDIES = [protocol.DCGAN, protocol.SNGAN, protocol.RATES]
+STUDIES = [study for study in protocol.STUDIES if (KEPT / FINISHED / study.name).exists()]
 """Studies with committed runs."""
 PAGES = [study for study in STUDIES if (KEPT / f"{study.name}.json").exists()]
 FULL = Options(quick=False)
@@ -32,6 +34,11 @@ def runs(study: CurveStudy) -> Found:
     finished = FinishedRuns(KEPT / FINISHED / study.name)
     found = {arm.name: [finished.read(arm, seed) for seed in range(study.seeds)] for arm in study.arms(FULL)}
     return {name: [run for run in of_arm if run is not None] for name, of_arm in found.items()}
+
+
+def test_all_committed_runs_are_of_a_study_of_the_protocol() -> None:
+    assert {folder.name for folder in (KEPT / FINISHED).iterdir()} == {study.name for study in STUDIES}
+    assert protocol.DCGAN in PAGES
 
 
 def cells(table: ResultTable) -> dict[str, dict[str, Any]]:
@@ -64,9 +71,16 @@ def in_history(commit: str) -> bool:
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_runs_came_after_the_protocol(study: CurveStudy) -> None:
-    trained_at = {
-        commit for of_arm in runs(study).values() for run in of_arm for commit in run.origin.commits
-    }
+    all_after_the_protocol(
+        {commit for of_arm in runs(study).values() for run in of_arm for commit in run.origin.commits}
+    )
+
+
+def test_the_runs_on_points_came_after_the_protocol() -> None:
+    all_after_the_protocol(set(json.loads((KEPT / "evidence-points.json").read_text())["trained_at"]))
+
+
+def all_after_the_protocol(trained_at: set[str]) -> None:
     assert trained_at
     if not in_history(PROTOCOL):
         pytest.skip("the history of the repository is not here")
@@ -80,9 +94,11 @@ def test_the_runs_came_after_the_protocol(study: CurveStudy) -> None:
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_all_committed_runs_are_those_of_the_protocol(study: CurveStudy) -> None:
     found = [run for of_arm in runs(study).values() for run in of_arm]
-    assert {f"{run.folder.name}.json" for run in found} == {
-        file.name for file in (KEPT / FINISHED / study.name).glob("*.json")
-    }
+    check_scored_alike(found)
+    names = {file.name for file in (KEPT / FINISHED / study.name).glob("*.json")}
+    assert {f"{run.folder.name}.json" for run in found} == names - {COST}
     for run in found:
-        assert [line["step"] for line in run.scores] == [run.config.steps * k // 10 for k in range(1, 11)]
+        planned = [run.config.steps * k // 10 for k in range(1, 11)]
+        scored = sorted(curve(run))
+        assert scored == (planned[: len(scored)] if run.diverged else planned)
         assert run.config.compile

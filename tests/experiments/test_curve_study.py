@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +20,15 @@ from fastdat.experiments.evidence.curve_figures import SweepLines
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_study import CurveStudy
 from fastdat.experiments.evidence.finished_runs import FinishedRuns
-from fastdat.experiments.evidence.run_cost import Cost
-from fastdat.experiments.images.image_study import Trained, train_all
+from fastdat.experiments.evidence.run_cost import Cost, Costs
+from fastdat.experiments.images.image_study import Arm, Trained, train_all
 from fastdat.experiments.outcome import Outcome, Runs
 from fastdat.training.png import grid_png
+from fastdat.util.errors import ConfigError
 from tests.experiments.image_runs import OPTIONS, ended, images, score, tiny_arm
 
 FULL = replace(OPTIONS, quick=False)
+COMPILED = replace(FULL, compile=True)
 ARMS = (tiny_arm("no attack"), tiny_arm("DAT", "dcgan-dat-cifar10"), tiny_arm("DAT + LP", lr=1e-3))
 STUDY = CurveStudy("study", "A study", (Group(ARMS, "no attack"),), seeds=2)
 RATES = CurveStudy(
@@ -98,6 +101,29 @@ def test_finished_runs_from_elsewhere_are_not_trained(on_noise: list[str], tmp_p
     assert scores[0] == scores[1]
 
 
+def test_quick_runs_do_not_take_the_place_of_whole_ones(
+    on_noise: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(curve_study, "QUICK_STEPS", 4)
+    monkeypatch.setattr(curve_study, "QUICK_SCORES", 2)
+    STUDY.train(replace(OPTIONS, only=("DAT",), seeds=1), tmp_path)
+    assert on_noise == ["DAT 0"]
+    assert not (tmp_path / "finished").exists()
+    assert {file.name for file in (tmp_path / "finished-quick").iterdir()} == {"dat-0.json", "dat-0.png"}
+
+
+def test_runs_that_were_scored_otherwise_do_not_make_a_page(on_noise: list[str], tmp_path: Path) -> None:
+    one = replace(FULL, only=("DAT",))
+    STUDY.train(one, tmp_path)
+    file = tmp_path / "finished" / "dat-1.json"
+    record = json.loads(file.read_text())
+    for line in record["scores"]:
+        line["data_sha256"] = "of other images"
+    file.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="DAT, seed 1, was scored otherwise than DAT, seed 0: data_sha256"):
+        STUDY.train(one, tmp_path)
+
+
 def test_quick_runs_are_short_and_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(curve_study, "train_all", lambda *args, **kwargs: asked.append(args))
@@ -147,7 +173,14 @@ KIDS = {
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"no attack": Cost(0.1, 0.25), "DAT": Cost(0.15, 0.5), "DAT + LP": Cost(0.4, 0.75)}
-    monkeypatch.setattr(run_cost, "measured", lambda arms, *_: {arm.name: seconds[arm.name] for arm in arms})
+
+    def measured(arms: Sequence[Arm], options: Options, folder: Path) -> Costs:
+        assert options.compile
+        assert folder.name == "finished"
+        machine = {"device": "a processor", "threads": 3}
+        return Costs({arm.name: seconds[arm.name] for arm in arms}, machine, {"id": "abc", "dirty": False})
+
+    monkeypatch.setattr(run_cost, "measured", measured)
 
 
 def cells(outcome: Outcome, table: int) -> dict[str, Any]:
@@ -157,7 +190,7 @@ def cells(outcome: Outcome, table: int) -> dict[str, Any]:
 @pytest.mark.usefixtures("costs")
 def test_each_number_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given(monkeypatch, KIDS)
-    outcome = STUDY.run(FULL, tmp_path)
+    outcome = STUDY.run(COMPILED, tmp_path)
     scores = cells(outcome, 0)
     kid = "train KID (efficientnet-lite0)"
     assert scores["no attack"] == {
@@ -182,9 +215,9 @@ def test_each_number_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_pa
         kid: Runs((1.5, 2.5)),
     }
     assert "4 steps" in outcome.tables[2].title
-    assert outcome.tables[2].title.endswith(f"({run_cost.where()})")
+    assert outcome.tables[2].title.endswith("(a processor, 3 threads, at abc)")
     assert cells(outcome, 3) == {"DAT + LP": {"runs": "1 of 2"}}
-    assert outcome.command == "fastdat reproduce study --full --seeds 2 --no-compile"
+    assert outcome.command == "fastdat reproduce study --full --seeds 2"
     assert set(outcome.figures) == {""}
     assert outcome.seconds == 6 * 7.0
     assert not outcome.quick
@@ -195,7 +228,7 @@ def test_each_number_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_the_sentences_say_what_the_test_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     far = {**KIDS, "no attack": [[9, 9, 4, 4], [9, 9, 5, 5]], "DAT + LP": [[0, 0, 4, 4], [0, 0, 5, 6]]}
     given(monkeypatch, far)  # DAT 2 against 4.5: -2.5 / sqrt(0.25 + 0.25)
-    first, base, lower, alike = STUDY.run(FULL, tmp_path).findings
+    first, base, lower, alike = STUDY.run(COMPILED, tmp_path).findings
     assert first == (
         "Of 2 arms, 1 have a KID that is lower than that of 'no attack' by 3 standard errors or more, 0 one that is as "
         "much higher, and 1 cannot be told apart from it."
@@ -205,12 +238,86 @@ def test_the_sentences_say_what_the_test_says(monkeypatch: pytest.MonkeyPatch, t
     assert alike.startswith("Not told apart (KID, difference in standard errors): DAT + LP 4.75")
 
 
+def test_without_compilation_no_cost_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch, KIDS)
+    monkeypatch.setattr(run_cost, "measured", None)
+    titles = [table.title for table in STUDY.run(FULL, tmp_path).tables]
+    assert not any("Cost" in title for title in titles)
+
+
+@pytest.mark.usefixtures("costs")
+def test_the_sentences_name_runs_that_diverged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch, KIDS)
+    assert STUDY.run(COMPILED, tmp_path).findings[-1] == (
+        "NaN or infinity ended runs of DAT + LP, 1 of 2. Means are those of the other runs."
+    )
+    given(monkeypatch, {**KIDS, "no attack": [[3], [4]]})
+    assert STUDY.run(COMPILED, tmp_path).findings == (
+        "NaN or infinity ended runs of no attack, 2 of 2; DAT + LP, 1 of 2. Means are those of the other runs.",
+    )
+
+
+def test_a_base_that_diverged_is_named_beside_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = {"LR 0.1, no attack": [[1], [2]], "LR 0.1, DAT": [[0, 0, 5, 6]] * 2}
+    given(
+        monkeypatch,
+        {**broken, "LR 0.2, no attack": [[0, 0, 1, 1], [0, 0, 2, 2]], "LR 0.2, DAT": [[0, 0, 3, 4]] * 2},
+    )
+    findings = RATES.run(FULL, tmp_path).findings
+    assert findings[1] == "KID of 'no attack': diverged at LR 0.1; 1.50 ± 0.71 (2 runs) at LR 0.2."
+    assert findings[-1].startswith("NaN or infinity ended runs of LR 0.1, no attack, 2 of 2.")
+
+
+@pytest.mark.usefixtures("costs")
+def test_runs_of_different_precision_are_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def found(self: CurveStudy, options: Options, folder: Path) -> dict[str, tuple[Trained, ...]]:
+        return {
+            arm.name: tuple(
+                ended(
+                    arm.name,
+                    [score(3, kid=1.0), score(4, kid=2.0)],
+                    config=arm.config.replace({"precision": kind}),
+                )
+                for kind in kinds
+            )
+            for arm in self.arms(options)
+        }
+
+    monkeypatch.setattr(CurveStudy, "train", found)
+    kinds = ["fp32"]
+    assert not [note for note in STUDY.run(COMPILED, tmp_path).notes if "precision" in note]
+    kinds = ["fp32", "bf16"]
+    assert 'precision "auto" was bf16 or fp32' in STUDY.run(COMPILED, tmp_path).notes[-1]
+
+
+def test_an_arm_looks_alike_in_all_panels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch, {arm.name: [[9, 8, 3, 5]] for group in RATES.groups for arm in group.arms})
+    wanted = ("LR 0.1, no attack", "LR 0.2, no attack", "LR 0.2, DAT")
+    figure = RATES.run(replace(FULL, only=wanted), tmp_path).figures["-curves"]
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
+    assert colours[0]["no attack"] == colours[1]["no attack"] != colours[1]["DAT"]
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["no attack", "DAT"]
+
+
+def test_lines_of_many_arms_can_be_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arms = tuple(tiny_arm(f"arm {k}") for k in range(13))
+    given(monkeypatch, {arm.name: [[9, 8, 3, 5]] for arm in arms})
+    many = CurveStudy("many", "Many", (Group(arms, "arm 0"),), seeds=1)
+    figure = many.run(FULL, tmp_path).figures[""]
+    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 13
+    assert len(figure.legends[0].get_texts()) == 13
+
+
 def test_a_part_of_the_arms_measures_no_cost_and_compares_with_nothing_that_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given(monkeypatch, KIDS)
     outcome = STUDY.run(replace(FULL, only=("DAT", "DAT + LP")), tmp_path)
-    assert not outcome.findings
+    assert not [said for said in outcome.findings if "standard error" in said]
     assert [table.title.split()[0] for table in outcome.tables] == ["Mean", "Mean", "Runs"]
     assert "difference" not in cells(outcome, 0)["DAT + LP"]
 
@@ -242,7 +349,7 @@ def test_samples_are_those_of_the_median_run(monkeypatch: pytest.MonkeyPatch, tm
     for seed in range(3):
         picture = grid_png(torch.full((32, 3, 4, 4), seed / 2), columns=8)
         (tmp_path / "finished" / f"no-attack-{seed}.png").write_bytes(picture)
-    (axes,) = STUDY.run(FULL, tmp_path).figures["-samples"].axes
+    (axes,) = STUDY.run(COMPILED, tmp_path).figures["-samples"].axes
     assert axes.get_title() == "no attack: seed 2, KID 6.00"
     shown = axes.images[0].get_array()
     median = finished.samples(ended("no attack", [], 2))

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from fastdat.experiments.evidence import run_cost
-from fastdat.experiments.evidence.run_cost import COST, Cost
+from fastdat.experiments.evidence.run_cost import COST, Cost, Costs
 from fastdat.training import TrainConfig
 from fastdat.training.build import build_trainer
 from fastdat.util.errors import RunFolderError
 from tests.experiments.image_runs import OPTIONS, images, tiny_arm
 
+COMMIT = {"id": "0123456789abcdef", "dirty": False}
 ARMS = [tiny_arm("no attack"), tiny_arm("DAT", "dcgan-dat-cifar10")]
 
 
@@ -27,6 +28,7 @@ class Clock:
         self.configs: list[TrainConfig] = []
         monkeypatch.setattr(run_cost.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(run_cost, "build_trainer", self.build)
+        monkeypatch.setattr(run_cost, "commit_info", lambda: COMMIT)
 
     def build(self, config: TrainConfig, *_: Any, callbacks: Sequence[Callable[[Any], None]]) -> Any:
         self.configs.append(config)
@@ -46,33 +48,72 @@ class Clock:
 def test_a_step_of_the_fastest_lap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = Clock(monkeypatch)
     found = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
-    assert found == {"no attack": Cost(0.15, 0.45), "DAT": Cost(0.3, 0.9)}
+    assert found.of == {"no attack": Cost(0.15, 0.45), "DAT": Cost(0.3, 0.9)}
     assert [config.compile for config in clock.configs] == [True, False, True, False]
     for config in clock.configs:
         assert (config.steps, config.log_every, config.eval.every) == (250, 50, None)
 
 
-def test_what_was_measured_is_kept_with_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_was_measured_is_kept_with_machine_and_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     clock = Clock(monkeypatch)
-    first = run_cost.measured(ARMS[:1], OPTIONS, tmp_path, images=images())
-    both = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
+    first = run_cost.measured(ARMS[:1], OPTIONS, tmp_path / "finished", images=images())
+    both = run_cost.measured(ARMS, OPTIONS, tmp_path / "finished", images=images())
     assert len(clock.configs) == 4, "no arm twice"
-    assert both["no attack"] == first["no attack"]
-    assert run_cost.measured(ARMS[1:], OPTIONS, tmp_path, images=images()) == {"DAT": both["DAT"]}
-    assert "torch" in json.loads((tmp_path / COST).read_text())["machine"]
+    assert both.of["no attack"] == first.of["no attack"]
+    assert run_cost.measured(ARMS[1:], OPTIONS, tmp_path / "finished").of == {"DAT": both.of["DAT"]}
+    kept = json.loads((tmp_path / "finished" / COST).read_text())
+    assert kept["commit"] == COMMIT
+    assert kept["machine"] == run_cost.machine_info()
 
 
-def test_another_machine_measures_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clock = Clock(monkeypatch)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     here = run_cost.machine_info()
-    run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
-    monkeypatch.setattr(run_cost, "machine_info", lambda: here | {"threads": here["threads"] + 1})
-    run_cost.measured(ARMS[:1], OPTIONS, tmp_path, images=images())
+    monkeypatch.setattr(run_cost, "machine_info", lambda: {**here, "threads": here["threads"] + 1})
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_cost, "commit_info", lambda: {**COMMIT, "id": "fedcba9876543210"})
+
+
+@pytest.mark.parametrize("moved", [elsewhere, later])
+def test_all_that_was_measured_is_taken_from_another_machine(
+    moved: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+    there = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
+    moved(monkeypatch)
+    assert run_cost.measured(ARMS, OPTIONS, tmp_path) == there
+    assert len(clock.configs) == 4
+
+
+@pytest.mark.parametrize("moved", [elsewhere, later])
+def test_a_part_of_another_machine_is_measured_again(
+    moved: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seconds of two machines, or of two commits, never meet in one table."""
+    clock = Clock(monkeypatch)
+    there = run_cost.measured(ARMS[:1], OPTIONS, tmp_path, images=images())
+    moved(monkeypatch)
+    here = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
     assert len(clock.configs) == 6
-    assert run_cost.where() == f"{here['device']}, {here['threads'] + 1} threads"
-    kept = json.loads((tmp_path / COST).read_text())
-    assert list(kept["seconds a step"]) == ["no attack"], "seconds of two machines are never in one file"
-    assert kept["machine"]["threads"] == here["threads"] + 1
+    assert list(here.of) == ["no attack", "DAT"]
+    assert (here.machine, here.commit) != (there.machine, there.commit)
+    assert run_cost.read(tmp_path) == here
+
+
+def test_machine_and_commit_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = {"device": "a processor, 3 cores", "threads": 1}
+    assert Costs({}, machine, COMMIT).where == "a processor, 3 cores, 1 thread, at 0123456789abcdef"
+    assert "3 threads, at 0123456789abcdef with changes" in (
+        Costs({}, {**machine, "threads": 3}, {**COMMIT, "dirty": True}).where
+    )
+    Clock(monkeypatch)
+    monkeypatch.setattr(run_cost, "device_name", lambda: "a GPU")
+    monkeypatch.setattr(run_cost, "machine_info", lambda: {**machine, "device": "a GPU"})
+    found = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
+    assert found.machine["device"] == run_cost.processor_name(), "it trained on the CPU of this machine"
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"seconds a step": {"DAT": {"compiled": "x"}}}'])
@@ -90,5 +131,5 @@ def test_a_real_training_has_laps(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(run_cost, "LAP", 2)
     monkeypatch.setattr(run_cost, "LAPS", 2)
     found = run_cost.measured(ARMS[1:], OPTIONS, tmp_path, images=images())
-    assert 1e-4 < found["DAT"].compiled < 10
-    assert 1e-4 < found["DAT"].eager < 10
+    assert 1e-4 < found.of["DAT"].compiled < 10
+    assert 1e-4 < found.of["DAT"].eager < 10

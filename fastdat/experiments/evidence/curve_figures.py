@@ -18,6 +18,8 @@ from fastdat.experiments.outcome import Runs
 YLABEL = "KID, EfficientNet-Lite0"
 _PANELS = 3
 """Panels in a row."""
+_STYLES = ("-", "--", ":")
+"""Of the lines of the first six arms, of the next six, and so on: there are six colours."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,32 @@ class SweepLines:
 
 
 def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
-    """A panel for each group: the mean of each arm's scores over the training, and a band of one standard deviation."""
+    """A panel for each group: the mean of each arm's scores over the training, and a band of one standard deviation.
+
+    An arm looks alike in all panels, by its name in its group.
+    """
     across = min(len(groups), _PANELS)
     down = math.ceil(len(groups) / across)
     figure = Figure(figsize=(max(6.8, 3.6 * across), 4.2 if down == 1 else 3.2 * down), layout="constrained")
     # All panels have one scale, so that they can be compared; a curve may leave it at the top.
     bottom, top = _range(found)
+    labels = list(dict.fromkeys(group.label(arm.name) for group in groups for arm in group.arms))
     for i, group in enumerate(groups):
         axes = figure.add_subplot(down, across, i + 1)
         style_axes(axes)
-        for k, arm in enumerate(group.arms):
+        for arm in group.arms:
             points = band(found.get(arm.name, ()))
             if points:
+                k = labels.index(group.label(arm.name))
                 draw_band(
                     axes,
                     list(points),
                     list(points.values()),
                     COLOURS[k % len(COLOURS)],
-                    group.label(arm.name),
+                    labels[k],
                     limits=(0.0, math.inf),
                     marker="o",
+                    style=_STYLES[k // len(COLOURS) % len(_STYLES)],
                 )
         axes.set_ylim(bottom, top)
         axes.set_xlabel("G steps", color=INK)
@@ -66,8 +74,13 @@ def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
             axes.set_ylabel(YLABEL, color=INK)
         if group.name:
             axes.set_title(group.name, color=INK, fontsize=10)
-        if i == 0:
-            axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    drawn = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    if drawn:
+        lines = [drawn[label] for label in labels if label in drawn]
+        if len(lines) <= len(COLOURS):
+            figure.axes[0].legend(handles=lines, frameon=False, labelcolor=INK, fontsize=9)
+        else:
+            figure.legend(handles=lines, frameon=False, labelcolor=INK, fontsize=9, loc="outside right upper")
     return figure
 
 

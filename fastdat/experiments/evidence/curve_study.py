@@ -1,13 +1,14 @@
 """A study of curves: several seeds of each arm, each scored several times while it trains.
 
-A run that has ended leaves small files in ``finished``, see :mod:`fastdat.experiments.evidence.finished_runs`, and is
-not trained again where they are.
+A run that has ended leaves small files in ``finished``, or ``finished-quick`` if it only shows that everything works,
+see :mod:`fastdat.experiments.evidence.finished_runs`, and is not trained again where they are.
 
 Here and in the files beside this one a run's score is the mean of its scores in the second half of its training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fastdat.experiments.evidence.curve_figures import SweepLines, draw_curves, 
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_numbers import TOLD_APART, late, median_run
 from fastdat.experiments.evidence.curve_tables import costs, findings, over_training, scores
-from fastdat.experiments.evidence.finished_runs import FinishedRuns
+from fastdat.experiments.evidence.finished_runs import FinishedRuns, check_scored_alike
 from fastdat.experiments.images import study_texts as texts
 from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, train_all
 from fastdat.experiments.images.thin_runs import thin_protocol
@@ -36,7 +37,7 @@ _NOTES = (
     "images, and neither was DAT's.",
     "Another number of CPU threads changes the rounding, and with it a single run by as much as another seed does. "
     "Means over seeds are what can be compared.",
-    "The minutes below are the sum over all runs, which may have shared the machine.",
+    "The minutes below are the sum over all runs, which may have shared the machine or been paused.",
 )
 
 
@@ -61,8 +62,8 @@ class CurveStudy:
     def run(self, options: Options, folder: Path) -> Outcome:
         """Train what is not finished, and compare the arms; as an experiment of the catalogue.
 
-        What a run costs is measured by a call in full length and without ``only``, once all runs are finished: runs
-        that share the machine with others tell nothing about time.
+        What a run costs is measured by a call in full length, compiled and without ``only``, once all runs are
+        finished: runs that share the machine with others tell nothing about time.
         """
         arms, seeds = self.arms(options), self.seeds_of(options)
         found = self.train(options, folder)
@@ -79,15 +80,20 @@ class CurveStudy:
                 f"{seeds} seed{'s' * (seeds > 1)} of each arm. Scored every {first.eval.every:,} steps, from a running "
                 f"average of G (decay {first.ema:g} a step). A run's score is the mean over the second half of its "
                 f"training. Two arms are told apart where their means differ by {TOLD_APART:g} standard errors of a "
-                "difference or more (Welch).",
+                "difference or more (Welch). Bands of figures are one standard deviation over seeds"
+                + (
+                    ", and samples are those of the run whose score is the median."
+                    if self.sweep is None
+                    else "."
+                ),
             ),
             tables=(*self._tables(found, groups, options, folder), *texts.divergences(found)),
             findings=tuple(findings(found, groups)),
-            notes=_NOTES,
+            notes=(*_NOTES, *_mixed(found)),
             config=texts.settings(arms, seeds),
             details=texts.details(found),
             origin=texts.origin(found),
-            figures=self._figures(found, groups, folder),
+            figures=self._figures(found, groups, self._finished(options, folder)),
             seconds=sum(run.stats[-1]["seconds"] for runs in found.values() for run in runs if run.stats),
         )
 
@@ -95,17 +101,17 @@ class CurveStudy:
         self, found: texts.Found, groups: list[Group], options: Options, folder: Path
     ) -> list[ResultTable]:
         tables = [scores(found, groups), over_training(found, every=2)]
-        if self.sweep is None and not options.quick and not options.only:
+        if self.sweep is None and options.compile and not options.quick and not options.only:
             arms = [arm for group in groups for arm in group.arms]
-            cost = run_cost.measured(arms, options, folder)
-            tables.append(costs(cost, found, groups, arms[0].config.steps, run_cost.where()))
+            cost = run_cost.measured(arms, options, folder / FINISHED)
+            tables.append(costs(cost, found, groups, arms[0].config.steps))
         return tables
 
-    def _figures(self, found: texts.Found, groups: list[Group], folder: Path) -> dict[str, Figure]:
+    def _figures(self, found: texts.Found, groups: list[Group], finished: FinishedRuns) -> dict[str, Figure]:
         figures = {"": draw_curves(found, groups)}
         if self.sweep is not None:
             return {"": draw_sweep(found, self.sweep), "-curves": figures[""]}
-        finished, pictures = FinishedRuns(folder / FINISHED), {}
+        pictures = {}
         for name, runs in found.items():
             run = median_run(runs)
             pixels = None if run is None else finished.samples(run)
@@ -125,10 +131,10 @@ class CurveStudy:
         Raises:
             ConfigError, DataError, RunFolderError, KeyboardInterrupt: as
                 :func:`fastdat.experiments.images.image_study.train_all`; also where ``folder`` holds finished runs with
-                other settings.
+                other settings, or some that were scored otherwise than the others.
         """
         arms, seeds = self.arms(options), self.seeds_of(options)
-        finished = FinishedRuns(folder / FINISHED, pictures=self.sweep is None)
+        finished = self._finished(options, folder)
         known = {
             (arm.name, seed) for arm in arms for seed in range(seeds) if finished.read(arm, seed) is not None
         }
@@ -142,7 +148,9 @@ class CurveStudy:
             finished=known,
             ended=lambda run: finished.write(by_name[run.arm], run),
         )
-        return {arm.name: self._runs(finished, arm, seeds) for arm in arms}
+        found = {arm.name: self._runs(finished, arm, seeds) for arm in arms}
+        check_scored_alike(run for runs in found.values() for run in runs)
+        return found
 
     def arms(self, options: Options) -> tuple[Arm, ...]:
         """The arms that ``options`` want, of the length that they want."""
@@ -154,9 +162,21 @@ class CurveStudy:
         """How many runs each arm has."""
         return options.seeds or (QUICK_SEEDS if options.quick else self.seeds)
 
+    def _finished(self, options: Options, folder: Path) -> FinishedRuns:
+        # Where quick runs took the place of whole ones, `make keep-results` would too.
+        where = folder / (f"{FINISHED}-quick" if options.quick else FINISHED)
+        return FinishedRuns(where, pictures=self.sweep is None)
+
     def _runs(self, finished: FinishedRuns, arm: Arm, seeds: int) -> tuple[Trained, ...]:
         found = (finished.read(arm, seed) for seed in range(seeds))
         return tuple(run for run in found if run is not None)
+
+
+def _mixed(found: texts.Found) -> Iterator[str]:
+    """That runs of a study were trained in different precisions; nothing if they were not."""
+    trained = sorted({run.config.precision for runs in found.values() for run in runs})
+    if len(trained) > 1:
+        yield f'Not all runs were trained alike: precision "auto" was {" or ".join(trained)} by their device.'
 
 
 def _shortened(arm: Arm) -> Arm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_numbers import (
@@ -16,7 +16,8 @@ from fastdat.experiments.evidence.curve_numbers import (
     over_runs,
     score_of,
 )
-from fastdat.experiments.evidence.run_cost import Cost
+from fastdat.experiments.evidence.run_cost import Costs
+from fastdat.experiments.images.image_study import diverged
 from fastdat.experiments.images.study_texts import Found, number
 from fastdat.experiments.images.thin_runs import KID
 from fastdat.experiments.outcome import Column, ResultTable, Row, Runs, Value
@@ -64,46 +65,50 @@ def _step(step: int) -> str:
     return f"step {step:,}"
 
 
-def costs(
-    measured: Mapping[str, Cost], found: Found, groups: Sequence[Group], steps: int, where: str
-) -> ResultTable:
-    """Seconds of a run of ``steps`` steps on the machine ``where``, beside the score that they buy."""
+def costs(measured: Costs, found: Found, groups: Sequence[Group], steps: int) -> ResultTable:
+    """Seconds of a run of ``steps`` steps, beside the score that they buy."""
     bases = {arm.name: group.base for group in groups for arm in group.arms}
     rows = []
-    for name, cost in measured.items():
+    for name, cost in measured.of.items():
         cells: dict[str, Value] = {COMPILED: cost.compiled * steps, EAGER: cost.eager * steps}
-        if base := measured.get(bases[name]):
+        if base := measured.of.get(bases[name]):
             cells[TIMES] = cost.compiled / base.compiled
         rows.append(Row(name, cells | {SCORE: score_of(found, name)}))
     columns = (Column(COMPILED, 0), Column(TIMES, 2), Column(EAGER, 0), Column(SCORE, 3))
-    title = f"Cost of a run of {steps:,} steps, without its scores and without compilation ({where})"
+    title = f"Cost of a run of {steps:,} steps, without its scores and without compilation ({measured.where})"
     return ResultTable(title, "arm", columns, tuple(rows))
 
 
 def findings(found: Found, groups: Sequence[Group]) -> Iterator[str]:
-    """What the protocol's test says of each arm, beginning with how many are told apart from their base."""
+    """What the protocol's test says of each arm, beginning with how many are told apart from their base.
+
+    The last one names the arms of which NaN or infinity ended a run.
+    """
     said: dict[Verdict, list[str]] = {"lower": [], "higher": [], "not told apart": []}
     for group in groups:
         scored = {arm.name: score_of(found, arm.name) for arm in group.others}
         for key, arms in compared(scored, score_of(found, group.base)).items():
             said[key] += [f"{arm} {number(runs)}, {errors:+.1f}" for arm, (runs, errors) in arms.items()]
     counts = {key: len(listed) for key, listed in said.items()}
-    if not any(counts.values()):
-        return
-    base = groups[0].label(groups[0].base)
-    yield (
-        f"Of {sum(counts.values())} arms, {counts['lower']} have a KID that is lower than that of '{base}' by "
-        f"{TOLD_APART:g} standard errors or more, {counts['higher']} one that is as much higher, and "
-        f"{counts['not told apart']} cannot be told apart from it."
-    )
-    yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
+    if any(counts.values()):
+        base = groups[0].label(groups[0].base)
+        yield (
+            f"Of {sum(counts.values())} arms, {counts['lower']} have a KID that is lower than that of '{base}' by "
+            f"{TOLD_APART:g} standard errors or more, {counts['higher']} one that is as much higher, and "
+            f"{counts['not told apart']} cannot be told apart from it."
+        )
+        yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
     for key, listed in said.items():
         if listed:
             yield f"{key.capitalize()} (KID, difference in standard errors): {'; '.join(listed)}."
+    ended = [f"{name}, {diverged(runs)}" for name, runs in found.items() if any(run.diverged for run in runs)]
+    if ended:
+        yield f"NaN or infinity ended runs of {'; '.join(ended)}. Means are those of the other runs."
 
 
 def _bases(found: Found, groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
         score = score_of(found, group.base)
-        if isinstance(score, Runs):
-            yield f"{number(score)} at {group.name}" if group.name else number(score)
+        if score is not None:
+            said = number(score) if isinstance(score, Runs) else str(score)
+            yield f"{said} at {group.name}" if group.name else said

@@ -1,12 +1,14 @@
 """Finished runs as small files: a JSON of a few kilobytes with settings and scores, and a PNG of samples.
 
-They are all that a page is made of. So the run folders, with their checkpoints, may be removed, and runs that were
-trained on several machines or on several days become one study by copying these files into one folder.
+A page is made of them, and of what :mod:`fastdat.experiments.evidence.run_cost` has measured. So the run folders, with
+their checkpoints, may be removed, and runs that were trained on several machines or on several days become one study
+by copying these files into one folder.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdat.experiments.evidence.curve_numbers import curve
 from fastdat.experiments.images.grid_pairs import samples_of
-from fastdat.experiments.images.image_study import Arm, Trained, slug
+from fastdat.experiments.images.image_study import RUNS, Arm, Trained, slug
 from fastdat.experiments.images.measured_settings import differences
 from fastdat.experiments.training_origin import Origin
 from fastdat.training.device_settings import AUTOMATIC
 from fastdat.training.png import grid_png
+from fastdat.training.train_config import TrainConfig
 from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
@@ -30,6 +34,8 @@ SHOWN, COLUMNS = 32, 8
 
 _ELSEWHERE = ("data", "seed", "device", "compile")
 """Settings that an arm leaves open: the options and the seed fill them in, and none of them changes the protocol."""
+_ALIKE = ("data_sha256", "extractor_sha256", "resize", "kid_subsets", "kid_subset_size")
+"""What all scores of a study have in common, beside the settings of its arms."""
 
 
 class FinishedRuns:
@@ -47,8 +53,9 @@ class FinishedRuns:
         """A run; None if it is not finished. Its ``config`` is the one it was trained with.
 
         Raises:
-            ConfigError: it was trained or scored with other settings than the arm has now.
-            RunFolderError: its file is damaged.
+            ConfigError: it was trained or scored with other settings than the arm has now. Settings that did not exist
+                then count as their defaults.
+            RunFolderError: its file is damaged, lacks a score, or is that of another run.
         """
         file = self._file(arm.name, seed, "json")
         try:
@@ -56,22 +63,28 @@ class FinishedRuns:
             config, computed = dict(found["config"]), dict(found["computed"])
             scores, last = tuple(map(dict, found["scores"])), dict(found["last"])
             origin = Origin(tuple(map(str, found["commits"])), tuple(map(str, found["machines"])))
-            ended = bool(found["diverged"])
+            ended, whose = bool(found["diverged"]), (str(found["arm"]), int(found["seed"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
                 f"{file} is damaged ({error!r}). Remove it to train the run again"
             ) from error
-        if differing := differences(config, _settings(arm)):
-            raise ConfigError(
-                f"{file} is a run with other settings: {differing}. Give another --outdir, or remove the file to train "
-                "the run again"
+        if whose != (arm.name, seed):
+            raise RunFolderError(
+                f"{file} should hold {arm.name!r}, seed {seed}, but holds {whose[0]!r}, seed {whose[1]}: its name is "
+                "wrong. Remove it"
             )
+        self._check_settings(file, config, arm)
         trained = arm.config.replace({**computed, "seed": seed})
         folder = self._folder / file.stem
         stats = (last,) if last else ()
-        return Trained(arm.name, seed, folder, trained, stats, scores, ended, origin=origin)
+        run = Trained(arm.name, seed, folder, trained, stats, scores, ended, origin=origin)
+        if missing := ", ".join(map(str, _unscored(run))):
+            raise RunFolderError(
+                f"{file} lacks the scores after steps {missing}. Remove it to train the run again"
+            )
+        return run
 
     def write(self, arm: Arm, run: Trained) -> None:
         """Write the files of a run of ``arm`` that has ended.
@@ -92,7 +105,7 @@ class FinishedRuns:
             "scores": list(run.scores),
             "last": run.stats[-1] if run.stats else {},
             "computed": {key: getattr(run.config, key) for key in (*AUTOMATIC, "compile")},
-            "config": _settings(arm),
+            "config": _settings(arm.config),
             **asdict(run.origin),
         }
         # Last, since it says that the run is whole.
@@ -108,6 +121,17 @@ class FinishedRuns:
         with Image.open(file) as image:
             return torch.from_numpy(np.array(image.convert("RGB")))
 
+    def _check_settings(self, file: Path, config: Mapping[str, Any], arm: Arm) -> None:
+        try:
+            then = TrainConfig.from_dict(config)
+        except ConfigError as error:
+            raise ConfigError(f"{file} has settings that this version of fastdat refuses: {error}") from error
+        if differing := differences(_flat(_settings(then)), _flat(_settings(arm.config))):
+            raise ConfigError(
+                f"{file} is a run with other settings: {differing}. Give another --outdir; or, to train it again, "
+                f"remove this file and {self._folder.parent / RUNS / file.stem}"
+            )
+
     def _write(self, run: Trained, kind: str, content: bytes) -> None:
         write_atomically(self._file(run.arm, run.seed, kind), content)
 
@@ -115,8 +139,46 @@ class FinishedRuns:
         return self._folder / f"{slug(arm)}-{seed}.{kind}"
 
 
-def _settings(arm: Arm) -> dict[str, Any]:
+def check_scored_alike(runs: Iterable[Trained]) -> None:
+    """Refuse runs whose scores cannot stand beside each other.
+
+    Raises:
+        ConfigError: their scores come from other images, or from another extractor.
+    """
+    first: tuple[Trained, dict[str, Any]] | None = None
+    for run in runs:
+        for line in run.scores:
+            scored = {key: line.get(key) for key in _ALIKE}
+            if first is None:
+                first = run, scored
+            elif differing := differences(first[1], scored):
+                raise ConfigError(
+                    f"{run.arm}, seed {run.seed}, was scored otherwise than {first[0].arm}, seed {first[0].seed}: "
+                    f"{differing}. Their files are {first[0].folder}.json and {run.folder}.json: score all runs of a "
+                    "study against the same images, by the same extractor"
+                )
+
+
+def _unscored(run: Trained) -> list[int]:
+    """The steps after which a run that reached its end should have been scored, and was not."""
+    every = run.config.eval.every
+    if run.diverged or not every:
+        return []
+    scored = curve(run)
+    return [step for step in range(every, run.config.steps + 1, every) if step not in scored]
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
     """All settings of an arm in types that JSON knows, without those that it leaves open."""
-    kept = {key: value for key, value in arm.config.to_dict().items() if key not in _ELSEWHERE}
+    kept = {key: value for key, value in config.to_dict().items() if key not in _ELSEWHERE}
     found: dict[str, Any] = json.loads(json.dumps(kept))
+    return found
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"eval": {"every": 5}}`` -> ``{"eval.every": 5}``, so that a difference names one setting."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        found |= {key: value} if inner is None else {f"{key}.{name}": deep for name, deep in inner.items()}
     return found

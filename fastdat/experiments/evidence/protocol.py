@@ -114,3 +114,5 @@ STRENGTH = CurveStudy(
         NONE,
     ),
 )
+STUDIES = (DCGAN, SNGAN, WGAN, RATES, STRENGTH)
+"""All studies of images."""

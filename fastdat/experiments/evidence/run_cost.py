@@ -1,7 +1,8 @@
 """What a run of an arm costs: seconds a step, compiled and eager, as the fastest of several laps.
 
 Runs that train beside each other, or beside other work, tell nothing of this kind. So it is measured by itself, once
-all runs of a study are finished.
+all runs of a study are finished. What was measured is kept beside the finished runs, so that their page can be made
+again, and on another machine, without training.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from fastdat.data import ImageSet
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.image_study import Arm
-from fastdat.training.build import build_trainer, load_data
+from fastdat.training.build import build_trainer, choose_device, load_data
 from fastdat.training.display import display_for
 from fastdat.training.trainer import Trainer
 from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import machine_info
+from fastdat.util.provenance import commit_in_words, commit_info, device_name, machine_info, processor_name
 
 COST = "cost.json"
-"""The file in the folder of a study that holds what was measured, and on which machine."""
+"""The file that holds what was measured, on which machine and at which commit."""
 LAPS, LAP = 4, 50
 """Laps, and the steps in each; the steps before the first lap, which compile, do not count."""
 
@@ -45,30 +47,59 @@ class Cost:
     eager: float
 
 
-def measured(
-    arms: Sequence[Arm], options: Options, folder: Path, *, images: ImageSet | None = None
-) -> dict[str, Cost]:
-    """The cost of each arm, by its name. What :data:`COST` in ``folder`` holds from this machine is not measured again.
+@dataclass(frozen=True)
+class Costs:
+    """What arms cost on one machine, with one version of fastdat.
+
+    Args:
+        of: arm -> its cost.
+        machine: as :func:`fastdat.util.provenance.machine_info`, with the device that trained.
+        commit: as :func:`fastdat.util.provenance.commit_info`.
+    """
+
+    of: Mapping[str, Cost]
+    machine: Mapping[str, Any]
+    commit: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Machine and commit in words."""
+        threads = int(self.machine["threads"])
+        return f"{self.machine['device']}, {threads} thread{'s' * (threads > 1)}, at {commit_in_words(self.commit)}"
+
+
+def measured(arms: Sequence[Arm], options: Options, folder: Path, *, images: ImageSet | None = None) -> Costs:
+    """The cost of each arm. What :data:`COST` in ``folder`` holds of all of them is taken, whoever has measured it.
+
+    Otherwise arms are measured here, and the file is written after each: again those that were measured on another
+    machine or at another commit, since arms are compared with each other.
 
     Raises:
-        RunFolderError: that file is damaged.
+        ConfigError, DataError: as :func:`fastdat.training.load_data`.
+        OSError: the file cannot be written.
+        RunFolderError: it is damaged.
     """
-    found = read(folder)
-    for arm in arms:
-        if arm.name not in found:
-            display_for(LAP).note(f"cost of {arm.name}: {LAPS} laps of {LAP} steps, compiled and eager")
-            images = images if images is not None else load_data(arm.config.replace({"data": options.data}))
-            found[arm.name] = Cost(
-                *(_seconds(arm, options, images, compiled=compiled) for compiled in (True, False))
-            )
-            _write(folder, found)
-    return {arm.name: found[arm.name] for arm in arms}
+    names = [arm.name for arm in arms]
+    known = read(folder)
+    if known is None or not set(names) <= set(known.of):
+        here = Costs({}, _machine(options), commit_info())
+        known = (
+            here if known is None or (known.machine, known.commit) != (here.machine, here.commit) else known
+        )
+        for arm in arms:
+            if arm.name not in known.of:
+                display_for(LAP).note(f"cost of {arm.name}: {LAPS} laps of {LAP} steps, compiled and eager")
+                images = (
+                    images if images is not None else load_data(arm.config.replace({"data": options.data}))
+                )
+                seconds = [_seconds(arm, options, images, compiled=compiled) for compiled in (True, False)]
+                known = replace(known, of={**known.of, arm.name: Cost(*seconds)})
+                _write(folder, known)
+    return replace(known, of={name: known.of[name] for name in names})
 
 
-def read(folder: Path) -> dict[str, Cost]:
-    """What was measured on this machine so far, with these versions; nothing if there is no file, or one of another.
-
-    Arms are compared with each other, so seconds of two machines must not meet in one table.
+def read(folder: Path) -> Costs | None:
+    """What was measured so far; None if nothing was.
 
     Raises:
         RunFolderError: the file is damaged.
@@ -80,24 +111,25 @@ def read(folder: Path) -> dict[str, Cost]:
             str(name): Cost(float(cost["compiled"]), float(cost["eager"]))
             for name, cost in record["seconds a step"].items()
         }
-        return costs if record["machine"] == machine_info() else {}
+        return Costs(costs, dict(record["machine"]), dict(record["commit"]))
     except FileNotFoundError:
-        return {}
+        return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunFolderError(f"{file} is damaged ({error!r}). Remove it to measure again") from error
 
 
-def where() -> str:
-    """The machine that is measured, in words."""
-    machine = machine_info()
-    return f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+def _machine(options: Options) -> dict[str, Any]:
+    on_gpu = choose_device(options.device).type == "cuda"
+    return machine_info() | {"device": device_name() if on_gpu else processor_name()}
 
 
-def _write(folder: Path, costs: dict[str, Cost]) -> None:
+def _write(folder: Path, costs: Costs) -> None:
     record = {
-        "seconds a step": {name: asdict(cost) for name, cost in costs.items()},
-        "machine": machine_info(),
+        "seconds a step": {name: asdict(cost) for name, cost in costs.of.items()},
+        "machine": dict(costs.machine),
+        "commit": dict(costs.commit),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / COST, f"{json.dumps(record, indent=1)}\n".encode())
 
 
