@@ -119,7 +119,7 @@ def dat_step(
         own = {side: -gradient for side, gradient in gradients.items()}
     else:
         own = {side: _own_gradient(D, loss, clean, side, args[side]) for side in gradients}
-    lowered = [(own[side] * move).flatten(1).sum(1) < 0 for side, (move, _) in moves.items()]
+    lowered = [(own[side] * move).reshape(len(move), -1).sum(1) < 0 for side, (move, _) in moves.items()]
     nan = real.logits.new_full((), torch.nan)
     return total, DATInfo(
         logits_real=real.logits.detach(),
@@ -335,7 +335,7 @@ def _turns(regularizers: Sequence[Term], step: int | None) -> list[tuple[str, Te
 
 
 def _mean_norm(gradient: Tensor) -> Tensor:
-    norms: Tensor = gradient.detach().flatten(1).norm(dim=1)
+    norms: Tensor = gradient.detach().reshape(len(gradient), -1).norm(dim=1)
     return norms.mean()
 
 

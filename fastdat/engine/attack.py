@@ -357,12 +357,13 @@ def _measured_side(
         nan = slopes.new_full((), torch.nan)
         return Measured(nan, nan, None), None
     gradient, c = move
-    norm = gradient.flatten(1).to(slopes.dtype).norm(dim=1)
+    norm = gradient.reshape(len(gradient), -1).to(slopes.dtype).norm(dim=1)
     if own is None:  # the gradient of g(D(x_i)) is g'(D_i) times that of the move
         change = slopes * c * norm
         norm = norm * seeds.abs()
     else:
-        change = (own * c.reshape(-1, *(1,) * (gradient.ndim - 1)) * gradient).flatten(1).sum(1)
+        move_of = own * c.reshape(-1, *(1,) * (gradient.ndim - 1)) * gradient
+        change = move_of.reshape(len(own), -1).sum(1)
     squares, clipped = (stats.sum(0) / gradient.numel()).unbind()
     delta_rms = squares.sqrt() if spec.config.steps == 1 else None
     return Measured(norm.mean(), clipped, delta_rms), (change < 0).to(slopes.dtype)

@@ -20,7 +20,7 @@ from fastdat.engine import checks, cpp_compiler, microbatch, objective, passes
 from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import check_gradients, inspect
 from fastdat.engine.spectral.normalise import bypassed
-from fastdat.engine.structure import Reads, Same, Structure, signature_of
+from fastdat.engine.structure import Reads, Same, Structure, frozen, signature_of
 from fastdat.engine.threads import SHARED
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.engine.weight_norm import left_out
@@ -153,6 +153,7 @@ def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
         if request.microbatch is not None:
             checks.check_splittable(structure.modules, traits.independent, traits.moving)
         traced = request.mode is not EAGER
+        spec = replace(spec, spectral=traits.spectral)
         check_gradients(request.D, spec, inputs, request.aux_loss, request.microbatch, traced)
     return replace(
         spec,
@@ -184,7 +185,7 @@ def _key(request: Request, inputs: StepInputs) -> _Key:
         batch.xr.shape[1:],
         batch.xr.dtype,
         device,
-        kind_of_args(batch),
+        kind_of_args(batch, values=request.mode is EAGER),
         same_function(request.aux_loss),
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
         signature_of(request.structure),
@@ -192,14 +193,23 @@ def _key(request: Request, inputs: StepInputs) -> _Key:
     return _Key((batch.xr.shape[0], request.spec.batch), kind)
 
 
-def kind_of_args(batch: Batch) -> Hashable:
-    """What an engine has to know of D's further arguments, apart from the number of samples."""
+def kind_of_args(batch: Batch, *, values: bool = False) -> Hashable:
+    """What an engine has to know of D's further arguments, apart from the number of samples.
+
+    Args:
+        batch: with the arguments.
+        values: of arguments that are neither tensors nor real numbers too: a flag may turn minibatch statistics on. The
+            guards of a graph notice this by themselves.
+    """
     args = (*batch.args_real, *batch.args_fake)
     if not args:
         return ()
     m = batch.xr.shape[0]
     kinds = [
-        (_shape(arg, m), arg.dtype, arg.device, arg.requires_grad) if isinstance(arg, Tensor) else type(arg)
+        (_shape(arg, m), arg.dtype, arg.device, arg.requires_grad)
+        if isinstance(arg, Tensor)
+        # A real number, such as the weight of a layer that is faded in, may be another one in every step.
+        else (type(arg), frozen(arg) if values and not isinstance(arg, float) else None)
         for arg in args
     ]
     # Two equal numbers may share a call of D, two unequal ones may not.

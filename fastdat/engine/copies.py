@@ -61,4 +61,4 @@ def _copied(x: Tensor) -> Tensor:
     try:
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
     except RuntimeError:  # elements share memory (``expand``), where PyTorch refuses to write in place
-        return x
+        return x.detach()

@@ -33,6 +33,8 @@ def split_outputs(out: Any) -> tuple[Tensor, Args]:
     logits, extras = (out[0], tuple(out[1:])) if isinstance(out, (tuple, list)) else (out, ())
     if logits.ndim == 2:
         logits = logits.squeeze(1)
+    elif logits.ndim == 0:  # one sample, from a D that ends with squeeze()
+        logits = logits.reshape(1)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     return logits, extras

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from fastdat.engine.discriminator import call_aux, split_outputs
 from fastdat.engine.explain import explained
 from fastdat.engine.features import captured
 from fastdat.engine.gradient_paths import paths_of
+from fastdat.engine.spectral.normalise import SpectralWeight, cast_nowhere, cast_where_called
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 from fastdat.losses import AnyLoss, is_pair
@@ -22,11 +23,12 @@ from fastdat.losses import AnyLoss, is_pair
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How D treats a batch; the fields are those of ``StepSpec``."""
+    """How D treats a batch and its layers; the fields are those of ``StepSpec``."""
 
     independent: bool
     joint: bool
     moving: tuple[str, ...]
+    spectral: tuple[SpectralWeight, ...] = ()
 
 
 def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> Traits:
@@ -41,28 +43,37 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
     """
     copies = Copies(inputs.batch)
     batch = copies.batch
+    # D may turn autocast off around some layers.
+    own, spec = spec, replace(spec, spectral=cast_nowhere(spec.spectral))
     with torch.no_grad(), _random_state_kept(batch.xr):
         weights, buffers = _tensors(spec, inputs)
-        with explained(D, {**weights, **buffers}, batch.xr, batch.args_real, "real"):
+        with (
+            explained(D, {**weights, **buffers}, batch.xr, batch.args_real, "real"),
+            cast_where_called(D, own.spectral, batch.xr.device.type) as spectral,
+        ):
             out, moving = _run(D, weights, buffers, batch.xr, batch.args_real)
         copies.check(values=True)
         checks.check_output(out, batch.xr.shape[0])
         if batch.args_fake:
             with explained(D, {**weights, **buffers}, batch.xf, batch.args_fake, "fake"):
-                checks.check_output(
-                    _run(D, weights, buffers, batch.xf, batch.args_fake)[0], batch.xf.shape[0]
-                )
+                of_fake, moved = _run(D, weights, buffers, batch.xf, batch.args_fake)
             copies.check(values=True)
+            checks.check_output(of_fake, batch.xf.shape[0])
+            moving |= moved
+        # A D may have statistics that move only where gradients are recorded, and others for the fakes (above).
+        with torch.enable_grad():
+            for x, args in ((batch.xr, batch.args_real), (batch.xf, batch.args_fake)):
+                moving |= _run(D, weights, buffers, x, args)[1]
         _check_loss(spec.loss, split_outputs(out)[0])
         checks.check_extras(len(out) - 1 if isinstance(out, (tuple, list)) else 0, spec.terms)
         if spec.captures:
             _check_features(D, spec, weights, buffers, batch)
         if aux_loss is not None:
             with torch.enable_grad():  # a gradient penalty differentiates D
-                value, moved = call_aux(D, aux_loss, weights, buffers, batch)
+                value, after = call_aux(D, aux_loss, weights, buffers, batch)
             copies.check("aux_loss", values=True)
             _check_aux(value)
-            moving |= _changed(buffers, moved)
+            moving |= _changed(buffers, after)
         args_join = batch.is_joinable()
         samples, args = batch.joined() if args_join else (batch.xr, batch.args_real)
         independent = all(_alone(D, weights, buffers, samples, args, keep) for keep in (0, -1))
@@ -70,7 +81,8 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
             e.ndim > 0 and e.shape[0] == batch.xr.shape[0] for e in out
         )
     names = tuple(name for name in buffers if name in moving)
-    return Traits(independent, independent and args_join and outputs_join and not names, names)
+    joint = independent and args_join and outputs_join and not names
+    return Traits(independent, joint, names, tuple(spectral))
 
 
 def check_gradients(
@@ -125,16 +137,32 @@ def _changed(before: Tensors, after: Tensors) -> set[str]:
 def _alone(
     D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...], keep: int
 ) -> bool:
-    """Whether the logit of sample ``keep`` stays a number when every other sample is NaN."""
-    poisoned = torch.full_like(x, torch.nan)
-    poisoned[keep] = x[keep]
+    """Whether the logit of sample ``keep`` stays a number when every other sample is NaN.
+
+    So are the other rows of an argument that has a row for each sample. It may be one for all of them, such as
+    prototypes, and have as many rows by chance: then a logit depends on all rows, and a batch cannot be split.
+    """
+    poisoned = _poisoned(x, keep)
+    among = [
+        _poisoned(arg, keep)
+        if isinstance(arg, Tensor) and arg.is_floating_point() and arg.shape[:1] == x.shape[:1]
+        else arg
+        for arg in args
+    ]
     try:
-        out, _ = _run(D, weights, buffers, poisoned, args)
+        out, _ = _run(D, weights, buffers, poisoned, tuple(among))
     except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
         return False
     logits = out[0] if isinstance(out, (tuple, list)) else out
     assert isinstance(logits, Tensor)
     return not bool(logits[keep].isnan().any())
+
+
+def _poisoned(x: Tensor, keep: int) -> Tensor:
+    """NaN in all rows but one."""
+    poisoned = torch.full_like(x, torch.nan)
+    poisoned[keep] = x[keep]
+    return poisoned
 
 
 def _check_aux(value: object) -> None:

@@ -267,12 +267,17 @@ def _combined_side(
         delta_rms=_mean([r.delta_rms.square() for r in records], shares).sqrt(),
         grad_norm=_mean([r.grad_norm for r in records], shares),
         clipped=_mean([r.clipped for r in records], shares),
-        aux=tuple(torch.cat(extras) for extras in zip(*[r.aux for r in records], strict=True)),
+        aux=tuple(_together(outputs) for outputs in zip(*[r.aux for r in records], strict=True)),
     )
     if known is None:
         return side
     delta_rms = side.delta_rms if known.delta_rms is None else known.delta_rms
     return side._replace(grad_norm=known.grad_norm, clipped=known.clipped, delta_rms=delta_rms)
+
+
+def _together(outputs: Sequence[Tensor]) -> Tensor:
+    """A further output of D, of all parts: its rows, or, where it is a number of each call of D, these numbers."""
+    return torch.cat(list(outputs)) if outputs[0].ndim else torch.stack(list(outputs))
 
 
 def _mean(values: Sequence[Tensor], shares: list[float]) -> Tensor:

@@ -7,14 +7,15 @@ the same kind and an unchanged D does none of this again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
 
 from fastdat.config import AttackConfig, Wiring
 from fastdat.engine import checks, sample_checks
@@ -216,7 +217,7 @@ class Prepared:
         # (``attention_for``).
         alone = self._mode is EAGER and not self._spec.differentiates_gradient and not self._spec.captures
         shared = nullcontext() if alone else SHARED
-        with shared, _weights_cast_anew(batch.xr.device), torch.no_grad():
+        with shared, _parametrized_anew(), _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
                 result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
@@ -283,6 +284,17 @@ class Prepared:
             what = f"D's step in parts of {self._microbatch}"
         has_graph = engine.guards.compilations > 0
         return announced(what, xr, *reason_for(D, engine.kind, xr.shape[0], has_graph))
+
+
+@contextmanager
+def _parametrized_anew() -> Iterator[None]:
+    """Without the cache of ``torch.nn.utils.parametrize.cached``, which would serve one pass's weights to the next."""
+    depth = parametrize._cache_enabled
+    parametrize._cache_enabled -= depth
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled += depth
 
 
 def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:

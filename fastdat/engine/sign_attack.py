@@ -120,7 +120,7 @@ def _moved(
 def _info(spec: StepSpec, gradients: Seeds, stats: tuple[Tensor | None, Tensor | None]) -> AttackInfo:
     """What the first step did. Every move along a gradient that is not zero lowers what D maximises."""
     found = [g for g in gradients if g is not None]
-    moving = torch.cat([g.flatten(1).ne(0).any(1) for g in found])
+    moving = torch.cat([g.reshape(len(g), -1).ne(0).any(1) for g in found])
     share = moving.to(torch.promote_types(found[0].dtype, torch.float32)).mean()
     real, fake = (
         Measured(torch.full_like(share, torch.nan), torch.full_like(share, torch.nan), None)
@@ -135,4 +135,4 @@ def _measured(spec: StepSpec, gradient: Tensor, stats: Tensor) -> Measured:
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     squares, clipped = (stats.sum(0) / gradient.numel()).unbind()
     delta_rms = squares.sqrt() if spec.config.steps == 1 else None
-    return Measured(wide.flatten(1).norm(dim=1).mean(), clipped, delta_rms)
+    return Measured(wide.reshape(len(wide), -1).norm(dim=1).mean(), clipped, delta_rms)

@@ -84,7 +84,7 @@ def mean_gradient_norm(sides: Sequence[Evaluated]) -> Tensor:
 
 def _square(g: Tensor) -> Tensor:
     """(n, ...) -> (n,)."""
-    return g.flatten(1).square().sum(1)
+    return g.reshape(len(g), -1).square().sum(1)
 
 
 def _norm(g: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _consistency(term: AR | RFM, at: Setting, draws: Draws) -> Tensor:
     loss = discriminator_loss(at.loss, at.clean["real"].logits, at.clean["fake"].logits)
     norms = []
     for side, d in zip(SIDES, torch.autograd.grad(loss, xs, retain_graph=True), strict=True):
-        length = d.flatten(1).norm(dim=1) + 1e-8
+        length = d.reshape(len(d), -1).norm(dim=1) + 1e-8
         moved = at.evaluate(side, at.clean[side].x.detach() + term.eps * d / _rows(length, d))
         square = (_seen(term, moved) - _seen(term, at.clean[side])).square().sum()
         norms.append(square.sqrt() if square > 0 else square)  # the derivative at zero is zero
@@ -206,7 +206,7 @@ def _alp(term: ALP, at: Setting, draws: Draws) -> Tensor:
     for side in SIDES:
         length = _rows(draws[f"e_{side}"], x[side])
         neighbour = _inside(x[side] + length * v[side].detach(), at.bounds)
-        distance = (x[side] - neighbour).flatten(1).norm(dim=1).clamp_min(1e-10)
+        distance = (x[side] - neighbour).reshape(len(neighbour), -1).norm(dim=1).clamp_min(1e-10)
         change = (at.clean[side].logits - at.evaluate(side, neighbour).logits).abs()
         excess.append((change / distance - term.target).relu().square())
     return term.weight * torch.cat(excess).mean()
@@ -246,7 +246,7 @@ def _change(at: Setting, side: Side, x: Tensor) -> Tensor:
 
 
 def _unit(v: Tensor) -> Tensor:
-    return v / _rows(v.flatten(1).norm(dim=1) + 1e-10, v)
+    return v / _rows(v.reshape(len(v), -1).norm(dim=1) + 1e-10, v)
 
 
 def _inside(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:

@@ -233,7 +233,7 @@ def check_strength(owner: str, field: str, value: Any) -> None:
 def squared_norm(gradient: Tensor) -> Tensor:
     """Sum of squares (n,) of each sample's elements, in fp32 or wider."""
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-    return wide.flatten(1).square().sum(1)
+    return wide.reshape(len(wide), -1).square().sum(1)
 
 
 def norm(gradient: Tensor) -> Tensor:

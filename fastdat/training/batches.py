@@ -90,7 +90,9 @@ class LoaderBatches:
                     raise ConfigError(f"the loader must yield floating-point images in [-1, 1], got {found}")
                 if len(parts[0]) == self._batch_size:
                     self._short = False
-                    return tuple(part.to(self._device, non_blocking=True) for part in parts)
+                    # Labels after the images; file names and the like are nobody's input.
+                    tensors = [part for part in parts[:2] if isinstance(part, Tensor)]
+                    return tuple(part.to(self._device, non_blocking=True) for part in tensors)
                 # A short batch may be the last of an epoch. A second one in a row is an error.
                 if self._short or len(parts[0]) > self._batch_size:
                     break

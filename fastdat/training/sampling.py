@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,37 @@ def from_latents(
     batch_size: int,
     ranks: Ranks = ONE_PROCESS,
 ) -> Iterator[Tensor]:
-    """Samples from z (N, nz) and, for a conditional net, labels (N,); of several ``ranks``, those of this one."""
+    """Samples from z (N, nz) and, for a conditional net, labels (N,); of several ``ranks``, those of this one.
+
+    A net that draws random numbers itself draws other ones in each batch. Those that are drawn afterwards are as if it
+    had drawn none: how often samples are made changes nothing that is trained.
+    """
+    own = _RandomNumbers(z.device)
     parts = [tensor.split(batch_size)[ranks.rank :: ranks.size] for tensor in (z, *labels)]
     for inputs in zip(*parts, strict=True):
         # Entered for each batch: what the caller does between two batches must not run in these modes.
-        with torch.no_grad(), evaluating(net):
+        with torch.no_grad(), evaluating(net), own.drawn():
             samples = net(*inputs)
         yield samples
+
+
+class _RandomNumbers:
+    """Those of PyTorch on the CPU and on a device, which go on from one use to the next and disturb nobody's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = [device] if device.type == "cuda" else []
+        self._states: list[Tensor] = []
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Within it these are drawn. They begin with those that the caller would draw next."""
+        with torch.random.fork_rng(self._cuda):
+            if self._states:
+                torch.set_rng_state(self._states[0])
+                for device, state in zip(self._cuda, self._states[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+            yield
+            self._states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._cuda)]
 
 
 def _labels_in_turn(noise: Noise, count: int) -> tuple[Tensor, ...]:

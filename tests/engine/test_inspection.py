@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 import fastdat
 from fastdat import DATConfig
+from fastdat.engine import compile
 from fastdat.engine.inspection import Traits, inspect
 from fastdat.engine.spectral import normalise as spectral
 from fastdat.engine.types import Batch, StepInputs, StepSpec
@@ -23,7 +26,7 @@ def traits_of(D: nn.Module, x: Batch) -> Traits:
     params = {name: p.detach() for name, p in D.named_parameters()}
     buffers = dict(D.named_buffers())
     with spectral.bypassed(dict(D.named_modules()), weights):
-        return inspect(D, spec, StepInputs({}, params, buffers, x), None)
+        return replace(inspect(D, spec, StepInputs({}, params, buffers, x), None), spectral=())
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,97 @@ def test_arguments_that_can_be_joined(real: tuple[object], fake: tuple[object], 
 
     xr, xf, _ = batch("conv", dtype=torch.float32)
     assert traits_of(Scaled(), Batch(xr, xf, real, fake)) == Traits(True, joint, ())
+
+
+class OfDomains(Conv):
+    """One batch norm for each domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm1d(8), nn.BatchNorm1d(8)])
+
+    def forward(self, x: Tensor, domain: int) -> Tensor:
+        return self.head(self.norms[domain](self.features(x))).squeeze(1)
+
+
+def test_buffers_that_only_the_fakes_move() -> None:
+    D = OfDomains().double()
+    xr, xf, _ = batch("conv")
+    expected = ("running_mean", "running_var", "num_batches_tracked")
+    names = tuple(f"norms.{domain}.{name}" for domain in (0, 1) for name in expected)
+    assert traits_of(D, Batch(xr, xf, (0,), (1,))) == Traits(False, False, names)
+    assert_step_matches(D, xr, xf, DATConfig(eps=30.0), "gan", tolerance=1e-9, args_real=(0,), args_fake=(1,))
+    assert [int(norm.num_batches_tracked) for norm in D.norms] == [0, 0], "a step of a copy"
+    fastdat.dat_step(D, xr, xf, args_real=(0,), args_fake=(1,), compile=False)
+    assert [int(norm.num_batches_tracked) for norm in D.norms] == [1, 1]
+
+
+def test_a_buffer_that_moves_only_where_gradients_are_recorded() -> None:
+    class Counting(Conv):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                self.mean.add_(x.detach().mean())
+            return super().forward(x)
+
+    xr, xf, _ = batch("conv", dtype=torch.float32)
+    assert traits_of(Counting(), Batch(xr, xf)).moving == ("mean",)
+    with pytest.raises(ValueError, match="microbatch"):
+        fastdat.dat_step(Counting(), xr, xf, compile=False, microbatch=2)
+
+
+class WithPrototypes(Conv):
+    """Its logits depend on how near a sample is to all prototypes (p, 8)."""
+
+    def forward(self, x: Tensor, prototypes: Tensor) -> Tensor:
+        h = self.features(x)
+        return self.head(h).squeeze(1) + (h @ prototypes.T).tanh().sum(1)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_an_argument_for_all_samples_with_any_number_of_rows(count: int) -> None:
+    """There are 6 samples: 6 rows are not one for each."""
+    D, (xr, xf, _) = WithPrototypes().double(), batch("conv")
+    prototypes = torch.randn(count, 8, dtype=torch.float64)
+    args = {"args_real": (prototypes,), "args_fake": (prototypes + 0.1,)}
+    assert_step_matches(D, xr, xf, DATConfig(eps=30.0), "gan", tolerance=1e-9, **args)
+    if count == len(xr):
+        with pytest.raises(ValueError, match="microbatch needs a D that treats its samples independently"):
+            fastdat.dat_step(D, xr, xf, compile=False, microbatch=2, **args)
+
+
+def test_a_flag_that_couples_the_samples_later() -> None:
+    """An eager engine made for one value must not serve another."""
+
+    class Optional(Conv):
+        def forward(self, x: Tensor, minibatch_std: bool) -> Tensor:
+            h = self.features(x)
+            return self.head(h * (1 + h.std(0)) if minibatch_std else h).squeeze(1)
+
+    D, (xr, xf, _) = Optional().double(), batch("conv")
+    for flag in (False, True, False):
+        args = {"args_real": (flag,), "args_fake": (flag,)}
+        ours = fastdat.dat_step(D, xr, xf, DATConfig(eps=30.0), "gan", compile=False, **args)
+        expected = fastdat.reference.dat_step(D, xr, xf, DATConfig(eps=30.0), "gan", **args)
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+
+
+def test_a_real_number_that_changes_in_every_step_needs_one_inspection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FadedIn(Conv):
+        def forward(self, x: Tensor, weight: float) -> Tensor:
+            return super().forward(x) * weight
+
+    found: list[object] = []
+    monkeypatch.setattr(compile, "inspect", lambda *args: found.append(args) or inspect(*args))
+    D, (xr, xf, _) = FadedIn().double(), batch("conv")
+    for weight in (0.25, 0.5, 0.75):
+        fastdat.dat_step(D, xr, xf, compile=False, args_real=(weight,), args_fake=(weight,))
+    assert len(found) == 1
 
 
 def test_numbers_that_part_later_are_not_joined() -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
 
 import fastdat
-from fastdat import DATConfig
+from fastdat import DATConfig, regularizers
+from fastdat.config import AttackConfig
 from fastdat.engine.copies import Copies
 from fastdat.engine.prepared import Prepared
 from fastdat.engine.types import Batch
+from fastdat.regularizers import RobGAN
 from tests.compare import gradients, relative_error
 from tests.engine.odd_discriminators import (
     OUTSIDE,
@@ -42,7 +45,8 @@ def assert_right(
 ) -> None:
     """Loss and gradients of two eager steps in a row are the reference's, and everything else stays as it is."""
     x = xr.detach().clone(), xf.detach().clone()
-    expected = fastdat.reference.dat_step(D, *x, config, loss, **options)
+    of_reference_too = {name: option for name, option in options.items() if name != "microbatch"}
+    expected = fastdat.reference.dat_step(D, *x, config, loss, **of_reference_too)
     old = {name: p.detach().clone() for name, p in D.named_parameters()}
     D.zero_grad()
     expected.backward()
@@ -100,6 +104,14 @@ def penalty_by_autograd(D: nn.Module, xr: Tensor, xf: Tensor) -> Tensor:
         return gradient.square().sum(1).mean()
 
 
+class Squeezed(Net):
+    """Of one sample it gives a logit of shape ()."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward(x)
+        return logits.squeeze()
+
+
 def frozen(D: nn.Module) -> nn.Module:
     D.a.requires_grad_(False)
     return D
@@ -124,6 +136,8 @@ WORKS: dict[str, Callable[[], dict[str, Any]]] = {
     "R1 in aux_loss by autograd": double(Net(), aux_loss=penalty_by_autograd),
     "aux_loss with constants": double(Net(), aux_loss=lambda D, xr, xf: (D(xf) * OUTSIDE.detach()).mean()),
     "no limits": double(Net(), config=DATConfig(bounds=None, delta_clip=None)),
+    "no logit dimension": double(Squeezed(), microbatch=5),
+    "no logit dimension, one side": double(Squeezed(), microbatch=5, config=replace(STRONG, real=False)),
     "D in eval mode": double(net(lambda h, norm: norm(h), nn.BatchNorm1d(6)).eval()),
 }
 
@@ -259,3 +273,76 @@ def test_check_finite_lets_right_values_through(scale: float) -> None:
     fastdat.dat_step(Net(), xr.abs(), xf, DATConfig(bounds=(0.0, 1.0)), compile=False, check_finite=True)
     low = Net().bfloat16(), xr.bfloat16(), xf.bfloat16()
     fastdat.dat_step(*low, compile=False, check_finite=True)
+
+
+def test_a_further_output_without_samples_in_parts() -> None:
+    """It is a number of each call of D."""
+    D = after(lambda t: (t, t.mean())).double()
+    xr, xf = samples(5, torch.float64), samples(5, torch.float64)
+    _, whole = fastdat.dat_step(D, xr, xf, PLAIN, compile=False, with_info=True)
+    _, info = fastdat.dat_step(D, xr, xf, PLAIN, compile=False, with_info=True, microbatch=2)
+    assert [side[0].shape for side in whole.aux] == [(), ()]
+    for side, x in zip(info.aux, (xr, xf), strict=True):
+        torch.testing.assert_close(side[0], torch.stack([D(part)[1] for part in x.split(2)]).detach())
+
+
+@pytest.mark.parametrize("normed", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_weights_that_torch_caches(normed: Callable[[nn.Module], nn.Module]) -> None:
+    """Those of the first pass, which are constants, must not serve the pass that trains D."""
+    D = nn.Sequential(normed(nn.Linear(4, 6)), nn.Tanh(), normed(nn.Linear(6, 1))).double()
+    xr, xf = samples(dtype=torch.float64), samples(dtype=torch.float64)
+    other = copy.deepcopy(D)
+    fastdat.dat_step(D, xr, xf, STRONG, "gan", compile=False).backward()
+    with parametrize.cached():
+        fastdat.dat_step(other, xr, xf, STRONG, "gan", compile=False).backward()
+        assert parametrize._cache_enabled == 1
+    assert parametrize._cache_enabled == 0
+    assert float(gradients(D).abs().min()) > 0
+    torch.testing.assert_close(gradients(other), gradients(D), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("microbatch", [None, 3])
+@pytest.mark.parametrize(
+    "config", [STRONG, replace(STRONG, second_order=True), RobGAN(steps=2)], ids=["1", "2", "robgan"]
+)
+def test_samples_that_are_numbers(config: AttackConfig, microbatch: int | None) -> None:
+    class OfNumbers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.7, -1.2, 0.4], dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x[:, None] * self.w).tanh().sum(1)
+
+    D, xr, xf = OfNumbers(), samples(5, torch.float64)[:, 0], samples(5, torch.float64)[:, 1]
+    terms = (regularizers.R1(0.3), regularizers.GP(0.2), regularizers.DRAGAN(0.1))
+    found = []
+    for step, more in (
+        (fastdat.reference.dat_step, {}),
+        (fastdat.dat_step, {"compile": False, "microbatch": microbatch}),
+    ):
+        D.zero_grad()
+        options = {
+            "regularizers": terms,
+            "generator": torch.Generator().manual_seed(3),
+            "with_info": True,
+            **more,
+        }
+        loss, info = step(D, xr, xf, config, "gan", **options)
+        loss.backward()
+        found.append((loss.detach(), gradients(D), info.grad_norm_real, info.delta_rms_fake))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_hooks_on_saved_tensors() -> None:
+    D, xr, xf = Net().double(), samples(dtype=torch.float64), samples(dtype=torch.float64)
+    expected = fastdat.reference.dat_step(D, xr, xf, STRONG).detach()
+    with torch.autograd.graph.save_on_cpu():
+        loss = fastdat.dat_step(D, xr, xf, STRONG, compile=False)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_expanded_samples_stay_constants() -> None:
+    x = torch.rand(1, 4).expand(4, -1)
+    Copies(Batch(x, x + 1)).batch.xr.requires_grad_()
+    assert not x.requires_grad

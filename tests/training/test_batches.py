@@ -34,6 +34,16 @@ class Loader:
             yield (x, self._data.labels[i : i + 4]) if self._labels else x
 
 
+def test_file_names_beside_the_images_are_left_out() -> None:
+    files = [(torch.full((3, 4, 4), i / 10), f"{i}.png") for i in range(4)]
+    batches = LoaderBatches(DataLoader(files, 4), 4, torch.device("cpu"))
+    assert torch.equal(batches.batch(0)[:, 0, 0, 0], torch.tensor([0.0, 0.1, 0.2, 0.3]))
+    with pytest.raises(ConfigError, match="yields no labels"):
+        batches.labels(0)
+    labelled = [(x, i, name) for i, (x, name) in enumerate(files)]
+    assert LoaderBatches(DataLoader(labelled, 4), 4, torch.device("cpu")).labels(0).tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_mimicry_like_loop(labels: bool, few_images: ImageSet, tmp_path: Path) -> None:
     """netD, netG, optD, optG, a loader, and settings by keyword."""

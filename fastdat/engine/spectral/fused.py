@@ -145,8 +145,18 @@ class FusedSpectralNorm(_SpectralNorm):
     ready: Tensor | None
 
     def forward(self, weight: Tensor) -> Tensor:
-        normalised: Tensor = super().forward(weight) if self.ready is None else self.ready
-        return normalised
+        if self.ready is None:
+            normalised: Tensor = super().forward(weight)
+            return normalised
+        if _fits(self.ready, weight):
+            return self.ready
+        # The fused pass has moved u and v: as in evaluation, they stay.
+        training, self.training = self.training, False
+        try:
+            in_own_precision: Tensor = super().forward(weight)
+        finally:
+            self.training = training
+        return in_own_precision
 
 
 class FusedSpectralNormHook(_SpectralNormHook):
@@ -157,8 +167,15 @@ class FusedSpectralNormHook(_SpectralNormHook):
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         if self.ready is None:
             super().__call__(module, inputs)
-        else:
+        elif _fits(self.ready, getattr(module, self.name + "_orig")):
             setattr(module, self.name, self.ready)
+        else:
+            setattr(module, self.name, self.compute_weight(module, do_power_iteration=False))
+
+
+def _fits(ready: Tensor, weight: Tensor) -> bool:
+    """Whether a layer can use the weight: not if it is cast to a lower precision, and D turned autocast off there."""
+    return ready.dtype == weight.dtype or torch.is_autocast_enabled(weight.device.type)
 
 
 class _Layer:

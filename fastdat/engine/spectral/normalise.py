@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +47,8 @@ class SpectralWeight:
     """Order inside an iteration: torch's parametrization updates u then v, its older hook v then u."""
     castable: bool
     """Autocast would cast the weight anyway, so it may be written in the lower precision directly."""
+    layer: str
+    """Path of the layer whose weight it is."""
 
 
 class Norm(NamedTuple):
@@ -108,6 +110,7 @@ def _of_parametrization(prefix: str, module: ParametrizationList, owner: nn.Modu
         eps=norm.eps,
         u_first=True,
         castable=_is_cast_by_autocast(owner),
+        layer=f".{prefix}".rpartition(".parametrizations.")[0][1:],
     )
 
 
@@ -123,6 +126,7 @@ def _of_hook(prefix: str, module: nn.Module, hook: _SpectralNormHook) -> Spectra
         eps=hook.eps,
         u_first=False,
         castable=_is_cast_by_autocast(module),
+        layer=prefix[:-1],
     )
 
 
@@ -140,6 +144,35 @@ def dtype_under_autocast(spec: SpectralWeight, weight: Tensor) -> torch.dtype:
     if spec.castable and weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return weight.dtype
+
+
+def cast_nowhere(weights: Sequence[SpectralWeight]) -> tuple[SpectralWeight, ...]:
+    """The weights in their own precision, which every layer takes."""
+    return tuple([replace(weight, castable=False) for weight in weights])
+
+
+@contextmanager
+def cast_where_called(
+    D: nn.Module, weights: Sequence[SpectralWeight], kind: str
+) -> Iterator[list[SpectralWeight]]:
+    """Within it D is called on a device of this kind. Afterwards the list has the weights; those of layers around which
+    D turned autocast off, or that it did not call, are not castable."""
+    calls: dict[str, set[bool]] = {weight.layer: set() for weight in weights if weight.castable}
+
+    def note(path: str) -> None:
+        calls[path].add(torch.is_autocast_enabled(kind))
+
+    found: list[SpectralWeight] = []
+    hooks = [
+        D.get_submodule(path).register_forward_pre_hook(lambda module, inputs, path=path: note(path))
+        for path in calls
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found += [replace(w, castable=w.castable and calls[w.layer] == {True}) for w in weights]
 
 
 def normalise(

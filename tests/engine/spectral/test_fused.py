@@ -336,3 +336,58 @@ def test_only_layers_that_autocast_casts_get_the_low_precision() -> None:
         for w in spectral.spectral_weights(dict(embedding.named_modules()))
     }
     assert kinds == {"conv1": True, "conv2": True, "head": True, "embedding": False}
+
+
+class LastInFullPrecision(nn.Module):
+    """A head that runs in fp32 under autocast, as many D have it."""
+
+    def __init__(self, normed: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.hidden, self.head = normed(nn.Linear(4, 6)), normed(nn.Linear(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.hidden(x))
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.head(h.float())
+        return logits
+
+
+@pytest.mark.parametrize("normed", [torch_spectral_norm, hook_spectral_norm], ids=["parametrization", "hook"])
+def test_a_layer_in_full_precision_under_autocast(normed: Callable[[nn.Module], nn.Module]) -> None:
+    D = LastInFullPrecision(normed)
+    fused, stepped = fastdat.fuse_spectral_norm(copy.deepcopy(D)), copy.deepcopy(D)
+    x, xf = torch.rand(2, 5, 4) * 2 - 1
+    heads = []
+    for net in (D, fused, stepped):
+        net.head.register_forward_hook(
+            lambda module, inputs, output: heads.append(module.weight.detach().clone())
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        D(x)
+        fused(x)
+        loss = fastdat.dat_step(stepped, x, xf, compile=False)
+    loss.backward()
+    assert {head.dtype for head in heads} == {torch.float32}
+    for head in heads[1:]:  # nowhere rounded to bf16, whose step is 4e-3
+        torch.testing.assert_close(head, heads[0], rtol=1e-5, atol=1e-6)
+    assert_same_buffers_as(stepped, D)
+    assert_same_buffers_as(fused, D)
+
+
+def assert_same_buffers_as(net: nn.Module, D: nn.Module) -> None:
+    """u and v moved once, up to rounding."""
+    for name, value in D.named_buffers():
+        torch.testing.assert_close(dict(net.named_buffers())[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_only_a_layer_under_autocast_gets_the_low_precision() -> None:
+    D = LastInFullPrecision(torch_spectral_norm)
+    weights = spectral.spectral_weights(dict(D.named_modules()))
+    assert [w.layer for w in weights] == ["hidden", "head"]
+    with torch.autocast("cpu", torch.bfloat16), spectral.cast_where_called(D, weights, "cpu") as found:
+        D(torch.rand(3, 4))
+    assert [w.castable for w in found] == [True, False]
+    with torch.autocast("cpu", torch.bfloat16), spectral.cast_where_called(D, weights, "cpu") as found:
+        D.hidden(torch.rand(3, 4))
+    assert [w.castable for w in found] == [True, False], "the head was not called"
+    assert not D.hidden._forward_pre_hooks
