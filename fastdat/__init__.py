@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastdat.info import DATInfo as DATInfo
     from fastdat.losses import Loss as Loss
     from fastdat.losses import PairLoss as PairLoss
+    from fastdat.losses import generator_loss as generator_loss
     from fastdat.training import Trainer as Trainer
     from fastdat.training.saved_nets import load as load
 
@@ -39,12 +40,14 @@ _HOME = {
     "d_step": "fastdat.engine.plain_step",
     "dat_step": "fastdat.engine.step",
     "fuse_spectral_norm": "fastdat.engine.spectral.fused",
+    "generator_loss": "fastdat.losses",
     "generator_step": "fastdat.engine.generator_step",
     "load": "fastdat.training.saved_nets",
     "normalised_once": "fastdat.engine.spectral.fused",
     "spectral_norm": "fastdat.engine.spectral.fused",
 }
 _MODULES = {
+    "announce": "fastdat.engine.announce",
     "data": "fastdat.data",
     "functional": "fastdat.engine.functional",
     "kernels": "fastdat.kernels",
@@ -69,6 +72,7 @@ __all__ = [
     "d_step",
     "dat_step",
     "fuse_spectral_norm",
+    "generator_loss",
     "generator_step",
     "load",
     "normalised_once",

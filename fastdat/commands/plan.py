@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def plan(
     preset: Annotated[str, typer.Option(help="Configuration of the training; see: fastdat presets.")],
-    batch: Annotated[
+    batch_size: Annotated[
         int | None, typer.Option(min=2, help="Reals and fakes per D step, on all GPUs together.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share a batch.")] = 1,
@@ -43,7 +43,7 @@ def plan(
         from fastdat.training.run_plan import Planner
         from fastdat.training.train_config import parse_assignment
 
-        flags = {"batch_size": batch, "microbatch": microbatch}
+        flags = {"batch_size": batch_size, "microbatch": microbatch}
         changes = {key: value for key, value in flags.items() if value is not None}
         config = named(preset).replace(changes | dict(map(parse_assignment, set_ or [])))
         own = [] if measured is None else read_results(measured)
@@ -62,7 +62,8 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
     verdict = {True: ": fits", False: ": does not fit", None: ""}[memory.fits]
     yield f"memory a GPU   {memory.total / gib:.1f} GiB{room}{verdict}"
     yield _images(plan)
-    yield f"iteration      {plan.seconds * 1e3:,.1f} ms for {config.n_dis} D steps and a G step{_by(plan)}"
+    of_D = "a D step" if config.n_dis == 1 else f"{config.n_dis} D steps"
+    yield f"iteration      {plan.seconds * 1e3:,.1f} ms for {of_D} and a G step{_by(plan)}"
     yield f"reals          {plan.images_per_second:,.0f} a second"
     yield (
         f"{config.steps:,} steps".ljust(15)
@@ -72,8 +73,8 @@ def _lines(name: str, plan: Plan) -> Iterator[str]:
         yield f"instead        {line}"
     count, errors = plan.measured
     yield (
-        f"from {count} measured trainings; when each is predicted from the others, time is wrong by at most "
-        f"{math.ceil(100 * errors.seconds)}% and memory by {math.ceil(100 * errors.held)}%"
+        f"from {count} measured trainings ({plan.nets}); when each is predicted from the others, time is wrong by "
+        f"at most {math.ceil(100 * errors.seconds)}% and memory by {math.ceil(100 * errors.held)}%"
     )
     for remark in plan.remarks:
         yield f"not measured: {remark}"
@@ -93,7 +94,9 @@ def _images(plan: Plan) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1.5 else f"{60 * hours:.0f} minutes"
+    if hours >= 1.5:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours * 60 >= 1.5 else f"{3600 * hours:.0f} seconds"
 
 
 def _by(plan: Plan) -> str:

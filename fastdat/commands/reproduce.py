@@ -91,7 +91,8 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
         quick: Annotated[
             bool,
             typer.Option(
-                "--quick/--full", help="At most 15 minutes on two cores, or the paper's full length."
+                "--quick/--full",
+                help="At most 15 minutes on two cores, or the full length: the paper's, or that of docs/evidence.md.",
             ),
         ] = True,
         seeds: Annotated[int | None, typer.Option(help="Independent runs of each arm.")] = None,

@@ -38,8 +38,8 @@ def load_split(
 
     Args:
         dataset: a name in :data:`fastdat.data.registry.DATASETS`.
-        root: a packed store, which is checked and memory-mapped, or the publisher's files, which are decoded into
-            memory.
+        root: a packed store, which is checked and memory-mapped; a folder with such a store of the set's own name, so
+            that one folder can hold several sets; or the publisher's files, which are decoded into memory.
         split: ``"train"`` or ``"test"``.
         resolution: height and width in pixels; None means the paper's.
         progress: called while a store is checked, with the images checked and the images in all; tens of GB take a
@@ -70,15 +70,26 @@ def load_split(
 
 def _found(spec: DatasetSpec, root: Path, split: str, size: int, *, labelled: bool) -> Source | Store:
     """What is in ``root``, before images are read."""
+    if not is_store(root) and is_store(root / spec.name):
+        root = root / spec.name
     found = Store(root) if is_store(root) else open_split(spec, root, split)
     if labelled:
         require_classes(found, root)
     if not isinstance(found, Store) and len(found) > MOST_IMAGES:
         raise DataError(
             f"{root} has {len(found):,} images, too many to decode at every start. Pack them once:\n"
-            f"    fastdat data pack {spec.name} {root} STORE --resolution {size}\nand give --data STORE"
+            f"    fastdat data pack {spec.name} {root} STORE --resolution {size}\nand give --data STORE, or call STORE "
+            f"{root / spec.name} and give --data {root}"
         )
     return found
+
+
+def check_is_there(
+    dataset: str, root: str | Path, split: str = "train", resolution: int | None = None
+) -> None:
+    """Raises DataError where :func:`load_split` would find nothing to read; no image is read."""
+    spec = dataset_spec(dataset)
+    _found(spec, Path(root), split, resolution_of(spec, resolution), labelled=False)
 
 
 def _in_memory(source: Source, spec: DatasetSpec, split: str, size: int) -> ImageSet:

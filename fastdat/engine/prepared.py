@@ -77,6 +77,8 @@ class CallsOf:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.has_seen_values = False
+        """The samples of its first step were looked at (``sample_checks.tell_values``)."""
         self.prepared: dict[Hashable, Prepared] = {}
 
 
@@ -100,6 +102,9 @@ def prepared_step(
         TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``.
     """
     group, world_size = batch_group(ddp)
+    if not calls.has_seen_values and call.wiring is None:
+        calls.has_seen_values = True
+        sample_checks.tell_values(batch, call.config)
     key = _key(call, group, batch)
     try:
         prepared = calls.prepared.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -13,6 +14,8 @@ from fastdat.config import AttackConfig
 from fastdat.engine.checks import named
 from fastdat.engine.types import Batch
 from fastdat.engine.value_range import range_problem
+
+_LOGGER = logging.getLogger("fastdat")
 
 
 def check_tensors(batch: Batch) -> None:
@@ -159,6 +162,26 @@ def check_values(batch: Batch, config: AttackConfig) -> None:
         problem = range_problem(name, low, high, config.bounds, tolerance, generated=name == "xf")
         if problem is not None:
             raise ValueError(problem)
+
+
+_SOME = 256
+"""Values from which on it is no chance that none of a batch of reals is below 0."""
+
+
+def tell_values(batch: Batch, config: AttackConfig) -> None:
+    """Log a warning where samples lie outside ``config.bounds``, or reals seem to be images in [0, 1]: they would be
+    clipped, or moved too little, without a word. Synchronises once with the device."""
+    if config.bounds is None or torch.compiler.is_compiling():
+        return
+    sides = (("xr", batch.xr.detach()), ("xf", batch.xf.detach()))
+    ranges = torch.stack([end for _, x in sides for end in torch.aminmax(x)]).tolist()
+    tolerance = 4 * torch.finfo(batch.xr.dtype).eps
+    for (name, x), low, high in zip(sides, ranges[::2], ranges[1::2], strict=True):
+        any_sign = name == "xf" or x.numel() < _SOME
+        if math.isfinite(low) and math.isfinite(high):
+            problem = range_problem(name, low, high, config.bounds, tolerance, generated=any_sign)
+            if problem is not None:
+                _LOGGER.warning("%s. This is said once for each D.", problem)
 
 
 def _check_finite(name: str, samples: Tensor) -> None:

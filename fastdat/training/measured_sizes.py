@@ -85,6 +85,8 @@ def read_results(path: Path) -> list[Measured]:
     """
     try:
         found = _entries(plain_json.loads(path.read_bytes()), path.name)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist: make gpu-check PART=sizes writes such a file") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no file of results: {type(error).__name__}: {error}") from error
     if not found:

@@ -71,6 +71,7 @@ class Plan:
             ``"reducing"``.
         memory: of each GPU.
         measured: how many measurements the model is fitted to, and the largest errors when each is left out.
+        nets: that were measured.
         remarks: what the numbers rest on that was not measured.
         advice: what would fit where this does not.
     """
@@ -82,6 +83,7 @@ class Plan:
     by: Mapping[str, float]
     memory: Memory
     measured: tuple[int, Errors]
+    nets: str
     remarks: tuple[str, ...]
     advice: tuple[str, ...]
 
@@ -153,6 +155,7 @@ class Planner:
             by,
             memory,
             (self._count, self.errors),
+            self._nets,
             tuple(self._remarks(config, gpus)),
             tuple(self._advice(config, gpus, memory)),
         )
@@ -191,11 +194,16 @@ class Planner:
             return 0.0
         return max(0.0, self._host * cost.launches - computing)
 
+    @property
+    def _nets(self) -> str:
+        return ", ".join(sorted(self._known.values()))
+
     def _remarks(self, config: TrainConfig, gpus: int) -> list[str]:
         found = []
         if _size(config) not in self._known:
-            known = ", ".join(sorted(self._known.values()))
-            found.append(f"{_net(config, 'resolution ')} was not measured: extrapolated from {known}")
+            found.append(
+                f"{_net(config, 'resolution ')}: extrapolated from {self._nets}, with unknown errors"
+            )
         if config.regularizers or config.attack or config.augment != "none":
             found.append(
                 "regularizers, other attacks and augmentation were not measured: counted in passes of D"

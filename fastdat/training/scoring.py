@@ -15,6 +15,7 @@ from fastdat.training import noise
 from fastdat.training.noise import Noise
 from fastdat.training.png import to_uint8
 from fastdat.training.sampling import generated
+from fastdat.util.errors import ConfigError
 from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 #: What two records must have in common to be ranked against each other.
@@ -24,6 +25,15 @@ _HINT = (
     "All ranks must score the same net. If a training goes on in the run folder, name one of its checkpoints, such as "
     "step-000500; while training, look for what changes weights or buffers of G on one rank alone"
 )
+
+
+def require_evaluator(settings: EvalConfig, evaluator: Evaluator | None) -> None:
+    """Raises ConfigError where a training shall be scored and nothing is given that scores it."""
+    if settings.every and evaluator is None:
+        raise ConfigError(
+            "eval.every is set, but no evaluator was given to the Trainer: give evaluator=fastdat.metrics."
+            "ImageEvaluator(settings, {'train': images}, device) with the settings of eval, or leave eval.every out"
+        )
 
 
 def score(

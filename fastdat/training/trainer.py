@@ -31,6 +31,7 @@ from fastdat.training.replay import iteration_for
 from fastdat.training.run_checkpoints import RunCheckpoints
 from fastdat.training.run_folder import RunFolder
 from fastdat.training.sampling import from_latents
+from fastdat.training.scoring import require_evaluator
 from fastdat.training.state import RunState
 from fastdat.training.stop import StopRequests
 from fastdat.training.train_config import TrainConfig
@@ -108,8 +109,7 @@ class Trainer:
         self.config = config
         ranks.together(lambda: check_shares(config, ranks))
         config.refuse_unused()
-        if config.eval.every and evaluator is None:
-            raise ConfigError("eval.every is set, but no evaluator was given to the Trainer")
+        require_evaluator(config.eval, evaluator)
         if config.logger == "wandb":
             require_wandb()
         monitors = [Monitor(config.monitor)] if config.monitor.every else []

@@ -81,7 +81,10 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     if not path.is_file():
-        raise RunFolderError(f"{run} is no run folder: it has no {CONFIG}")
+        what = f"it has no {CONFIG}" if run.exists() else "it does not exist"
+        raise RunFolderError(
+            f"{run} is no run folder: {what}. Give a folder that `fastdat train --outdir` wrote"
+        )
     try:
         config = plain_yaml.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ PRESET = ("--preset", "sngan-dat-lsun-bedroom")
 
 
 def test_one_gpu() -> None:
-    code, out, err = invoke("plan", *PRESET, "--batch", 2048, "--microbatch", 256, "--set", "steps=1000")
+    code, out, err = invoke("plan", *PRESET, "--batch-size", 2048, "--microbatch", 256, "--set", "steps=1000")
     assert (code, err) == (0, "")
     title, memory, images, iteration, reals, steps, basis, remark = out.splitlines()
     expected = (
@@ -24,13 +24,13 @@ def test_one_gpu() -> None:
     assert abs(float(reals.split()[1].replace(",", "")) * milliseconds / 1e3 / (5 * 2048) - 1) < 1e-3
     assert steps.startswith(f"1,000 steps    {milliseconds / 60:.0f} minutes, ")
     assert basis.startswith(
-        "from 8 measured trainings; when each is predicted from the others, time is wrong by"
+        "from 8 measured trainings (sngan at 32, sngan at 64); when each is predicted from the others, time is wrong by"
     )
     assert remark.startswith("not measured: fakes_at_once=auto, but false")
 
 
 def test_several_gpus() -> None:
-    code, out, _ = invoke("plan", *PRESET, "--batch", 256, "--gpus", 8, "--gpu", "h200")
+    code, out, _ = invoke("plan", *PRESET, "--batch-size", 256, "--gpus", 8, "--gpu", "h200")
     assert code == 0
     lines = out.splitlines()
     assert lines[0].endswith("batch 256 on 8 x NVIDIA H200: 32 reals and fakes a GPU")
@@ -40,7 +40,7 @@ def test_several_gpus() -> None:
 
 
 def test_too_large() -> None:
-    code, out, _ = invoke("plan", *PRESET, "--batch", 65536)
+    code, out, _ = invoke("plan", *PRESET, "--batch-size", 65536)
     assert code == 0
     assert ": does not fit" in out
     assert "instead        --gpus 8 fits" in out
@@ -53,9 +53,9 @@ def test_images_of_your_own() -> None:
 
 def test_mistakes() -> None:
     for arguments, expected in (
-        (("--batch", 1000, "--gpus", 3), "the nearest that can: 999 and 1,002"),
+        (("--batch-size", 1000, "--gpus", 3), "the nearest that can: 999 and 1,002"),
         (("--gpu", "A100"), "there is no measurement for 'A100'"),
-        (("--measured", "nothing.json"), "nothing.json is no file of results"),
+        (("--measured", "nothing.json"), "nothing.json does not exist: make gpu-check PART=sizes"),
         (("--set", "batch_sice=2"), "batch_sice"),
     ):
         code, out, err = invoke("plan", *PRESET, *arguments)

@@ -7,10 +7,12 @@ from typing import TypeVar, cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastdat.data import DataError, ImageSet, load_split
+from fastdat.data import DataError, ImageSet, load_split, pack
+from fastdat.data.load import check_is_there
 from fastdat.util.ranks import Ranks
 from tests.data.helpers import assert_refused, write_tiny_imagenet
 
@@ -63,5 +65,24 @@ def test_too_many_images_to_decode_at_every_start(
     assert_refused(
         "tiny-imagenet",
         tmp_path,
-        r"has 4 images, too many[\s\S]*fastdat data pack tiny-imagenet .* --resolution 64",
+        r"has 4 images, too many[\s\S]*fastdat data pack tiny-imagenet .* --resolution 64\n"
+        rf"and give --data STORE, or call STORE {tmp_path / 'tiny-imagenet'} and give --data {tmp_path}$",
     )
+
+
+def test_a_folder_of_several_sets(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Publisher's files of small sets, and a store under the name of a large one."""
+    write_tiny_imagenet(tmp_path / "data", pixels)
+    files = load_split("tiny-imagenet", tmp_path / "data")
+    pack("tiny-imagenet", tmp_path / "data", tmp_path / "store", splits=("train",), workers=0)
+    store = tmp_path / "many" / "tiny-imagenet"
+    store.parent.mkdir()
+    (tmp_path / "store").rename(store)
+    check_is_there("tiny-imagenet", store.parent)
+    assert torch.equal(load_split("tiny-imagenet", store.parent).images, files.images)
+    assert (
+        load_split("tiny-imagenet", store.parent).fingerprint
+        == load_split("tiny-imagenet", store).fingerprint
+    )
+    with pytest.raises(DataError, match="cifar10"):
+        check_is_there("cifar10", store.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -346,3 +347,27 @@ def test_expanded_samples_stay_constants() -> None:
     x = torch.rand(1, 4).expand(4, -1)
     Copies(Batch(x, x + 1)).batch.xr.requires_grad_()
     assert not x.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "said"),
+    [
+        (1.0, 0.0, ""),
+        (127.5, 1.0, r"xr has values in \[.*x / 127.5 - 1"),
+        (0.5, 1.0, r"xr has values .*x \* 2 - 1"),
+    ],
+)
+def test_the_first_step_looks_at_the_range(
+    caplog: pytest.LogCaptureFixture, scale: float, shift: float, said: str
+) -> None:
+    """Images in 0..255 or in [0, 1] would be moved wrongly without a word."""
+    D, xr, xf = Net(), (samples(64) + shift) * scale, samples(64)
+    for _ in range(2):
+        fastdat.dat_step(D, xr, xf, compile=False)
+        fastdat.dat_step(D, xr, xf, PLAIN, compile=False)
+    assert len(caplog.messages) == bool(said)
+    assert re.search(said, "".join(caplog.messages))
+    caplog.clear()
+    fastdat.dat_step(Net(), xr, xf, DATConfig(bounds=None), compile=False)
+    fastdat.dat_step(Net(), samples(4).abs(), samples(4), compile=False)  # so few may be positive by chance
+    assert not caplog.messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from fastdat.experiments.outcome import Runs
 from fastdat.experiments.training_origin import Origin
 from fastdat.metrics import Extractor, extractors, register_extractor
 from fastdat.training import checkpoint
-from fastdat.util.errors import ConfigError, RunFolderError
+from fastdat.util.errors import ConfigError, DataError, RunFolderError
 from tests.experiments.image_runs import OPTIONS, ended, images, score, tiny_arm
 
 
@@ -341,3 +342,23 @@ def test_without_data_the_error_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="where is cifar10"):
         train_all([tiny_arm("a")], 1, OPTIONS, tmp_path)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_data_set_that_is_missing_is_noticed_before_the_first_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The last of five sets would otherwise be opened after days."""
+    looked: list[tuple[str, int | None]] = []
+
+    def check(dataset: str, root: str, split: str, resolution: int | None) -> None:
+        assert (root, split) == ("data", "train")
+        looked.append((dataset, resolution))
+        if dataset == "lsun-bedroom":
+            raise DataError("no bedrooms")
+
+    monkeypatch.setattr(image_study, "check_is_there", check)
+    monkeypatch.setattr(image_study, "_train", None)
+    arms = [tiny_arm("small"), tiny_arm("large", "sngan-lsun-bedroom")]
+    with pytest.raises(DataError, match="no bedrooms"):
+        train_all(arms, 1, replace(OPTIONS, data="data"), tmp_path)
+    assert looked == [("cifar10", 32), ("lsun-bedroom", 64)]

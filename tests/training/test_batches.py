@@ -150,7 +150,11 @@ def test_unusable_reals_are_refused(few_images: ImageSet, tmp_path: Path) -> Non
         r"must yield floating-point images in \[-1, 1\], got torch.uint8",
     )
     refused([[1, 2]], "must yield floating-point images .* got int")
-    refused([torch.zeros(4, 2)], "eval.every is set, but no evaluator", **{"eval.every": 1})
+    refused(
+        [torch.zeros(4, 2)],
+        "eval.every is set, but no evaluator was given.*ImageEvaluator",
+        **{"eval.every": 1},
+    )
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -18,7 +18,7 @@ def test_a_damaged_configuration_is_an_error(tmp_path: Path, text: str) -> None:
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"is no run folder: it has no config.yaml"):
+    with pytest.raises(RunFolderError, match=r"is no run folder: it has no config.yaml. Give a folder that"):
         read_config(tmp_path)
 
 

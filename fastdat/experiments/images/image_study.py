@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastdat.data import ImageSet
+from fastdat.data.load import check_is_there
 from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.measured_settings import check_measured, note_measured
@@ -27,6 +28,7 @@ from fastdat.training.callbacks import Callback
 from fastdat.training.config_file import recorded_config
 from fastdat.training.device_settings import as_begun
 from fastdat.training.display import display_for
+from fastdat.training.models import dataset_of
 from fastdat.training.resume import check_resumable
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import NonFiniteError
@@ -135,6 +137,8 @@ def train_all(
     planned = [(arm, seed) for arm in arms for seed in range(seeds) if (arm.name, seed) not in finished]
     if seed_by_seed:
         planned.sort(key=lambda run: run[1])
+    if images is None:
+        _require_data([arm.config for arm, _ in planned], options)
     for number, (arm, seed) in enumerate(planned, 1):
         filled = {"seed": seed, "device": options.device, "compile": options.compile}
         config = arm.config.replace(filled | ({"data": options.data} if options.data else {}))
@@ -265,6 +269,14 @@ class _Shared:
                 self._evaluator = build_evaluator(config, device, self._images, class_names=names)
             self._of = key
         return self._images, self._evaluator
+
+
+def _require_data(configs: Sequence[TrainConfig], options: Options) -> None:
+    """Of several data sets, look for the last one before the first one is trained on; raises DataError."""
+    splits = {(dataset_of(c), c.resolution, split) for c in configs for split in ("train", *c.eval.splits)}
+    if options.data and len({dataset for dataset, *_ in splits}) > 1:
+        for dataset, resolution, split in sorted(splits):
+            check_is_there(dataset, options.data, split, resolution)
 
 
 def _train(
