@@ -116,9 +116,16 @@ def presets() -> None:
         width = max(map(len, PRESETS))
         for name, config in PRESETS.items():
             typer.echo(
-                f"{name:{width}}  {config.model} on {config.dataset} at {config.resolution}, {_regularized(config)}: "
+                f"{name:{width}}  {config.model} on {_images(config)}, {_regularized(config)}: "
                 f"{config.steps:,} steps, batch {config.batch_size}, n_dis {config.n_dis}, lr {config.lr:g}"
             )
+
+
+def _images(config: TrainConfig) -> str:
+    """``cifar10 at 32``; points of a mixture have no resolution."""
+    from fastdat.data.mixture import MIXTURES
+
+    return config.dataset if config.dataset in MIXTURES else f"{config.dataset} at {config.resolution}"
 
 
 def _regularized(config: TrainConfig) -> str:

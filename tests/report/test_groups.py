@@ -1,5 +1,6 @@
 """Which runs repeat one training with other seeds."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastdat.report.groups import differing_settings, group_runs
 from fastdat.report.runs import RunRecord, read_runs
 from fastdat.training import preset
 from fastdat.util.free_settings import FREE
+from tests.environment import REPOSITORY
 from tests.report.runs import make_run
 
 
@@ -23,6 +25,12 @@ def runs(folder: Path, *configs: dict[str, Any], names: tuple[str, ...] = ()) ->
 
 def test_settings_without_effect_are_settings() -> None:
     assert preset("sngan-dat-cifar10").to_dict().keys() > FREE
+
+
+def test_the_docs_name_all_of_them() -> None:
+    words = (REPOSITORY / "docs/resume_and_folders.md").read_text()
+    sentence = words.split("how often may change: ")[1].split(". Other")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == FREE
 
 
 def test_runs_that_differ_in_the_seed_are_one_group(tmp_path: Path) -> None:
