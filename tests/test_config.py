@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 
 import pytest
 
 from fastdat import DATConfig
+from tests.environment import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,16 @@ def test_bounds_of_a_side() -> None:
     assert DATConfig().bounds_of("real") == (-1.0, 1.0)
     assert DATConfig(clip_real=False).bounds_of("real") is None
     assert DATConfig(clip_real=False).bounds_of("fake") == (-1.0, 1.0)
+
+
+def test_the_guide_has_all_settings_and_their_defaults() -> None:
+    rows = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| `(.*?)` \|", (REPOSITORY / "docs/dat_step.md").read_text(), re.M
+    )
+    names = {field.name for field in dataclasses.fields(DATConfig)}
+    documented = {
+        name: default for cell, default in rows for name in re.findall(r"\w+", cell) if name in names
+    }
+    assert {name: ast.literal_eval(default) for name, default in documented.items()} == {
+        name: getattr(DATConfig(), name) for name in names
+    }
