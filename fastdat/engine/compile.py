@@ -20,7 +20,7 @@ from fastdat.engine import checks, cpp_compiler, microbatch, objective, passes
 from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import check_gradients, inspect
 from fastdat.engine.spectral.normalise import bypassed
-from fastdat.engine.structure import Reads, Same, Structure, frozen, signature_of
+from fastdat.engine.structure import Reads, Same, Structure, is_constant, signature_of
 from fastdat.engine.threads import SHARED
 from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepResult, StepSpec, Tensors
 from fastdat.engine.weight_norm import left_out
@@ -198,8 +198,8 @@ def kind_of_args(batch: Batch, *, values: bool = False) -> Hashable:
 
     Args:
         batch: with the arguments.
-        values: of arguments that are neither tensors nor real numbers too: a flag may turn minibatch statistics on. The
-            guards of a graph notice this by themselves.
+        values: of flags, integers and names too: a flag may turn minibatch statistics on. The guards of a graph notice
+            this by themselves.
     """
     args = (*batch.args_real, *batch.args_fake)
     if not args:
@@ -209,7 +209,7 @@ def kind_of_args(batch: Batch, *, values: bool = False) -> Hashable:
         (_shape(arg, m), arg.dtype, arg.device, arg.requires_grad)
         if isinstance(arg, Tensor)
         # A real number, such as the weight of a layer that is faded in, may be another one in every step.
-        else (type(arg), frozen(arg) if values and not isinstance(arg, float) else None)
+        else (type(arg), arg if values and is_constant(arg) and not isinstance(arg, float) else None)
         for arg in args
     ]
     # Two equal numbers may share a call of D, two unequal ones may not.

@@ -102,9 +102,6 @@ def prepared_step(
         TypeError, ValueError, NotImplementedError, RuntimeError: as ``dat_step``.
     """
     group, world_size = batch_group(ddp)
-    if not calls.has_seen_values and call.wiring is None:
-        calls.has_seen_values = True
-        sample_checks.tell_values(batch, call.config)
     key = _key(call, group, batch)
     try:
         prepared = calls.prepared.get(key)

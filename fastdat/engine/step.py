@@ -174,6 +174,9 @@ def stepped(
         prepared = prepared_step(module, calls, ddp, call, batch)
         if check_values:
             sample_checks.check_values(batch, call.config)
+        elif call.wiring is None and not calls.has_seen_values:
+            calls.has_seen_values = True
+            sample_checks.tell_values(batch, call.config)
         measured: list[StepInfo] = []
         of_terms = tensors_of(turns.terms, turns.weights, batch, generator, draws)
         evaluate = partial(_differentiable_loss, prepared, module, batch, call.aux_loss, of_terms, measured)
