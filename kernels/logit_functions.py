@@ -29,9 +29,8 @@ class LogitFunction:
 
 def slope(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """``a'(D_i)`` of any elementwise function, (n,) -> (n,), itself differentiable."""
-    if (
-        function is IDENTITY
-    ):  # the attack of the default step; so it works where autograd has hooks on saved tensors
+    if function is IDENTITY:
+        # torch.func refuses hooks on saved tensors (save_on_cpu), and this is the attack of the default step.
         return torch.ones_like(logits)
     out, pullback = torch.func.vjp(lambda t: function(t), logits)  # type: ignore[misc]
     gradient: Tensor = pullback(torch.ones_like(out))[0]

@@ -205,15 +205,16 @@ def kind_of_args(batch: Batch, *, values: bool = False) -> Hashable:
     if not args:
         return ()
     m = batch.xr.shape[0]
-    kinds = [
-        (_shape(arg, m), arg.dtype, arg.device, arg.requires_grad)
-        if isinstance(arg, Tensor)
-        # A real number, such as the weight of a layer that is faded in, may be another one in every step.
-        else (type(arg), arg if values and is_constant(arg) and not isinstance(arg, float) else None)
-        for arg in args
-    ]
+    kinds = [_kind_of_arg(arg, m, values) for arg in args]
     # Two equal numbers may share a call of D, two unequal ones may not.
     return (batch.is_joinable(), *kinds)
+
+
+def _kind_of_arg(arg: object, m: int, values: bool) -> Hashable:
+    if isinstance(arg, Tensor):
+        return _shape(arg, m), arg.dtype, arg.device, arg.requires_grad
+    # A real number, such as the weight of a layer that is faded in, may be another one in every step.
+    return type(arg), arg if values and is_constant(arg) and not isinstance(arg, float) else None
 
 
 def _shape(arg: Tensor, m: int) -> tuple[int | None, ...]:

@@ -60,10 +60,10 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
             copies.check(values=True)
             checks.check_output(of_fake, batch.xf.shape[0])
             moving |= moved
-        # A D may have statistics that move only where gradients are recorded, and others for the fakes (above).
-        with torch.enable_grad():
-            for x, args in ((batch.xr, batch.args_real), (batch.xf, batch.args_fake)):
-                moving |= _run(D, weights, buffers, x, args)[1]
+        with torch.enable_grad():  # statistics may move only where gradients are recorded
+            moving |= _run(D, weights, buffers, batch.xr, batch.args_real)[1]
+            if batch.args_fake:
+                moving |= _run(D, weights, buffers, batch.xf, batch.args_fake)[1]
         _check_loss(spec.loss, split_outputs(out)[0])
         checks.check_extras(len(out) - 1 if isinstance(out, (tuple, list)) else 0, spec.terms)
         if spec.captures:

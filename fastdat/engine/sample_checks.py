@@ -152,14 +152,12 @@ def check_batch(batch: Batch, world_size: int) -> None:
 def check_values(batch: Batch, config: AttackConfig) -> None:
     """Raises ValueError where a sample holds NaN or Inf, or values outside ``config.bounds``. Synchronises once with
     the device where all is well."""
-    sides = (("xr", batch.xr.detach()), ("xf", batch.xf.detach()))
-    ranges = torch.stack([end for _, x in sides for end in torch.aminmax(x)]).tolist()
-    if not all(map(math.isfinite, ranges)):
-        for name, samples in sides:
-            _check_finite(name, samples)
-    tolerance = 4 * torch.finfo(batch.xr.dtype).eps
-    for (name, _), low, high in zip(sides, ranges[::2], ranges[1::2], strict=True):
-        problem = range_problem(name, low, high, config.bounds, tolerance, generated=name == "xf")
+    ranges = _ranges(batch)
+    if not all(math.isfinite(low) and math.isfinite(high) for low, high in ranges.values()):
+        _check_finite("xr", batch.xr.detach())
+        _check_finite("xf", batch.xf.detach())
+    for name, ends in ranges.items():
+        problem = _range_problem(name, ends, batch, config, generated=name == "xf")
         if problem is not None:
             raise ValueError(problem)
 
@@ -173,15 +171,25 @@ def tell_values(batch: Batch, config: AttackConfig) -> None:
     clipped, or moved too little, without a word. Synchronises once with the device."""
     if config.bounds is None or torch.compiler.is_compiling():
         return
-    sides = (("xr", batch.xr.detach()), ("xf", batch.xf.detach()))
-    ranges = torch.stack([end for _, x in sides for end in torch.aminmax(x)]).tolist()
+    for name, ends in _ranges(batch).items():
+        any_sign = name == "xf" or batch.xr.numel() < _SOME
+        problem = _range_problem(name, ends, batch, config, generated=any_sign)
+        if problem is not None and all(map(math.isfinite, ends)):
+            _LOGGER.warning("%s. This is said once for each D.", problem)
+
+
+def _ranges(batch: Batch) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest value of each side."""
+    ends = [end for x in (batch.xr, batch.xf) for end in torch.aminmax(x.detach())]
+    low_real, high_real, low_fake, high_fake = torch.stack(ends).tolist()
+    return {"xr": (low_real, high_real), "xf": (low_fake, high_fake)}
+
+
+def _range_problem(
+    name: str, ends: tuple[float, float], batch: Batch, config: AttackConfig, *, generated: bool
+) -> str | None:
     tolerance = 4 * torch.finfo(batch.xr.dtype).eps
-    for (name, x), low, high in zip(sides, ranges[::2], ranges[1::2], strict=True):
-        any_sign = name == "xf" or x.numel() < _SOME
-        if math.isfinite(low) and math.isfinite(high):
-            problem = range_problem(name, low, high, config.bounds, tolerance, generated=any_sign)
-            if problem is not None:
-                _LOGGER.warning("%s. This is said once for each D.", problem)
+    return range_problem(name, *ends, config.bounds, tolerance, generated=generated)
 
 
 def _check_finite(name: str, samples: Tensor) -> None:

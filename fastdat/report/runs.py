@@ -10,6 +10,7 @@ from typing import Any
 
 from fastdat.util.errors import ReportError, RunFolderError
 from fastdat.util.run_layout import CONFIG, METRICS, REALS, STATS, read_config, read_records, sample_grids
+from fastdat.util.settings import flat_settings
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _read(path: Path, label: str) -> RunRecord:
         return RunRecord(
             path=path,
             label=label,
-            config=_flat(read_config(path)),
+            config=flat_settings(read_config(path)),
             stats=_records(path / STATS),
             metrics=[line for line in _records(path / METRICS) if isinstance(line.get("scores"), dict)],
             samples=sample_grids(path),
@@ -139,13 +140,3 @@ def _what_is_there(path: Path) -> str:
         return f"it cannot be read: {error.strerror or error}"
     hint = f"; there are runs inside it: {', '.join(inner[:5])}" if inner else ""
     return f"looked for {CONFIG} in it, which `fastdat train` writes when a run begins{hint}"
-
-
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

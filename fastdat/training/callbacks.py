@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastdat.training import checkpoint
 from fastdat.training.tags import reserved
+from fastdat.training.undisturbed import undisturbed
 from fastdat.util.errors import ConfigError
-from fastdat.util.net_modes import evaluating
 
 if TYPE_CHECKING:
     from fastdat.training.trainer import Trainer
@@ -74,20 +71,6 @@ class Callbacks:
                 "where it is not finite, and this is said once"
             )
         return finite
-
-
-@contextmanager
-def undisturbed(*nets: nn.Module) -> Iterator[None]:
-    """Within it, ``nets`` are in evaluation mode and no gradients are recorded; afterwards modes, gradient mode and
-    torch's global random numbers are as they were."""
-    rng = checkpoint.rng_state()
-    try:
-        with torch.no_grad(), ExitStack() as stack:
-            for net in nets:
-                stack.enter_context(evaluating(net))
-            yield
-    finally:
-        checkpoint.set_rng_state(rng)
 
 
 def _checked(returned: Any) -> dict[str, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from fastdat.training.checkpoint import State, rng_state, set_rng_state
 from fastdat.training.noise import SAMPLES, Noise
-from fastdat.util.net_modes import evaluating
+from fastdat.training.undisturbed import undisturbed
 from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 
@@ -49,32 +49,16 @@ def from_latents(
     A net that draws random numbers itself draws other ones in each batch. Those that are drawn afterwards are as if it
     had drawn none: how often samples are made changes nothing that is trained.
     """
-    own = _RandomNumbers(z.device)
+    own: State | None = None
     parts = [tensor.split(batch_size)[ranks.rank :: ranks.size] for tensor in (z, *labels)]
     for inputs in zip(*parts, strict=True):
         # Entered for each batch: what the caller does between two batches must not run in these modes.
-        with torch.no_grad(), evaluating(net), own.drawn():
+        with undisturbed(net):
+            if own is not None:
+                set_rng_state(own)
             samples = net(*inputs)
+            own = rng_state()
         yield samples
-
-
-class _RandomNumbers:
-    """Those of PyTorch on the CPU and on a device, which go on from one use to the next and disturb nobody's."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = [device] if device.type == "cuda" else []
-        self._states: list[Tensor] = []
-
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """Within it these are drawn. They begin with those that the caller would draw next."""
-        with torch.random.fork_rng(self._cuda):
-            if self._states:
-                torch.set_rng_state(self._states[0])
-                for device, state in zip(self._cuda, self._states[1:], strict=True):
-                    torch.cuda.set_rng_state(state, device)
-            yield
-            self._states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._cuda)]
 
 
 def _labels_in_turn(noise: Noise, count: int) -> tuple[Tensor, ...]:

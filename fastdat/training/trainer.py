@@ -15,7 +15,7 @@ from fastdat.nets.shared_batch import share_batch
 from fastdat.robustness.monitor import Monitor
 from fastdat.training import noise
 from fastdat.training.batches import as_batches, check_shares, first_reals
-from fastdat.training.callbacks import Callback, Callbacks, undisturbed
+from fastdat.training.callbacks import Callback, Callbacks
 from fastdat.training.clock import Clock
 from fastdat.training.config_file import with_absolute_paths
 from fastdat.training.device_settings import cudnn_tuned, settled
@@ -340,8 +340,7 @@ class Trainer:
             ConfigError: ``n`` or ``seed`` is no such number.
         """
         net, (z, *labels) = self._networks.sampled, self.latents(n, seed=seed)
-        with undisturbed(net):
-            return torch.cat(list(from_latents(net, z, tuple(labels), self.config.batch_size)))
+        return torch.cat(list(from_latents(net, z, tuple(labels), self.config.batch_size)))
 
     def latents(self, n: int, *, seed: int = 0) -> tuple[Tensor, ...]:
         """The z (n, nz) of :meth:`samples`, and the labels (n,) if there are classes.

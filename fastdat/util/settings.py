@@ -303,3 +303,14 @@ def _first_that_fits(value: Any, options: tuple[Any, ...]) -> Any:
         with contextlib.suppress(TypeError, ValueError):
             return _converted(value, option)
     return _converted(value, last)
+
+
+def flat_settings(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"eval": {"every": 5}}`` -> ``{"eval.every": 5}``."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

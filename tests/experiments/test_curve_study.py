@@ -178,7 +178,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert options.compile
         assert folder.name == "finished"
         machine = {"device": "a processor", "threads": 3}
-        return Costs({arm.name: seconds[arm.name] for arm in arms}, machine, {"id": "abc", "dirty": False})
+        return Costs({arm.name: seconds[arm.name] for arm in arms}, machine, "abc")
 
     monkeypatch.setattr(run_cost, "measured", measured)
 

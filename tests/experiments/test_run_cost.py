@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from fastdat.experiments import training_origin
 from fastdat.experiments.evidence import run_cost
 from fastdat.experiments.evidence.run_cost import COST, Cost, Costs
 from fastdat.training import TrainConfig
 from fastdat.training.build import build_trainer
 from fastdat.util.errors import RunFolderError
+from fastdat.util.provenance import processor_name
 from tests.experiments.image_runs import OPTIONS, images, tiny_arm
 
-COMMIT = {"id": "0123456789abcdef", "dirty": False}
+COMMIT = "0123456789abcdef"
 ARMS = [tiny_arm("no attack"), tiny_arm("DAT", "dcgan-dat-cifar10")]
 
 
@@ -28,7 +30,7 @@ class Clock:
         self.configs: list[TrainConfig] = []
         monkeypatch.setattr(run_cost.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(run_cost, "build_trainer", self.build)
-        monkeypatch.setattr(run_cost, "commit_info", lambda: COMMIT)
+        monkeypatch.setattr(training_origin, "_commit", lambda: COMMIT)
 
     def build(self, config: TrainConfig, *_: Any, callbacks: Sequence[Callable[[Any], None]]) -> Any:
         self.configs.append(config)
@@ -74,7 +76,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_cost, "commit_info", lambda: {**COMMIT, "id": "fedcba9876543210"})
+    monkeypatch.setattr(training_origin, "_commit", lambda: "fedcba9876543210")
 
 
 @pytest.mark.parametrize("moved", [elsewhere, later])
@@ -107,13 +109,13 @@ def test_machine_and_commit_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     machine = {"device": "a processor, 3 cores", "threads": 1}
     assert Costs({}, machine, COMMIT).where == "a processor, 3 cores, 1 thread, at 0123456789abcdef"
     assert "3 threads, at 0123456789abcdef with changes" in (
-        Costs({}, {**machine, "threads": 3}, {**COMMIT, "dirty": True}).where
+        Costs({}, {**machine, "threads": 3}, f"{COMMIT} with changes").where
     )
     Clock(monkeypatch)
-    monkeypatch.setattr(run_cost, "device_name", lambda: "a GPU")
+    monkeypatch.setattr(training_origin, "device_name", lambda: "a GPU")
     monkeypatch.setattr(run_cost, "machine_info", lambda: {**machine, "device": "a GPU"})
     found = run_cost.measured(ARMS, OPTIONS, tmp_path, images=images())
-    assert found.machine["device"] == run_cost.processor_name(), "it trained on the CPU of this machine"
+    assert found.machine["device"] == processor_name(), "it trained on the CPU of this machine"
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"seconds a step": {"DAT": {"compiled": "x"}}}'])

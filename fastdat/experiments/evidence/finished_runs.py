@@ -28,6 +28,7 @@ from fastdat.training.train_config import TrainConfig
 from fastdat.util import plain_json
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.files import write_atomically
+from fastdat.util.settings import flat_settings
 
 SHOWN, COLUMNS = 32, 8
 """Samples in the PNG of a run, and how many of them are in a row."""
@@ -126,7 +127,7 @@ class FinishedRuns:
             then = TrainConfig.from_dict(config)
         except ConfigError as error:
             raise ConfigError(f"{file} has settings that this version of fastdat refuses: {error}") from error
-        if differing := differences(_flat(_settings(then)), _flat(_settings(arm.config))):
+        if differing := differences(flat_settings(_settings(then)), flat_settings(_settings(arm.config))):
             raise ConfigError(
                 f"{file} is a run with other settings: {differing}. Give another --outdir; or, to train it again, "
                 f"remove this file and {self._folder.parent / RUNS / file.stem}"
@@ -172,13 +173,4 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     """All settings of an arm in types that JSON knows, without those that it leaves open."""
     kept = {key: value for key, value in config.to_dict().items() if key not in _ELSEWHERE}
     found: dict[str, Any] = json.loads(json.dumps(kept))
-    return found
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"eval": {"every": 5}}`` -> ``{"eval.every": 5}``, so that a difference names one setting."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = _flat(value) if isinstance(value, Mapping) else None
-        found |= {key: value} if inner is None else {f"{key}.{name}": deep for name, deep in inner.items()}
     return found

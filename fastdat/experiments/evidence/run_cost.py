@@ -20,13 +20,14 @@ from typing import Any
 from fastdat.data import ImageSet
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images.image_study import Arm
+from fastdat.experiments.training_origin import here
 from fastdat.training.build import build_trainer, choose_device, load_data
 from fastdat.training.display import display_for
 from fastdat.training.trainer import Trainer
 from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import commit_in_words, commit_info, device_name, machine_info, processor_name
+from fastdat.util.provenance import machine_info
 
 COST = "cost.json"
 """The file that holds what was measured, on which machine and at which commit."""
@@ -54,18 +55,18 @@ class Costs:
     Args:
         of: arm -> its cost.
         machine: as :func:`fastdat.util.provenance.machine_info`, with the device that trained.
-        commit: as :func:`fastdat.util.provenance.commit_info`.
+        commit: in words.
     """
 
     of: Mapping[str, Cost]
     machine: Mapping[str, Any]
-    commit: Mapping[str, Any]
+    commit: str
 
     @property
     def where(self) -> str:
         """Machine and commit in words."""
         threads = int(self.machine["threads"])
-        return f"{self.machine['device']}, {threads} thread{'s' * (threads > 1)}, at {commit_in_words(self.commit)}"
+        return f"{self.machine['device']}, {threads} thread{'s' * (threads > 1)}, at {self.commit}"
 
 
 def measured(arms: Sequence[Arm], options: Options, folder: Path, *, images: ImageSet | None = None) -> Costs:
@@ -79,23 +80,21 @@ def measured(arms: Sequence[Arm], options: Options, folder: Path, *, images: Ima
         OSError: the file cannot be written.
         RunFolderError: it is damaged.
     """
-    names = [arm.name for arm in arms]
-    known = read(folder)
-    if known is None or not set(names) <= set(known.of):
-        here = Costs({}, _machine(options), commit_info())
-        known = (
-            here if known is None or (known.machine, known.commit) != (here.machine, here.commit) else known
-        )
-        for arm in arms:
-            if arm.name not in known.of:
-                display_for(LAP).note(f"cost of {arm.name}: {LAPS} laps of {LAP} steps, compiled and eager")
-                images = (
-                    images if images is not None else load_data(arm.config.replace({"data": options.data}))
-                )
-                seconds = [_seconds(arm, options, images, compiled=compiled) for compiled in (True, False)]
-                known = replace(known, of={**known.of, arm.name: Cost(*seconds)})
-                _write(folder, known)
-    return replace(known, of={name: known.of[name] for name in names})
+    costs = read(folder)
+    if costs is None or any(arm.name not in costs.of for arm in arms):
+        origin = here(choose_device(options.device))
+        (device,), (commit,) = origin.machines, origin.commits
+        nothing = Costs({}, machine_info() | {"device": device}, commit)
+        if costs is None or replace(costs, of={}) != nothing:
+            costs = nothing
+    for arm in arms:
+        if arm.name not in costs.of:
+            display_for(LAP).note(f"cost of {arm.name}: {LAPS} laps of {LAP} steps, compiled and eager")
+            images = images if images is not None else load_data(arm.config.replace({"data": options.data}))
+            seconds = [_seconds(arm, options, images, compiled=compiled) for compiled in (True, False)]
+            costs = replace(costs, of={**costs.of, arm.name: Cost(*seconds)})
+            _write(folder, costs)
+    return replace(costs, of={arm.name: costs.of[arm.name] for arm in arms})
 
 
 def read(folder: Path) -> Costs | None:
@@ -111,23 +110,18 @@ def read(folder: Path) -> Costs | None:
             str(name): Cost(float(cost["compiled"]), float(cost["eager"]))
             for name, cost in record["seconds a step"].items()
         }
-        return Costs(costs, dict(record["machine"]), dict(record["commit"]))
+        return Costs(costs, dict(record["machine"]), str(record["commit"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunFolderError(f"{file} is damaged ({error!r}). Remove it to measure again") from error
 
 
-def _machine(options: Options) -> dict[str, Any]:
-    on_gpu = choose_device(options.device).type == "cuda"
-    return machine_info() | {"device": device_name() if on_gpu else processor_name()}
-
-
 def _write(folder: Path, costs: Costs) -> None:
     record = {
         "seconds a step": {name: asdict(cost) for name, cost in costs.of.items()},
         "machine": dict(costs.machine),
-        "commit": dict(costs.commit),
+        "commit": costs.commit,
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / COST, f"{json.dumps(record, indent=1)}\n".encode())
