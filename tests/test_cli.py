@@ -358,6 +358,18 @@ def test_data_download(downloads: Downloads, tmp_path: Path) -> None:
     assert out.splitlines() == [f"{archive.url} -> {tmp_path}", f"cifar10 is in {tmp_path / FOLDER}"]
 
 
+def test_data_that_are_there_are_not_said_to_be_downloaded(
+    downloads: Downloads, cifar10_root: Path, tmp_path: Path
+) -> None:
+    code, out, _ = invoke("data", "download", "cifar10", cifar10_root)
+    assert (code, downloads.asked) == (0, [])
+    assert out.startswith(f"cifar10 was in {cifar10_root / FOLDER} already; its files were not compared")
+    (tmp_path / FOLDER).mkdir()
+    assert f"{tmp_path / FOLDER} is incomplete. Remove it and run" in fails(
+        "data", "download", "cifar10", tmp_path
+    )
+
+
 def test_unknown_data_set() -> None:
     assert "no download is known for 'imagenet'; there are: cifar10" in fails(
         "data", "download", "imagenet", "x"

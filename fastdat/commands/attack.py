@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fastdat.commands.common import ProgressLine, user_errors
+from fastdat.commands.common import ProgressLine, in_options, user_errors
 
 ATTACK = "attack.json"
-_OPTIONS = {"monitor.samples": "-n", "monitor.step_size": "--step-size"}
+_OPTIONS = {name: f"--{name}" for name in ("norm", "radius", "restarts", "steps", "cap", "seed")} | {
+    "samples": "-n",
+    "step_size": "--step-size",
+}
 
 
 def attack(
@@ -46,16 +48,13 @@ def attack(
     with user_errors():
         from fastdat.robustness.monitor_config import MonitorConfig
         from fastdat.training.attacked import attack_run, shown
-        from fastdat.util.errors import ConfigError
         from fastdat.util.files import write_output
 
         if split not in ("train", "test"):
             raise typer.BadParameter(f"must be train or test; got {split}", param_hint="--split")
         search: dict[str, Any] = {"norm": norm, "radius": radius, "restarts": restarts, "steps": steps}
-        try:
+        with in_options("monitor", _OPTIONS):
             settings = MonitorConfig(samples=n, step_size=step_size, cap=cap, seed=seed, **search)
-        except ConfigError as error:
-            raise ConfigError(_of_options(str(error))) from None
         record = attack_run(
             run,
             checkpoint,
@@ -77,12 +76,3 @@ def attack(
         if file is not None:
             write_output(file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
             typer.echo(f"all numbers: {file}")
-
-
-def _of_options(message: str) -> str:
-    """A message about settings of the monitor, in the names of this command's options."""
-    return re.sub(
-        r"monitor\.\w+",
-        lambda found: _OPTIONS.get(found[0], f"--{found[0].removeprefix('monitor.')}"),
-        message,
-    )

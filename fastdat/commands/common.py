@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import typer
@@ -64,6 +65,38 @@ _EXTRAS = {
     ),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
+
+
+def listed(text: str | None) -> list[str] | None:
+    """The parts of ``"fid, kid"``; None if the option is not given."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+@contextmanager
+def in_options(section: str, options: Mapping[str, str]) -> Iterator[None]:
+    """Within it, errors about settings name the options of the command: ``--splits train`` for
+    ``eval.splits=["train"]``.
+
+    Args:
+        section: of the settings: ``"eval"``.
+        options: setting -> option: ``{"splits": "--splits"}``. Others keep their names.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        option = options.get(found["name"])
+        if option is None:
+            return found[0]
+        value = "" if found["list"] is None else re.sub(r"[][\s\"']", "", found["list"])
+        return option + (" " + value if found["is"] else "")
+
+    try:
+        yield
+    except ValueError as error:
+        pattern = rf"\b{section}\.(?P<name>\w+)(?P<is>=(?P<list>\[[^]]*\])?)?"
+        error.args = tuple(
+            re.sub(pattern, named, part) if isinstance(part, str) else part for part in error.args
+        )
+        raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastdat.commands.common import ProgressLine, new_group, user_errors
+from fastdat.commands.common import ProgressLine, listed, new_group, user_errors
 
 if TYPE_CHECKING:
     from fastdat.data import Store
@@ -70,7 +70,7 @@ def pack(
         from fastdat.data import pack as pack_into
         from fastdat.data.registry import available_splits
 
-        chosen = tuple(splits.split(",")) if splits else available_splits(dataset, source)
+        chosen = tuple(listed(splits) or ()) if splits else available_splits(dataset, source)
         packed = pack_into(
             dataset,
             source,
@@ -106,16 +106,22 @@ def download_into(dataset: str, dest: Path) -> None:
     """Download ``dataset`` into ``dest`` and print what happens."""
     from fastdat.data import DataError
     from fastdat.data.download import Archive, fetch
-    from fastdat.data.registry import DATASETS
+    from fastdat.data.registry import DATASETS, available_splits
 
     origins = {name: spec.origin for name, spec in DATASETS.items() if spec.origin}
     if dataset not in origins:
         hint = " See: fastdat data info lsun-bedroom" if dataset == "lsun-bedroom" else ""
         raise DataError(f"no download is known for {dataset!r}; there are: {', '.join(origins)}.{hint}")
     origin = origins[dataset]
-    if not (dest / origin.folder).is_dir():
-        for url in [origin.url] if isinstance(origin, Archive) else origin.urls:
-            typer.echo(f"{url} -> {dest}")
+    there = dest / origin.folder
+    if there.is_dir():
+        available_splits(dataset, dest)  # its errors say what is missing, and what to do
+        typer.echo(
+            f"{dataset} was in {there} already; its files were not compared with the publisher's checksums"
+        )
+        return
+    for url in [origin.url] if isinstance(origin, Archive) else origin.urls:
+        typer.echo(f"{url} -> {dest}")
     folder = fetch(origin, dest, _download_progress() if sys.stderr.isatty() else None)
     typer.echo(f"{dataset} is in {folder}")
 

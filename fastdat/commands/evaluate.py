@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastdat.commands.common import ProgressLine, user_errors
+from fastdat.commands.common import ProgressLine, in_options, listed, user_errors
 
 if TYPE_CHECKING:
     from fastdat.util.ranks import Ranks
+
+_OPTIONS = {
+    name: f"--{name}" for name in ("extractor", "weights", "metrics", "splits", "fakes", "reals", "seed")
+}
 
 
 def evaluate(
@@ -28,6 +32,12 @@ def evaluate(
     fakes: Annotated[int | None, typer.Option(help="Number of generated images; 50000 in Table II.")] = None,
     reals: Annotated[int | None, typer.Option(help="At most this many real images of each split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise and of all random choices.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another setting of the scores, e.g. eval.is_splits=5."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="Score the running average of G, if there is one.")
@@ -51,15 +61,28 @@ def evaluate(
             "data": data and str(data),
             "eval.extractor": extractor,
             "eval.weights": weights and str(weights),
-            "eval.metrics": metrics and metrics.split(","),
-            "eval.splits": splits and splits.split(","),
+            "eval.metrics": listed(metrics),
+            "eval.splits": listed(splits),
             "eval.fakes": fakes,
             "eval.reals": reals,
             "eval.seed": seed,
         }
-        settings = {key: value for key, value in given.items() if value is not None}
-        with joined(device) as ranks:
+        settings = _others(set_ or []) | {key: value for key, value in given.items() if value is not None}
+        with joined(device) as ranks, in_options("eval", _OPTIONS):
             _score(run, checkpoint, ema, device, settings, ranks)
+
+
+def _others(assignments: list[str]) -> dict[str, Any]:
+    """The settings that --set gives."""
+    from fastdat.training.train_config import parse_assignment
+
+    settings = dict(map(parse_assignment, assignments))
+    wrong = [key for key in settings if not key.startswith("eval.")]
+    if wrong:
+        raise typer.BadParameter(
+            f"must be a setting of the scores, eval.*; got {wrong[0]}", param_hint="--set"
+        )
+    return settings
 
 
 def _score(

@@ -60,8 +60,12 @@ def sample(
         steps = interpolate or (24 if animation else 1)
         if animation is not None:
             sample_files.check_animation(animation)
-        if folder is None:
+        if folder is not None:
+            sample_files.check_folder(folder, n)
+        else:
             sample_files.check_count(n * steps)
+        if grid is not None:
+            sample_files.check_grid(grid)
         trained = load_trained(run, checkpoint, ema=ema, device=device)
         resolution = trained.config.resolution
         if animation is not None:

@@ -1,4 +1,4 @@
-"""Any folder of images, with or without ``train`` and ``test`` inside. Subfolders are classes."""
+"""Any folder of images, with or without ``train`` and ``test`` inside. Other subfolders are classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OTHER_SPLITS = {"train", "val", "valid", "validation", "dev"}
 
 
 def open_folder(root: Path, split: str) -> FileSource:
-    """One split: ``root/train`` or ``root/test``. Without such folders all of ``root`` is the train split.
+    """One split: ``root/train`` or ``root/test``. Without a folder ``train`` all of ``root`` is the train split.
 
     Raises:
         DataError: the folder is missing or holds no images, ``train`` could be meant as a class, or a test image
@@ -47,6 +47,12 @@ def _require_train_to_be_a_split(root: Path) -> None:
     beside = sorted(
         folder.name for folder in visible if folder.name not in _OTHER_SPLITS and list_images(folder)
     )
+    loose = [path.name for path in list_images(root) if path.parent == root]
+    if loose:
+        raise DataError(
+            f"{root} holds images beside its folder train, the first one is {loose[0]}, and train would be read alone: "
+            f"move them into {root}/train if they are for training, or else away"
+        )
     if beside:
         raise DataError(
             f"{root} holds images in train and in {some(beside)}. If train is a class, move all of these folders into "

@@ -251,7 +251,7 @@ def check_splittable(modules: Mapping[str, nn.Module], independent: bool, moving
     )
     raise ValueError(
         f"microbatch needs a D that treats its samples independently, but {cause}: parts of the batch would give "
-        "another gradient. Use D.eval(), another normalisation, or no microbatch"
+        "another gradient. Leave microbatch out, or use norms of single samples, or norms in evaluation mode"
     )
 
 

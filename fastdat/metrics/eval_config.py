@@ -10,6 +10,8 @@ from fastdat.util.settings import Distinct, NoneMeans, PositiveInt, Range, check
 
 Metric = Literal["fid", "kid", "is", "precision-recall", "modes"]
 Split = Literal["train", "test"]
+FEWEST = 4
+"""Images on a side that all scores can be made of: precision and recall look at the third neighbour."""
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
@@ -43,8 +45,8 @@ class EvalConfig:
     splits: Annotated[tuple[Split, ...], Distinct()] = ("train", "test")
     extractor: str = "inception-v3-compat"
     weights: str | None = None
-    fakes: Annotated[int, Range(at_least=4)] = 50_000
-    reals: Annotated[int, Range(at_least=4)] = 50_000
+    fakes: Annotated[int, Range(at_least=FEWEST)] = 50_000
+    reals: Annotated[int, Range(at_least=FEWEST)] = 50_000
     seed: Annotated[int, Range(at_least=0, below=2**32)] = 0  # NumPy's limit
     batch_size: PositiveInt = 128
     kid_subsets: PositiveInt = 10

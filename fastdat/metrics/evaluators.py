@@ -19,7 +19,7 @@ from torch import Tensor
 from fastdat.data import ImageSet
 from fastdat.data.mixture import Mixture
 from fastdat.metrics.equal_on_ranks import check_equal
-from fastdat.metrics.eval_config import EvalConfig
+from fastdat.metrics.eval_config import FEWEST, EvalConfig
 from fastdat.metrics.extractors import Extractor, make_extractor
 from fastdat.metrics.fidelity import torch_fidelity
 from fastdat.metrics.first_computes import first_computes
@@ -160,6 +160,11 @@ class ImageEvaluator:
             check_inception_score(config, gives_logits=logits is not None)
         for split in config.splits:
             data = self._data[split] = self._read(split)
+            if len(data) < FEWEST:
+                raise DataError(
+                    f"the {split} split has {len(data)} image{'s' * (len(data) > 1)}, and scores need {FEWEST} or "
+                    f"more: leave {split} out of eval.splits, or give more images"
+                )
             if "kid" in config.metrics:
                 kid_subset_size(config.fakes, min(config.reals, len(data)), config)
         return extractor

@@ -28,6 +28,8 @@ from fastdat.util.ranks import ONE_PROCESS, Ranks
 
 _FORMAT = 2  # of the cache; another number invalidates all entries
 _KEY, _FEATURES, _STATISTICS = "key.json", "features.npy", "statistics.npz"
+_LOOKED_AT, _ROUNDING = 4, 0.02
+"""Images whose features in the cache are compared with those of now, and by how much of their norm they may differ."""
 _LOGGER = logging.getLogger("fastdat")
 
 
@@ -77,10 +79,17 @@ def real_features(
         StopAskedError: ``progress`` returned False on some rank; nothing is kept.
     """
     folder, key = ranks.by_first(lambda: _entry(data, count, seed, extractor, cache))
-    found = ranks.together(lambda: _read(folder, key) if ranks.first else None)
+    chosen = _choose(len(data), count, seed)
+
+    def cached() -> Reals | None:
+        found = _read(folder, key) if ranks.first else None
+        if found is None:
+            return None
+        return found if _is_of(found, extractor, data.images[chosen[:_LOOKED_AT]].to(device)) else None
+
+    found = ranks.together(cached)
     if ranks.any(found is not None):
         return found
-    chosen = _choose(len(data), count, seed)
     mine = chosen.split(batch_size)[ranks.rank :: ranks.size]
     parts = in_turns(
         (data.images[rows] for rows in mine),
@@ -90,6 +99,22 @@ def real_features(
         ranks,
     )
     return ranks.together(lambda: _kept(torch.cat(parts), folder, key) if ranks.first else None)
+
+
+def _is_of(found: Reals, extractor: Extractor, images: Tensor) -> bool:
+    """Whether ``extractor`` still gives these features: its name and weights do not tell if its code has changed.
+
+    Other devices and batches change a feature by its rounding, 1e-3 of it with TF32, and another network by far more.
+    """
+    now, then = extractor(images)[0].float().cpu(), found.features[: len(images)]
+    same = now.shape == then.shape and bool((now - then).norm() <= _ROUNDING * then.norm())
+    if not same:
+        _LOGGER.warning(
+            "the extractor %s gives other features than those of real images in the cache, under the same name and "
+            "weights: they are computed again. Scores of the two cannot be compared; give the new one another name",
+            extractor.name,
+        )
+    return same
 
 
 def _entry(

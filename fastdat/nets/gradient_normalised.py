@@ -30,7 +30,8 @@ class GradientNormalised(nn.Module):
         D: f, with logits (N,) or (N, 1) as its first output.
 
     Raises:
-        ValueError: D is wrapped in DistributedDataParallel, which must be the outermost.
+        ValueError: D is wrapped in DistributedDataParallel, which must be the outermost; or it has batch norms in
+            training mode.
     """
 
     def __init__(self, D: nn.Module) -> None:
@@ -40,6 +41,15 @@ class GradientNormalised(nn.Module):
             raise ValueError(
                 "gradient normalisation cannot be put around DistributedDataParallel, which would then average no "
                 "gradients: wrap the normalised D, DistributedDataParallel(GradientNormalised(D))"
+            )
+        norms = [
+            n for n, m in D.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+        ]
+        if norms:
+            raise ValueError(
+                f"gradient normalisation needs a D that treats its samples independently, and its layers "
+                f"{', '.join(map(repr, norms[:4]))} normalise over the batch: use norms of single samples, such as "
+                "GroupNorm, or call eval() of these layers first"
             )
         self.D = D
 

@@ -41,7 +41,8 @@ class Written:
 
     Args:
         size: in bytes.
-        headline: the page's conclusion in one sentence.
+        headline: the page's conclusion in one sentence; another one follows where its score is not what a publication
+            means by its name.
         not_shown: what is wrong with pictures that were left out, each with its run and file.
     """
 
@@ -74,8 +75,10 @@ def write_report(paths: Sequence[Path], out: Path) -> Written:
         for run, shown in zip(runs, grids, strict=True)
         for problem in shown.unreadable
     ]
-    headline = conclusion.headline.encode("utf-8", "replace").decode()
-    return Written(len(encoded), headline, not_shown)
+    headline, score = conclusion.headline, conclusion.score
+    if score is not None and score.caveat:
+        headline += f" {score.label} is {score.caveat}."
+    return Written(len(encoded), headline.encode("utf-8", "replace").decode(), not_shown)
 
 
 def page(runs: Sequence[RunRecord], grids: Sequence[Grids], divisor: int) -> tuple[Conclusion, str]:

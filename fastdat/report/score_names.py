@@ -61,7 +61,7 @@ def _as_published(kind: Kind) -> bool:
 
 
 def _caveat(kind: Kind) -> str:
-    by_another = kind.name in ("fid", "kid") and not _as_published(kind)
+    by_another = kind.name in ("fid", "kid", "is") and not _as_published(kind)
     return f"by {kind.extractor}, so not comparable with published {kind.short}" if by_another else ""
 
 

@@ -141,13 +141,22 @@ def score_series(run: RunRecord) -> dict[Kind, Series]:
             if name.endswith("_std") or not is_number(value):
                 continue
             std = scores.get(f"{name}_std")
-            kind = _kind(name, record)
+            kind = _kind(name, record, trained_on=_images_of(run, record))
             error = _error(kind, std) if is_number(std) and std >= 0 else None
             found.setdefault(kind, {})[record["step"]] = (value, error)
     return {
         kind: Series(list(at), [v for v, _ in at.values()], [e for _, e in at.values()])
         for kind, at in found.items()
     }
+
+
+def _images_of(run: RunRecord, record: Mapping[str, Any]) -> str | None:
+    """What G was trained on, which IS depends on although it needs no reals; None if that is unknown."""
+    name = run.config.get("dataset")
+    if name is None:  # nets of one's own
+        name, split = record.get("data"), str(record.get("split"))
+        return None if name is None else str(name).removesuffix(split).strip()
+    return f"{name} {run.config.get('data')}" if name == "folder" else str(name)
 
 
 def _error(kind: Kind, std: float) -> float | None:
@@ -195,7 +204,7 @@ def sorted_kinds(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:
     return sorted({kind for series in all_series for kind in series}, key=sort_key)
 
 
-def _kind(name: str, record: Mapping[str, Any]) -> Kind:
+def _kind(name: str, record: Mapping[str, Any], trained_on: str | None) -> Kind:
     uses_no_reals = name == "is"
     irrelevant = {"kid": ("is_splits",), "is": ("kid_subsets", "kid_subset_size", "data", "data_sha256")}.get(
         name, ("kid_subsets", "kid_subset_size", "is_splits")
@@ -203,6 +212,8 @@ def _kind(name: str, record: Mapping[str, Any]) -> Kind:
     protocol = tuple(
         (key, str(record[key])) for key in _PROTOCOL if key not in irrelevant and record.get(key) is not None
     )
+    if uses_no_reals and trained_on is not None:
+        protocol += (("data", trained_on),)
     return Kind(
         name=name,
         split=None if uses_no_reals else str(record.get("split", "unknown split")),

@@ -101,7 +101,15 @@ class LoaderBatches:
             f"the loader yields batches of {len(parts[0])}, expected {self._batch_size}: config.batch_size, shared out "
             "among the processes that train together"
             if parts
-            else "the loader yields nothing"
+            else self._used_up()
+        )
+
+    def _used_up(self) -> str:
+        if self._step < 0:
+            return "the loader yields nothing"
+        return (
+            f"the {type(self._loader).__name__} that was given as batches has ended and yields nothing when it is "
+            "iterated over again: give a DataLoader, a list of batches, or an iterator without an end"
         )
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from fastdat.util.run_layout import CONFIG, read_config
 
 #: The settings that name files or folders.
 PATHS = ("data", "init_from", "eval.weights")
-
-# YAML 1.2 and --set read 1e-4 as a number. To PyYAML, which follows YAML 1.1, it is text.
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 
 
 def with_file(config: TrainConfig, path: str | Path) -> TrainConfig:
@@ -46,7 +42,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / CONFIG
     try:
-        values = plain_yaml.loads(path.read_text(encoding="utf-8"), _NUMBER)
+        values = plain_yaml.loads(path.read_text(encoding="utf-8"), plain_yaml.NUMBER)
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no file {path}. Give a YAML file of settings, or a run folder"

@@ -109,6 +109,14 @@ class Cosine:
             halflife = way * self._halflife
             self._ema.decay = 0.5 ** (1 / halflife) if halflife > 0 else 0.0
 
+    def put_back(self) -> None:
+        """Give the optimizers their rates and betas of the start again."""
+        for optimizer, i, lr, betas in self._starts:
+            group = optimizer.param_groups[i]
+            set_number(group, "lr", lr)
+            if self._config.beta2 is not None:
+                group["betas"] = betas
+
     def _way(self, done: int) -> float:
         """From 0 at the start to 1 at the end."""
         return (1 - math.cos(math.pi * min(done / self._steps, 1))) / 2

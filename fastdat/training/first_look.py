@@ -4,6 +4,7 @@ the middle of a net's forward."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from fastdat.data import TrainSampler
 from fastdat.engine.value_range import range_problem
 from fastdat.training.batches import Batches
+from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
 from fastdat.training.noise import SAMPLES, Noise
 from fastdat.training.train_config import TrainConfig
@@ -64,6 +66,23 @@ def check_optimizers(netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Op
             )
 
 
+def put_into_training_mode(netG: nn.Module, netD: nn.Module) -> Iterator[str]:
+    """Put nets that are in evaluation mode into training mode, all layers of them.
+
+    A net in training mode stays as it is, with the layers that were put into evaluation mode on purpose.
+
+    Yields:
+        A line for the log about each net that was not in training mode.
+    """
+    for name, net in (("netG", netG), ("netD", netD)):
+        if not net.training:
+            net.train()
+            yield (
+                f"{name} was in evaluation mode, in which batch norm and spectral norm stand still: it is in training "
+                f"mode now. To freeze single layers, call {name}.train() and then their eval()"
+            )
+
+
 def _needs_closure(optimizer: Optimizer) -> bool:
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
@@ -71,17 +90,19 @@ def _needs_closure(optimizer: Optimizer) -> bool:
 
 def check_first_samples(
     networks: Networks,
-    batches: Batches,
+    iteration: Iteration,
     noise: Noise,
     config: TrainConfig,
     d_step: int,
     ranks: Ranks = ONE_PROCESS,
 ) -> None:
-    """Refuse reals outside the range that the attack clips to, and a G whose samples have another shape.
+    """Refuse reals outside the range that the attack clips to, labels that are no classes, a G whose samples have
+    another shape, and a D without the further output that a regularizer needs.
 
     Args:
         networks: G is called on two latents; it stays as it is.
-        batches: reals; those of ``d_step`` are looked at, and the next ones where they leave their range open.
+        iteration: of the run; its reals of ``d_step`` are looked at, and the next ones where they leave their range
+            open.
         noise: makes the latents.
         config: of the run.
         d_step: the next D step.
@@ -90,12 +111,17 @@ def check_first_samples(
     Raises:
         ConfigError: as above, or the reals are not what D steps take, or G cannot be called.
     """
+    batches = iteration.batches
     reals = _checked(batches.batch(d_step), config.batch_size, ranks, networks.device)
     if config.augment != "none" and reals.ndim != 4:
         raise ConfigError(
             f"augment={config.augment} changes images (N, C, H, W), and the reals have the shape {tuple(reals.shape)}: "
             "set augment=none"
         )
+    labels = (_checked_labels(batches, len(reals), noise.classes, d_step),) if noise.classes else ()
+    of_terms = [term.name for term in iteration.steps.regularizers.terms if term.needs.extras]
+    if of_terms:
+        _check_extras(of_terms, networks.D, reals[:2], *(of_all[:2] for of_all in labels))
     if not isinstance(batches, TrainSampler):  # whose images are in [-1, 1] whatever they show
         _check_range(reals, batches, config, d_step)
     fakes = _two_fakes(networks.G, noise, config)
@@ -120,6 +146,33 @@ def _checked(reals: Any, batch: int, ranks: Ranks, device: torch.device) -> Tens
     if reals.device.type != device.type:
         raise ConfigError(f"batches.batch(step) must return {expected}; got one on {reals.device}")
     return reals
+
+
+def _check_extras(terms: list[str], D: nn.Module, *samples: Tensor) -> None:
+    with torch.no_grad(), evaluating(D):
+        out = D(*samples)
+    if not isinstance(out, (tuple, list)) or len(out) < 2:
+        raise ConfigError(
+            f"the regularizer {terms[0]} needs a further output of D, (logits, output), and {type(D).__name__} returns "
+            f"logits alone: leave {terms[0]} out, or train another D"
+        )
+
+
+def _checked_labels(batches: Any, count: int, classes: int, d_step: int) -> Tensor:
+    """``batches`` are Batches with labels."""
+    labels = batches.labels(d_step)
+    expected = (
+        f"the labels beside the images must be {count} integers in 0 .. {classes - 1}, one for each image"
+    )
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int32, torch.int64):
+        found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ConfigError(f"{expected}, as int64; got {found}")
+    if labels.shape != (count,):
+        raise ConfigError(f"{expected}; got the shape {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ConfigError(f"{expected}; got {low} .. {high}. Is classes={classes} right?")
+    return labels
 
 
 def _check_range(reals: Tensor, batches: Batches, config: TrainConfig, d_step: int) -> None:

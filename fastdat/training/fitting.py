@@ -22,6 +22,8 @@ def check_fitting(config: TrainConfig) -> None:
     """
     if config.attack is not None:
         _check_attack(config)
+    elif not config.dat.attacks and config.dat_generator == "none":
+        _check_no_attack(config.dat)
     if is_pair(get_loss(config.loss)) and config.dat.seed != "logits":
         raise ConfigError(
             f"dat.seed={config.dat.seed} differentiates the values g1 and g2 of single samples, and the loss "
@@ -41,20 +43,35 @@ def check_fitting(config: TrainConfig) -> None:
         raise ConfigError("cosine.ema_halflife would have no effect: there is no running average, ema is 0")
 
 
+def _changed(dat: DATConfig, but: tuple[str, ...]) -> list[str]:
+    """Names of the attack's settings that are not the defaults, without those in ``but``."""
+    default = DATConfig()
+    names = [field.name for field in dataclasses.fields(dat) if field.name not in but]
+    return [name for name in names if getattr(dat, name) != getattr(default, name)]
+
+
+def _in_words(changed: list[str]) -> str:
+    return ", ".join(f"dat.{name}" for name in changed)
+
+
+def _check_no_attack(dat: DATConfig) -> None:
+    changed = _changed(dat, but=("bounds", "power_iterations", "real", "fake"))
+    if changed:
+        raise ConfigError(
+            f"{_in_words(changed)} would have no effect: dat.real and dat.fake are false, so there is no attack. Set "
+            "them to true, start from a preset with -dat in its name, or leave it out"
+        )
+
+
 def _check_attack(config: TrainConfig) -> None:
     assert config.attack is not None
-    dat, default = config.dat, DATConfig()
-    changed = [
-        field.name
-        for field in dataclasses.fields(dat)
-        if field.name not in ("bounds", "real", "fake")
-        and getattr(dat, field.name) != getattr(default, field.name)
-    ]
+    dat = config.dat
+    changed = _changed(dat, but=("bounds", "real", "fake"))
     if dat.real != dat.fake:
         changed += ["real", "fake"]
     if changed:
         raise ConfigError(
-            f"attack: {config.attack.name} takes DAT's place, so that {', '.join(f'dat.{name}' for name in changed)} "
+            f"attack: {config.attack.name} takes DAT's place, so that {_in_words(changed)} "
             "would have no effect: leave it out, or the attack"
         )
     if config.dat_generator != "none":

@@ -30,7 +30,7 @@ def at_batch(config: TrainConfig, batch_size: int) -> TrainConfig:
     Raises:
         ConfigError: the attack's strength would change with the batch size.
     """
-    if config.dat.attacks and config.dat.eps_batch is None:
+    if (config.dat.attacks or config.dat_generator != "none") and config.dat.eps_batch is None:
         raise ConfigError(
             f"dat.eps_batch is none, so each image would move {batch_size / config.batch_size:g} times less with a "
             f"batch of {batch_size:,}: set dat.eps_batch={config.batch_size}, which moves it as now"

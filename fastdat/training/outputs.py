@@ -9,7 +9,7 @@ import torch
 
 from fastdat.metrics.evaluators import Evaluator, Progress
 from fastdat.training import scoring
-from fastdat.training.batches import Batches
+from fastdat.training.batches import Batches, first_reals
 from fastdat.training.clock import Clock
 from fastdat.training.networks import Networks
 from fastdat.training.noise import Noise
@@ -56,12 +56,12 @@ class Outputs:
         self._evaluator = evaluator
 
     def reals(self, batches: Batches) -> None:
-        """A grid of the first reals, to compare the samples with."""
+        """A grid of the first reals, to compare the samples with; of a loader, at most one batch."""
         if not self._ranks.first:
             return
-        count, first = self._config.samples, batches.batch(0)
-        reals = torch.cat([first, *(batches.batch(i) for i in range(1, -(-count // len(first))))])
-        self._recorder.reals(reals[:count])
+        # Rank 0 alone: it takes no batch of a loader which the other ranks do not take as well.
+        (reals,) = first_reals(batches, self._config.samples, self._config, 0, labelled=False)
+        self._recorder.reals(reals)
 
     def first_step(self) -> None:
         """Wait for the first step of this process and report its time; later speeds leave it out."""

@@ -68,6 +68,37 @@ def check_animation(path: Path) -> str:
     return kind
 
 
+def check_grid(path: Path) -> None:
+    """Refuse a name for a grid that does not say what it is.
+
+    Raises:
+        ConfigError: it does not end with .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"a grid is a PNG, a file that ends with .png; got {path}")
+
+
+def check_folder(folder: Path, count: int) -> None:
+    """Refuse a folder in which samples of an earlier call would be left beside the new ones.
+
+    Args:
+        folder: for :func:`write_folder`; it may be missing.
+        count: of samples that will be written.
+
+    Raises:
+        ConfigError: the message says which file is there.
+    """
+    older = sorted(
+        path.name for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= count
+    )
+    if older:
+        raise ConfigError(
+            f"{folder} holds {older[0]}"
+            + (f" and {len(older) - 1} more" if len(older) > 1 else "")
+            + " of an earlier call, which would be left beside the new ones: give another folder, or remove it"
+        )
+
+
 def write_grid(path: Path, batches: Iterable[Tensor], scale: int = 1) -> None:
     """Write one PNG of all samples: images (n, C, H, W) row by row, points (n, 2) in one plane.
 

@@ -35,6 +35,11 @@ class LearningRate:
         for group, lr in self._groups():
             set_number(group, "lr", lr * (1 - done / self._steps) if self._decay == "linear" else lr)
 
+    def put_back(self) -> None:
+        """Give every group its initial rate again."""
+        for group, lr in self._groups():
+            set_number(group, "lr", lr)
+
     def _groups(self) -> Iterator[tuple[dict[str, Any], float]]:
         """Each group with its initial rate; looked up each time, since loading a state makes new groups."""
         for optimizer, rates in self._rates:

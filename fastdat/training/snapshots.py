@@ -82,10 +82,12 @@ class Snapshots:
             RunFolderError: that is not possible; latest.pt is intact.
         """
         self._name(step)
-        there = [(of_step, path) for of_step, path in snapshots(self._run) if self._since <= of_step <= step]
+        there = [(of_step, path) for of_step, path in snapshots(self._run) if of_step <= step]
+        ours = [i for i, (of_step, _) in enumerate(there) if self._since <= of_step]
         try:
-            for of_step, path in there[: max(len(there) - self._keep, 0)]:
-                if not self._is_for_good(of_step):
+            for i in ours[: max(len(ours) - self._keep, 0)]:
+                of_step, path = there[i]
+                if not self._is_for_good(of_step, there[i - 1][0] if i else 0):
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise self._cannot("remove an older one than", step, error) from error
@@ -229,8 +231,9 @@ class Snapshots:
         folder = self._run / SET_ASIDE
         return folder if folder.is_dir() and any(folder.iterdir()) else None
 
-    def _is_for_good(self, step: int) -> bool:
-        return any(every is not None and step % every == 0 for every in self._for_good)
+    def _is_for_good(self, step: int, before: int) -> bool:
+        """Whether it is the first one since a multiple; ``before`` is the step of the one before it, or 0."""
+        return any(every is not None and step // every > before // every for every in self._for_good)
 
     def _read(self, path: Path) -> Found:
         try:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from fastdat.config import AttackConfig, Wiring
@@ -66,9 +67,9 @@ class Steps:
         augments: whether both steps need random numbers for augmentations.
 
     Raises:
-        ConfigError: a microbatch is set, but D has an auxiliary loss, which needs the whole batch; D cannot be
-            augmented; a regularizer looks at a submodule that D does not have; or fakes_at_once is true with several
-            ranks.
+        ConfigError: a microbatch is set, but D has an auxiliary loss or batch norms, which need the whole batch; D
+            cannot be augmented; a regularizer looks at a submodule that D does not have; or fakes_at_once is true with
+            several ranks.
     """
 
     def __init__(
@@ -93,6 +94,12 @@ class Steps:
             raise ConfigError(
                 f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} needs the whole batch "
                 "and cannot be computed in parts; do not set microbatch"
+            )
+        norms = [name for name, m in netD.named_modules() if isinstance(m, _BatchNorm) and m.training]
+        if norms and config.microbatch is not None:
+            raise ConfigError(
+                f"microbatch={config.microbatch}: {type(netD).__name__} has batch norms ({', '.join(norms[:4])}), "
+                "whose statistics are those of the whole batch; do not set microbatch"
             )
         self.augments = config.augment != "none"
         self._D = netD  # with the augmentation in front, if there is one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from fastdat.robustness.monitor_config import MonitorConfig
 from fastdat.training.cosine import CosineConfig
 from fastdat.training.fitting import check_fitting
 from fastdat.training.regularization import read_attack, read_regularizers
-from fastdat.util import settings
+from fastdat.util import plain_yaml, settings
 from fastdat.util.errors import ConfigError
 from fastdat.util.named_settings import NamedSettings
 from fastdat.util.settings import (
@@ -56,7 +57,7 @@ class CheckpointConfig:
         every: G steps between checkpoints.
         keep: how many of the newest are kept as step-000500.pt, ...; latest.pt is a second name of the newest one. Two
             in any case: if the newest is damaged, the run goes on from the one before it.
-        keep_every: those of every so many G steps are kept for good; None: none of them.
+        keep_every: the first one after every so many G steps is kept for good; None: none of them.
 
     Raises:
         ConfigError: a value of the wrong type or outside its range.
@@ -242,7 +243,8 @@ class TrainConfig:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``"key=value"`` from the command line -> key and value. A value that is not JSON is a string.
+    """``"key=value"`` from the command line -> key and value. A list or mapping may be YAML, with texts without quotes;
+    another value that is not JSON is a text.
 
     Raises:
         ConfigError: there is no ``=``.
@@ -254,4 +256,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
-        return key.strip(), value
+        pass
+    if value[:1] in ("[", "{"):
+        with suppress(plain_yaml.PlainYamlError):
+            return key.strip(), plain_yaml.loads(value, plain_yaml.NUMBER)
+    return key.strip(), value

@@ -21,7 +21,7 @@ from fastdat.training.config_file import with_absolute_paths
 from fastdat.training.device_settings import cudnn_tuned, settled
 from fastdat.training.display import Display, Nothing, display_for
 from fastdat.training.ema import EMA
-from fastdat.training.first_look import check_first_samples, check_optimizers
+from fastdat.training.first_look import check_first_samples, check_optimizers, put_into_training_mode
 from fastdat.training.hang_watch import HangWatch
 from fastdat.training.heartbeat import Heartbeat
 from fastdat.training.networks import Networks
@@ -60,7 +60,9 @@ class Trainer:
     Args:
         netG, netD: z (N, nz) -> images in [-1, 1]; images -> logits (N,) or (N, 1). Both on one device. With
             ``classes``, both also take labels (N,). A D that is a :class:`fastdat.nets.HasAuxiliaryLoss` adds its loss.
-        optG, optD: their optimizers, with the learning rates that decay.
+            A net in evaluation mode is put into training mode, which log.txt says; single layers keep their modes.
+        optG, optD: their optimizers, with the learning rates that decay. They are set before each iteration, so that a
+            scheduler of your own has no effect, and are afterwards what they were before.
         batches: reals: a :class:`fastdat.data.ImageSet`, a ``DataLoader``, or :class:`fastdat.training.Batches`.
         config: all other settings. Those that only say how nets and optimizers are made
             (:data:`fastdat.training.train_config.MAKING`) must keep their defaults if ``config.model`` is None.
@@ -116,6 +118,7 @@ class Trainer:
         self._callbacks = Callbacks(callbacks, monitors)
         self._reals: dict[int, tuple[Tensor, ...]] = {}
         check_optimizers(netG, netD, optG, optD)
+        chosen = [*chosen, *put_into_training_mode(netG, netD)]
         if ranks:
             share_batch(netG)
             share_batch(netD)
@@ -190,9 +193,7 @@ class Trainer:
                     self._loop()
         finally:
             self._recorder.close()
-            close = getattr(self.iteration.batches, "close", None)  # ends a thread that gathers batches ahead
-            if close is not None:
-                close()
+            self.iteration.close()
             self.folder.close()
 
     def _begin(self) -> bool:
@@ -207,8 +208,8 @@ class Trainer:
             return False
         if state.done < config.steps:
             self._checkpoints.check_savable()
-            about = self._networks, self.iteration.batches, self._noise, config
-            self.ranks.together(lambda: check_first_samples(*about, state.done * config.n_dis, self.ranks))
+            about = self._networks, self.iteration, self._noise, config, state.done * config.n_dis
+            self.ranks.together(lambda: check_first_samples(*about, self.ranks))
         self.folder.write_config(config.recorded())
         if state.done == 0:
             self._outputs.reals(self.iteration.batches)

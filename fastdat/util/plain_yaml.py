@@ -7,8 +7,12 @@ And it answers some texts with an error of Python instead of its own, the date 2
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+# YAML 1.2 and --set read 1e-4 as a number. To PyYAML, which follows YAML 1.1, it is text.
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""Of settings: the ``floats`` of :func:`loads`."""
 MOST_BYTES = 1 << 16
 """Of a file of settings; those that fastdat writes have 3,000."""
 MOST_ENTRIES = 20_000

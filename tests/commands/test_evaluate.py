@@ -31,7 +31,7 @@ def test_eval_with_other_settings(run: Path) -> None:
         "--splits",
         "test",
         "--metrics",
-        "fid",
+        "fid, precision-recall",
         "--fakes",
         10,
         "--seed",
@@ -40,10 +40,15 @@ def test_eval_with_other_settings(run: Path) -> None:
         "cpu",
     )
     assert code == 0
-    assert "fid by means: 10 fakes against up to 30 reals of test, seed 3" in err
+    assert "fid, precision-recall by means: 10 fakes against up to 30 reals of test, seed 3" in err
     assert "given now: metrics, splits, fakes, seed)" in err
     last = read_scores(run)[-1]
-    assert (last["split"], list(last["scores"]), last["fake_count"], last["seed"]) == ("test", ["fid"], 10, 3)
+    assert (last["split"], list(last["scores"]), last["fake_count"], last["seed"]) == (
+        "test",
+        ["fid", "precision", "recall"],
+        10,
+        3,
+    )
     assert last["real_count"] == 30, "as in the run's own settings"
 
 
@@ -55,7 +60,12 @@ def test_eval_refuses(run: Path, tmp_path: Path) -> None:
 
     assert "is no run folder: it has no config.yaml" in message(tmp_path)
     assert "there is no checkpoint" in message(run, "--checkpoint", tmp_path / "x.pt")
-    assert "eval.metrics must be a list [a, b, ...], each one of fid, " in message(run, "--metrics", "sfid")
+    assert "--metrics must be a list [a, b, ...], each one of fid, " in message(run, "--metrics", "sfid")
+    assert "remove it from --metrics" in message(run, "--metrics", "is", "--fakes", 10)
+    assert "eval.kid_subset_size=40, but there are 30 fakes" in message(
+        run, "--fakes", 30, "--set", "eval.kid_subset_size=40"
+    )
+    assert "must be a setting of the scores, eval.*; got lr" in message(run, "--set", "lr=1")
     assert "does not exist" in message(run, "--data", tmp_path / "nowhere", "--fakes", 4)
     (run / "checkpoints" / "best.pt").unlink()
     assert "has no best checkpoint" in message(run, "--checkpoint", "best")

@@ -26,6 +26,22 @@ def test_sample_grid_and_folder(run: Path, tmp_path: Path) -> None:
         assert strips.size == (2 + 5 * 34, 2 + 2 * 34)
 
 
+def test_samples_of_an_earlier_call_are_not_mixed_with_new_ones(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    assert invoke("sample", run, "-n", 5, "--folder", folder)[0] == 0
+    assert invoke("sample", run, "-n", 5, "--folder", folder, "--seed", 1)[0] == 0, "all are written anew"
+    before = (folder / "000000.png").read_bytes()
+    code, _, err = invoke("sample", run, "-n", 3, "--folder", folder)
+    assert (code, "many holds 000003.png and 1 more of an earlier call" in err) == (2, True)
+    assert (folder / "000000.png").read_bytes() == before
+
+
+def test_a_grid_is_a_png(run: Path, tmp_path: Path) -> None:
+    code, _, err = invoke("sample", run, "-n", 3, "--grid", tmp_path / "x.jpg")
+    assert (code, "a grid is a PNG, a file that ends with .png; got" in err) == (2, True)
+    assert not (tmp_path / "x.jpg").exists()
+
+
 def test_scale_enlarges_every_pixel(run: Path, tmp_path: Path) -> None:
     for scale in (1, 3):
         assert invoke("sample", run, "-n", 2, "--grid", tmp_path / f"{scale}.png", "--scale", scale)[0] == 0

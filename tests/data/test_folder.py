@@ -67,6 +67,19 @@ def test_a_class_called_train_is_refused_as_unclear(tmp_path: Path) -> None:
     assert len(load_split("folder", tmp_path, resolution=8)) == 1, "train and test together are splits"
 
 
+def test_images_beside_train_are_refused_unless_there_is_a_test(tmp_path: Path) -> None:
+    save_black(tmp_path / "train" / "0.png", tmp_path / "1.png", tmp_path / "val" / "2.png")
+    assert_refused(
+        "folder", tmp_path, r"holds images beside its folder train, the first one is 1\.png", resolution=8
+    )
+    save_black(tmp_path / "test" / "3.png")
+    assert len(load_split("folder", tmp_path, "train", 8)) == 1
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "test" / "3.png").unlink()
+    (tmp_path / "test").rmdir()
+    assert len(load_split("folder", tmp_path, "train", 8)) == 1, "val is for another purpose"
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     save_black(root / "cat" / "0.png", tmp_path / "elsewhere" / "0.png", root / ".hidden" / "0.png")

@@ -18,7 +18,7 @@ from fastdat.data.mixture import BALANCED
 from fastdat.metrics import EvalConfig, ImageEvaluator, ModesEvaluator
 from fastdat.metrics.evaluators import ranking, shown
 from fastdat.metrics.scores import rounded
-from fastdat.util.errors import ConfigError
+from fastdat.util.errors import ConfigError, DataError
 from tests.metrics.helpers import CPU, colours, config, fakes_of, part
 
 
@@ -77,6 +77,18 @@ def test_subsets_larger_than_the_data_are_refused_before_anything_is_generated(
     evaluator = ImageEvaluator(config(kid_subset_size=55), {"train": cifar10, "test": few}, CPU, tmp_path)
     with pytest.raises(ConfigError, match="there are 60 fakes and 50 reals: choose at most 50"):
         evaluator.prepare()
+
+
+def test_too_few_real_images_are_refused_before_anything_is_generated(
+    cifar10: ImageSet, tmp_path: Path
+) -> None:
+    settings = config(metrics=("precision-recall",), splits=("test",))
+    for count, message in ((3, "the test split has 3 images, and scores need 4"), (1, "has 1 image, and")):
+        evaluator = ImageEvaluator(settings, {"test": part(cifar10, 0, count)}, CPU, tmp_path)
+        with pytest.raises(DataError, match=message):
+            evaluator.prepare()
+    four = ImageEvaluator(settings, {"test": part(cifar10, 0, 4)}, CPU, tmp_path)
+    assert four(fakes_of(cifar10.images)) is not None
 
 
 def test_a_score_that_is_not_finite_is_null() -> None:

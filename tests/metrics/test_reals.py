@@ -18,13 +18,16 @@ from fastdat.metrics.reals import Reals
 from tests.data.helpers import flip_bit
 from tests.metrics.helpers import CPU, Colours, colours, config, fakes_of, part
 
+LOOKED_AT = 4
+"""Images of an entry whose features are computed again, to see whether the extractor still gives them."""
+
 
 def test_features_are_computed_once(cifar10: ImageSet, tmp_path: Path) -> None:
     data = {"train": part(cifar10, 0, 100), "test": part(cifar10, 100, 150)}
     first = ImageEvaluator(config(), data, CPU, tmp_path)(fakes_of(cifar10.images[200:]))
     assert Colours.images_seen == 60 + 80 + 50
     again = ImageEvaluator(config(), data, CPU, tmp_path)(fakes_of(cifar10.images[200:]))
-    assert Colours.images_seen == 60 + 80 + 50 + 60, "only the fakes"
+    assert Colours.images_seen == 60 + 80 + 50 + 60 + 2 * LOOKED_AT, "only the fakes, and a look"
     assert [record["scores"] for record in first] == [record["scores"] for record in again]
 
 
@@ -69,25 +72,25 @@ class Entry:
     """A cached entry of 80 images, and what happens when it is read after something was done to it."""
 
     def __init__(self, data: ImageSet, cache: Path, log: pytest.LogCaptureFixture) -> None:
-        self._data, self._cache, self._log = data, cache, log
-        self._expected = self._features()
+        self._data, self._cache, self.log = data, cache, log
+        self.expected = self.features()
         (self.folder,) = (cache / "reals").iterdir()
 
-    def _features(self) -> Reals:
+    def features(self) -> Reals:
         found = reals.real_features(self._data, 80, 0, colours(None), CPU, 32, self._cache)
         assert found is not None
         return found
 
     def read(self) -> tuple[int, list[str]]:
         """Number of images whose features were computed, and the warnings. The features are right."""
-        self._log.clear()
+        self.log.clear()
         before = Colours.images_seen
-        found, expected = self._features(), self._expected
+        found, expected = self.features(), self.expected
         assert torch.equal(found.features, expected.features)
         assert (found.statistics.mu == expected.statistics.mu).all()
         assert (found.statistics.sigma == expected.statistics.sigma).all()
-        assert all(record.name == "fastdat" for record in self._log.records)
-        return Colours.images_seen - before, [record.getMessage() for record in self._log.records]
+        assert all(record.name == "fastdat" for record in self.log.records)
+        return Colours.images_seen - before, [record.getMessage() for record in self.log.records]
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def entry(cifar10: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 def test_an_entry_that_is_missing_or_good_is_not_told(entry: Entry, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == [], "it was missing"
-    assert entry.read() == (0, [])
+    assert entry.read() == (LOOKED_AT, [])
     shutil.rmtree(entry.folder)
     assert entry.read() == (80, [])
 
@@ -113,7 +116,7 @@ def test_every_flipped_bit_is_found(name: str, entry: Entry) -> None:
         assert (computed, len(warnings)) == (80, 1)
         assert str(entry.folder) in warnings[0]
         assert WARNING in warnings[0]
-        assert entry.read() == (0, []), "the entry was written anew"
+        assert entry.read() == (LOOKED_AT, []), "the entry was written anew"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,7 +135,7 @@ def test_other_sizes_and_files_are_found(name: str, entry: Entry) -> None:
     path.unlink()
     path.mkdir()
     assert entry.read() == (80, [ANY])
-    assert entry.read() == (0, [])
+    assert entry.read() == (LOOKED_AT, [])
 
 
 def test_files_of_another_entry(entry: Entry, cifar10: ImageSet, tmp_path: Path) -> None:
@@ -158,3 +161,20 @@ def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reals.default_cache() == Path("/x/fastdat")
     monkeypatch.setenv("FASTDAT_CACHE", "/y")
     assert reals.default_cache() == Path("/y")
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1.004, True), (1.05, False)])
+def test_an_extractor_whose_code_has_changed(
+    factor: float, same: bool, entry: Entry, cifar10: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name and its weights are those of the entry. What rounding may change is no other extractor."""
+    forward = Colours.forward
+    monkeypatch.setattr(Colours, "forward", lambda self, images: factor * forward(self, images))
+    before = Colours.images_seen
+    found = entry.features()
+    assert Colours.images_seen == before + LOOKED_AT + (0 if same else 80)
+    expected = entry.expected.features * (1 if same else factor)
+    torch.testing.assert_close(found.features, expected)
+    said = [record.getMessage() for record in entry.log.records]
+    assert [("colours gives other features" in text) for text in said] == ([] if same else [True])
+    assert torch.equal(entry.features().features, found.features), "written anew"

@@ -232,3 +232,13 @@ def test_distributed_must_be_outermost() -> None:
 def test_a_compiled_discriminator_is_unwrapped() -> None:
     D = Conv()
     assert GradientNormalised(torch.compile(D)).D is D
+
+
+def test_batch_norms_are_refused_in_training_only() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    with pytest.raises(
+        ValueError, match="its layers '1' normalise over the batch: use norms of single samples"
+    ):
+        GradientNormalised(net)
+    net[1].eval()
+    assert GradientNormalised(net)(torch.randn(5, 3)).shape == (5, 1)

@@ -37,9 +37,14 @@ def make_run(
     return path
 
 
-def read_run(folder: Path, *metrics: dict[str, Any], name: str = "sngan-dat-cifar10") -> RunRecord:
+def read_run(
+    folder: Path,
+    *metrics: dict[str, Any],
+    name: str = "sngan-dat-cifar10",
+    config: dict[str, Any] | None = None,
+) -> RunRecord:
     """Make a run of the preset ``name`` with these lines of metrics.jsonl, and read it."""
-    (run,) = read_runs([make_run(folder / name, name, metrics=metrics, grids=0)])
+    (run,) = read_runs([make_run(folder / name, name, config=config, metrics=metrics, grids=0)])
     return run
 
 

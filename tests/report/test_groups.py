@@ -101,6 +101,9 @@ def test_own_nets_are_never_grouped(tmp_path: Path) -> None:
         (("run", "run2"), "run, run2"),  # "run" is the name of one of them
         (("first", "again"), "first, again"),
         (("sn", "ss"), "sn, ss"),
+        (("baseline", "best"), "baseline, best"),
+        (("sn-baseline", "sn-best"), "sn"),
+        (("p1", "pts"), "p1, pts"),
     ],
 )
 def test_label_of_a_group(tmp_path: Path, names: tuple[str, str], label: str) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from fastdat import cli
 from tests.report.html_page import Page
+from tests.report.runs import make_run, scored
 
 
 def test_report_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -21,6 +22,20 @@ def test_report_of_two_runs(two_runs: tuple[Path, Path], tmp_path: Path) -> None
     assert end == ""
     assert "Training report: 2 runs" in Page(out).text
     assert headline in Page(out).text
+
+
+def test_the_conclusion_names_an_extractor_that_is_not_inception(tmp_path: Path) -> None:
+    lite = {"extractor": "efficientnet-lite0"}
+    runs = [
+        make_run(tmp_path / name, name, metrics=(scored(40, {"kid": kid}, **lite),))
+        for name, kid in (("sngan-cifar10", 2.0), ("sngan-dat-cifar10", 1.5))
+    ]
+    arguments = ["report", *map(str, runs), "--out", str(tmp_path / "page.html")]
+    *_, last = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    assert last.endswith(". KID train is by efficientnet-lite0, so not comparable with published KID.")
+    assert last.startswith(
+        "At step 40, sngan-dat-cifar10 is ahead of sngan-cifar10 by KID train: 1.50 against 2.00"
+    )
 
 
 @pytest.mark.parametrize(

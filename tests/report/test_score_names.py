@@ -38,6 +38,11 @@ def test_only_scores_of_inception_have_the_plain_names(tmp_path: Path) -> None:
     assert [name.caveat for name in found if name.source == ""] == [""] * 4
 
 
+def test_the_inception_score_of_another_extractor_is_no_published_one(tmp_path: Path) -> None:
+    (found,) = names(tmp_path, scored(1, {"is": 7.0}, extractor="mine"))
+    assert found.caveat == "by mine, so not comparable with published IS"
+
+
 @pytest.mark.parametrize(
     ("change", "labels"),
     [

@@ -108,3 +108,37 @@ def test_error_of_kid_is_unknown(tmp_path: Path, changes: dict[str, Any]) -> Non
 def test_deviation_of_the_inception_score_is_the_published_one(tmp_path: Path) -> None:
     ((kind, series),) = score_series(read_run(tmp_path, scored(1, {"is": 7.9, "is_std": 0.08}))).items()
     assert series.text(kind, 0) == "7.90 ± 0.08"
+
+
+@pytest.mark.parametrize(
+    ("of_one", "of_other", "same"),
+    [
+        ({}, {}, True),
+        ({}, {"dataset": "cifar100"}, False),
+        ({"dataset": "folder", "data": "cats"}, {"dataset": "folder", "data": "dogs"}, False),
+        ({"dataset": None}, {"dataset": None}, True),
+    ],
+    ids=str,
+)
+def test_inception_scores_of_other_images_are_another_kind(
+    of_one: dict[str, Any], of_other: dict[str, Any], same: bool, tmp_path: Path
+) -> None:
+    """G was trained on them, although IS is made without reals."""
+
+    def record(split: str) -> dict[str, Any]:
+        return scored(1, {"is": 7.0}, split=split, data=f"cifar10 {split}")
+
+    kinds = [
+        set(score_series(read_run(tmp_path / split, record(split), config=config)))
+        for split, config in (("train", of_one), ("test", of_other))
+    ]
+    assert (kinds[0] == kinds[1]) is same
+
+
+def test_inception_scores_of_own_nets_are_told_apart_by_their_reals(tmp_path: Path) -> None:
+    own = {"model": None, "dataset": None}
+    kinds = [
+        set(score_series(read_run(tmp_path / name, scored(1, {"is": 7.0}, data=f"{name} train"), config=own)))
+        for name in ("faces", "cats")
+    ]
+    assert kinds[0] != kinds[1]

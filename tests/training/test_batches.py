@@ -185,3 +185,31 @@ def test_a_distributed_sampler_gets_a_new_order_each_epoch() -> None:
         sampler.set_epoch(epoch)
         expected.append(tuple(float(i) for i in sampler))
     assert seen == expected
+
+
+def test_a_generator_that_has_ended() -> None:
+    batches = LoaderBatches((torch.ones(4, 2) for _ in range(2)), 4, torch.device("cpu"))
+    assert [len(batches.batch(step)) for step in range(2)] == [4, 4]
+    with pytest.raises(
+        ConfigError, match=r"the generator that was given as batches has ended .* give a DataLoader"
+    ):
+        batches.batch(2)
+    with pytest.raises(ConfigError, match="the loader yields nothing"):
+        LoaderBatches([], 4, torch.device("cpu")).batch(0)
+
+
+def test_no_batch_of_a_loader_is_spent_on_a_picture(few_images: ImageSet, tmp_path: Path) -> None:
+    """Rank 0 alone draws it: another batch there, and its loader would be ahead of those of the other ranks."""
+    taken: list[Tensor] = []
+
+    class Counted:
+        def __iter__(self) -> Iterator[Tensor]:
+            for part in (few_images.images.float() / 127.5 - 1).split(4):
+                taken.append(part)
+                yield part
+
+    netG, netD = nets.SNGANGenerator(32, ngf=4, nz=8), nets.SNGANDiscriminator(32, ndf=4)
+    opts = [torch.optim.Adam(net.parameters(), 2e-4) for net in (netG, netD)]
+    settings = OWN_NETS | {"steps": 2, "n_dis": 1, "samples": 12}
+    Trainer(netG, netD, *opts, Counted(), outdir=tmp_path, display=silent(), **settings).train()
+    assert len(taken) == 2, "one of each D step"

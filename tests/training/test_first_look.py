@@ -256,3 +256,68 @@ def test_the_look_is_at_the_next_batch_of_a_resumed_run(few_images: ImageSet, tm
     run.train()
     assert asked == [4, 4, 5, 6, 7]
     assert "resumed after 2 steps" in read_log(tmp_path)
+
+
+def test_nets_in_evaluation_mode_are_put_into_training_mode(tmp_path: Path) -> None:
+    """As those of fastdat.load are; layers that are frozen on purpose stay frozen."""
+    netG, netD = small_nets()
+    netG.eval()
+    netD.append(nn.BatchNorm1d(1)).train()[2].eval()
+    before = [norm.running_mean.clone() for norm in (netG[1], netD[2])]
+    trainer([torch.rand(4, 3, 6, 6) * 2 - 1], tmp_path, (netG, netD)).train()
+    assert not torch.equal(netG[1].running_mean, before[0])
+    assert torch.equal(netD[2].running_mean, before[1])
+    assert "netG was in evaluation mode" in read_log(tmp_path)
+    assert "netD was in" not in read_log(tmp_path)
+
+
+class Conditional(nn.Module):
+    """Any net with labels."""
+
+    def __init__(self, net: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.net, self.of_class = net, nn.Embedding(classes, 1)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out + self.of_class(labels).reshape(-1, *(1,) * (out.ndim - 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0.0, 1.0, 2.0, 1.0]), r"4 integers in 0 \.\. 2, .*, as int64; got torch\.float32"),
+        (torch.tensor([[0], [1], [2], [1]]), r"one for each image; got the shape \(4, 1\)"),
+        (torch.tensor([0, 1, 3, 1]), r"got 0 \.\. 3\. Is classes=3 right"),
+        (torch.tensor([0, -1, 2, 1]), r"got -1 \.\. 2\. Is classes=3 right"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_no_classes(labels: Tensor, message: str, tmp_path: Path) -> None:
+    netG, netD = (Conditional(net, 3) for net in small_nets())
+    reals = torch.rand(4, 3, 6, 6) * 2 - 1
+    with pytest.raises(ConfigError, match=message):
+        trainer([(reals, labels)], tmp_path / "wrong", (netG, netD), classes=3).train()
+    trainer([(reals, torch.tensor([0, 2, 1, 1]))], tmp_path / "right", (netG, netD), classes=3).train()
+
+
+def test_a_regularizer_without_the_output_of_D_that_it_needs(tmp_path: Path) -> None:
+    """Said before the run folder has anything in it."""
+    san = {"regularizers": [{"name": "san"}]}
+    reals = torch.rand(4, 3, 6, 6) * 2 - 1
+    with pytest.raises(
+        ConfigError, match=r"the regularizer san needs a further output of D, .* leave san out"
+    ):
+        trainer([reals], tmp_path, **san).train()
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_batch_norms_of_D_and_a_microbatch(tmp_path: Path) -> None:
+    netG, netD = small_nets()
+    netD.append(nn.BatchNorm1d(1))
+    with pytest.raises(
+        ConfigError, match=r"microbatch=2: Sequential has batch norms \(2\), whose statistics"
+    ):
+        trainer([torch.zeros(4, 3, 6, 6)], tmp_path / "run", (netG, netD), microbatch=2)
+    netD[2].eval()
+    trainer([torch.rand(4, 3, 6, 6) * 2 - 1], tmp_path / "run", (netG, netD), microbatch=2).train()

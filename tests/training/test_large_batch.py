@@ -64,8 +64,9 @@ def test_a_strength_that_depends_on_the_batch_is_refused() -> None:
         ConfigError, match=r"move 32 times less with a batch of 2,048: set dat.eps_batch=64, which"
     ):
         at_batch(released, 2048)
-    unattacked = released.replace({"dat.real": False, "dat.fake": False})
-    assert at_batch(unattacked, 2048).batch_size == 2048
+    in_g = preset("sngan-lsun-bedroom").replace({"dat_generator": "pass", "dat.eps_batch": None})
+    with pytest.raises(ConfigError, match="move 32 times less"):
+        at_batch(in_g, 2048)
 
 
 @pytest.fixture

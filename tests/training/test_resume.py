@@ -21,6 +21,7 @@ from tests.training.runs import (
     OWN_NETS,
     RESUMABLE,
     assert_same,
+    latest,
     on_cpu,
     read_log,
     read_stats,
@@ -146,3 +147,30 @@ def test_other_optimizers_are_refused(make: Any, message: str, few_images: Image
         own_trainer(few_images, tmp_path, make, steps=2)
     # A rate that is a tensor is the same up to float32.
     own_trainer(few_images, tmp_path, lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1)), steps=2).train()
+
+
+@pytest.mark.parametrize(
+    "moves", [{}, {"lr_decay": "none", "cosine.lr": 0.001, "cosine.beta2": 0.9}], ids=str
+)
+def test_the_same_objects_resume_a_run_in_the_same_process(moves: dict[str, Any], tmp_path: Path) -> None:
+    """As in a notebook: after a stop, and after the end, the optimizers have the rates they came with."""
+    torch.manual_seed(0)
+    netG = nn.Sequential(nn.Linear(8, 108), nn.Unflatten(1, (3, 6, 6)))
+    netD = nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
+    rates = {netG: 0.02, netD: 0.01}
+    optG, optD = (torch.optim.Adam(net.parameters(), lr, betas=(0.5, 0.99)) for net, lr in rates.items())
+    reals = [torch.rand(4, 3, 6, 6) * 2 - 1]
+    settings = OWN_NETS | {"steps": 4, "n_dis": 1, "checkpoints.every": 1} | moves
+
+    def again() -> Trainer:
+        return Trainer(netG, netD, optG, optD, reals, outdir=tmp_path, display=silent(), **settings)
+
+    train_until(again(), 2)
+    assert [(g["lr"], *g["betas"]) for o in (optG, optD) for g in o.param_groups] == [
+        (0.02, 0.5, 0.99),
+        (0.01, 0.5, 0.99),
+    ]
+    again().train()
+    assert "resumed after 2 steps" in read_log(tmp_path)
+    assert [o.param_groups[0]["lr"] for o in (optG, optD)] == [0.02, 0.01]
+    assert latest(tmp_path)["optG"]["param_groups"][0]["lr"] < 0.02, "the last step's"

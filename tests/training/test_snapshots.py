@@ -50,6 +50,11 @@ def names(run: Path) -> list[str]:
         ({"keep": 0}, ["latest.pt", "step-000040.pt", "step-000050.pt"]),
         ({"keep": 3}, ["latest.pt", "step-000030.pt", "step-000040.pt", "step-000050.pt"]),
         ({"keep": 1, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000050.pt"]),
+        ({"keep_every": 25}, ["latest.pt", "step-000030.pt", "step-000040.pt", "step-000050.pt"]),
+        (
+            {"keep_every": 15},
+            ["latest.pt", "step-000020.pt", "step-000030.pt", "step-000040.pt", "step-000050.pt"],
+        ),
         ({"keep": 0, "keep_every": 20}, ["latest.pt", "step-000020.pt", "step-000040.pt", "step-000050.pt"]),
     ],
     ids=str,

@@ -54,6 +54,10 @@ from fastdat.training.train_config import parse_assignment
         ({"dat.seed": "logit"}, "dat.seed must be one of logits, eq10, alg1; got 'logit'"),
         ({"dat.bounds": [1, -1]}, "dat.bounds must be .* with a < b, or None .*; got"),
         (
+            {"dat.real": False, "dat.fake": False, "dat.eps": 0.5, "dat.second_order": True},
+            r"^dat\.eps, dat\.second_order would have no effect: dat\.real and dat\.fake are false.* with -dat in its",
+        ),
+        (
             {"dat": {"epsilon": 1}},
             r"unknown setting dat\.epsilon. Did you mean dat\.eps\? There are: dat\.seed, .*dat\.eps,",
         ),
@@ -243,6 +247,9 @@ def test_yaml_round_trip(values: dict[str, Any]) -> None:
         ("flip=false", ("flip", False)),
         ("betas=[0.5, 0.9]", ("betas", [0.5, 0.9])),
         ("device=cuda", ("device", "cuda")),
+        ("eval.metrics=[fid, precision-recall]", ("eval.metrics", ["fid", "precision-recall"])),
+        ("regularizers=[{name: r1, gamma: 1e-2}]", ("regularizers", [{"name": "r1", "gamma": 0.01}])),
+        ("data=[not a list", ("data", "[not a list")),
         ("device=", ("device", "")),
         ("a=b=c", ("a", "b=c")),
     ],
