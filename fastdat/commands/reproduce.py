@@ -121,7 +121,11 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
             typer.echo(f"{folder}: {', '.join(path.name for path in files)}")
 
     # typer evaluates the annotations above as text, outside this function, where ``entry`` and ``name`` are unknown.
-    folder_help = f"Folder of {entry.data or 'images; not needed'}."
+    folder_help = (
+        f"Folder of {entry.data}."
+        if entry.data
+        else "Folder of images, where --full needs them; --quick does not."
+    )
     run.__annotations__["data"] = Annotated[str | None, typer.Option(help=folder_help)]
     outdir_help = f"Folder for all files; runs/{name} unless given."
     run.__annotations__["outdir"] = Annotated[Path | None, typer.Option(help=outdir_help)]

@@ -25,7 +25,7 @@ def lock_folder(folder: Path, owner: Any) -> weakref.finalize[[int], Any]:
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     if files.lock(descriptor) is False:
         os.close(descriptor)
-        raise RunFolderError(f"another process is training in {folder}")
+        raise RunFolderError(f"another process, or another Trainer of this one, is training in {folder}")
     _locks.add(descriptor)
     return weakref.finalize(owner, _unlock, descriptor)
 
