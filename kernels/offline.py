@@ -119,7 +119,9 @@ def _assemble(ptx: str, arch: int) -> str:
     """What ``ptxas -v`` says of ``ptx``."""
     import triton.backends.nvidia
 
-    ptxas = Path(triton.backends.nvidia.__path__[0]) / "bin" / "ptxas"
+    programs = Path(triton.backends.nvidia.__path__[0]) / "bin"
+    newer = programs / "ptxas-blackwell"  # of Triton's PTX for these GPUs, which its ptxas does not read
+    ptxas = newer if arch >= 100 and newer.is_file() else programs / "ptxas"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)

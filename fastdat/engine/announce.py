@@ -10,15 +10,15 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.callback import CallbackArgs, CallbackTrigger, callback_handler
+from torch.utils.weak import WeakIdKeyDictionary
 
 _LOGGER = logging.getLogger("fastdat")
 
@@ -169,7 +169,9 @@ def _tell(event: Event) -> None:
 
 # --- why a step is compiled ----------------------------------------------------------------------------------------
 
-_SIZES: WeakKeyDictionary[nn.Module, dict[Hashable, list[int]]] = WeakKeyDictionary()
+_SIZES: MutableMapping[nn.Module, dict[Hashable, list[int]]] = (
+    WeakIdKeyDictionary()
+)  # two D may compare as equal
 """D -> kind of call apart from the number of samples -> numbers of samples a side, in the order of first calls."""
 KINDS = 64
 """Kinds of calls that are remembered for one D."""

@@ -19,7 +19,7 @@ from fastdat.engine.structure import Reads, frozen, is_constant
 
 _WRAPPED = r"(?:type\(|dict\(|list\(dict\.keys\()*"
 _GLOBAL_OF_LIBRARY = re.compile(
-    rf"{_WRAPPED}(?:G\['(?!__import_|___unnamed)|G\['__import_(?:torch|fastdat|contextlib)_|__import__\()"
+    rf"{_WRAPPED}(?:G\['(?!__import_|___unnamed)|G\['__import_(?:torch|fastdat|contextlib)(?:_dot_|'\])|__import__\()"
 )
 _CHECKED_BEFORE = re.compile(rf"{_WRAPPED}(?:spec\b(?!\.loss)|inputs\.(?:trainable|frozen|buffers)\b)")
 _IN_D = re.compile(r"D((?:\._modules\['[^']*'\])*)(?:\.(\w+))?(.*)", re.DOTALL)

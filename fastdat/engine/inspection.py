@@ -76,7 +76,10 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
             moving |= _changed(buffers, after)
         args_join = batch.is_joinable()
         samples, args = batch.joined() if args_join else (batch.xr, batch.args_real)
-        independent = all(_alone(D, weights, buffers, samples, args, keep) for keep in (0, -1))
+        called = _Poisoned(D, spec, weights, buffers, samples, args)
+        independent = all(called.alone(keep) for keep in (0, -1))
+        if args_join:
+            independent = independent and called.gives_rows_like(out)
         outputs_join = isinstance(out, Tensor) or all(
             e.ndim > 0 and e.shape[0] == batch.xr.shape[0] for e in out
         )
@@ -134,28 +137,67 @@ def _changed(before: Tensors, after: Tensors) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def _alone(
-    D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...], keep: int
-) -> bool:
-    """Whether the logit of sample ``keep`` stays a number when every other sample is NaN.
+class _Poisoned:
+    """Calls of a bypassed D on ``x`` where all samples but one are NaN.
 
     So are the other rows of an argument that has a row for each sample. It may be one for all of them, such as
     prototypes, and have as many rows by chance: then a logit depends on all rows, and a batch cannot be split.
     """
-    poisoned = _poisoned(x, keep)
-    among = [
-        _poisoned(arg, keep)
-        if isinstance(arg, Tensor) and arg.is_floating_point() and arg.shape[:1] == x.shape[:1]
-        else arg
-        for arg in args
-    ]
-    try:
-        out, _ = _run(D, weights, buffers, poisoned, tuple(among))
-    except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
-        return False
-    logits = out[0] if isinstance(out, (tuple, list)) else out
-    assert isinstance(logits, Tensor)
-    return not bool(logits[keep].isnan().any())
+
+    def __init__(
+        self,
+        D: nn.Module,
+        spec: StepSpec,
+        weights: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        args: tuple[object, ...],
+    ) -> None:
+        self._D, self._spec, self._weights, self._buffers, self._x, self._args = (
+            D,
+            spec,
+            weights,
+            buffers,
+            x,
+            args,
+        )
+        self._outputs: list[Tensor] = []
+
+    def alone(self, keep: int) -> bool:
+        """Whether sample ``keep`` has numbers in its row of all that D returns, and that regularizers see of it."""
+        count = len(self._x)
+        args = tuple(
+            _poisoned(arg, keep)
+            if isinstance(arg, Tensor) and arg.is_floating_point() and arg.shape[:1] == (count,)
+            else arg
+            for arg in self._args
+        )
+        try:
+            with captured(dict(self._D.named_modules()), self._spec.captures):
+                out, _ = _run(self._D, self._weights, self._buffers, _poisoned(self._x, keep), args)
+                seen = [found for capture in self._spec.captures for found in capture.found]
+        except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
+            return False
+        self._outputs = _all_of(out)
+        of_samples = [
+            tensor
+            for tensor in (*self._outputs, *seen)
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.shape[:1] == (count,)
+        ]
+        return not any(bool(tensor[keep].isnan().any()) for tensor in of_samples)
+
+    def gives_rows_like(self, out: object) -> bool:
+        """Whether each output has a row for each sample if it has one in ``out``, of another number of samples; a table
+        may have as many rows by chance."""
+        count = len(self._x)
+        pairs = zip(self._outputs, _all_of(out), strict=True)
+        return all(
+            now.shape[:1] == (count,) and now.shape[1:] == then.shape[1:] for now, then in pairs if then.ndim
+        )
+
+
+def _all_of(out: object) -> list[Tensor]:
+    return [*out] if isinstance(out, (tuple, list)) else [out]  # type: ignore[list-item]  # check_output has seen it
 
 
 def _poisoned(x: Tensor, keep: int) -> Tensor:

@@ -7,15 +7,16 @@ the same kind and an unchanged D does none of this again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fastdat.config import AttackConfig, Wiring
 from fastdat.engine import checks, sample_checks
@@ -83,7 +84,7 @@ class CallsOf:
 
 
 # Dropped together with D: a prepared step keeps nothing of D alive.
-_CALLS: WeakKeyDictionary[nn.Module, CallsOf] = WeakKeyDictionary()
+_CALLS: MutableMapping[nn.Module, CallsOf] = WeakIdKeyDictionary()  # two D may compare as equal
 KINDS_OF_CALL = 64
 """Prepared steps that are kept for one D."""
 

@@ -231,7 +231,7 @@ OF_ARGUMENTS: dict[str, Abuse] = {
     "parts of a batch-normalised batch": (
         lambda: given(net(lambda h, norm: norm(h), nn.BatchNorm1d(6)), microbatch=2),
         ValueError,
-        r"normalise over the batch.*D.eval\(\)",
+        r"normalise over the batch.*evaluation mode",
     ),
     "fp16 autocast": (
         lambda: given() | {"within": torch.autocast("cpu", torch.float16)},

@@ -43,6 +43,9 @@ def traced(*entries: Any) -> tuple[list[bool], Guards]:
         ("__import__('torch')", False),
         # of the file of D
         ("G['__import_mine'].slope", True),
+        ("G['__import_torch'].float32", False),
+        ("G['__import_torch_gan'].slope", True),
+        ("G['__import_torch_utils_dot_ops'].slope", True),
         ("G['___unnamed_scope'].slope", True),
         # checked before a call
         ("L['spec'].eps", False),

@@ -144,6 +144,61 @@ def test_a_buffer_that_moves_only_where_gradients_are_recorded() -> None:
         fastdat.dat_step(Counting(), xr, xf, compile=False, microbatch=2)
 
 
+class FurtherOutputs(Conv):
+    """Its logits treat samples independently; what it returns beside them need not."""
+
+    def __init__(self, further: str) -> None:
+        super().__init__()
+        self.further, self.table = further, nn.Parameter(torch.randn(6, 3))
+        self.norm = nn.BatchNorm1d(8, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.features(x)
+        further = {
+            "own": lambda: h * 2,
+            "similarity": lambda: h @ h.T,
+            "table": lambda: self.table * 1,
+            "batch norm": lambda: self.norm(h),
+            "deviation": lambda: h - h.mean(0),
+        }[self.further]()
+        return self.head(h).squeeze(1), further
+
+
+@pytest.mark.parametrize("further", ["own", "similarity", "table", "batch norm", "deviation"])
+def test_further_outputs_that_couple_the_samples(further: str) -> None:
+    """There are 6 samples, and the table has 6 rows."""
+    D, (xr, xf, _) = FurtherOutputs(further).double(), batch("conv")
+    _, ours = fastdat.dat_step(D, xr, xf, compile=False, with_info=True)
+    _, expected = fastdat.reference.dat_step(D, xr, xf, with_info=True)
+    for found, right in zip(ours.aux, expected.aux, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    if further == "own":
+        fastdat.dat_step(D, xr, xf, compile=False, microbatch=2)
+    else:
+        with pytest.raises(ValueError, match="microbatch needs a D that treats its samples independently"):
+            fastdat.dat_step(D, xr, xf, compile=False, microbatch=2)
+
+
+class AlikeConv(Conv):
+    """Any two of them compare as equal."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AlikeConv)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.slow
+def test_discriminators_that_compare_as_equal_are_two() -> None:
+    a, b, (xr, xf, _) = AlikeConv(), AlikeConv(), batch("conv", dtype=torch.float32)
+    with torch.no_grad():
+        b.head.bias += 5
+    for D in (a, b, a):
+        expected = fastdat.reference.dat_step(D, xr, xf)
+        torch.testing.assert_close(fastdat.dat_step(D, xr, xf), expected, rtol=1e-5, atol=1e-6)
+
+
 class WithPrototypes(Conv):
     """Its logits depend on how near a sample is to all prototypes (p, 8)."""
 

@@ -26,7 +26,9 @@ class UpsampleGradient(CustomGraphPass):
     def __call__(self, graph: fx.Graph) -> None:
         for node in graph.find_nodes(op="call_function", target=F.interpolate):
             found = upsampling_of(node)
-            if found is not None and found.mode == "bilinear" and _doubles(node, found.x):
+            if found is None or found.mode != "bilinear" or found.scale not in ((), (2, 2)):
+                continue  # a factor of 2.05, say, doubles few pixels, but reads at other places
+            if _doubles(node, found.x):
                 node.target, node.args, node.kwargs = upsampled, (found.x,), {}
 
     def uuid(self) -> Any:
@@ -53,6 +55,8 @@ def cacheable() -> dict[str, str]:
 
 
 class _Upsampled(torch.autograd.Function):
+    generate_vmap_rule = True  # forward and backward are plain operations
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

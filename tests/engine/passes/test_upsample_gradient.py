@@ -41,7 +41,7 @@ def test_half_precision_is_rounded_once() -> None:
 
 
 def rewritten(**changes: Any) -> bool:
-    """Whether the pass rewrites an up-sampling of 4 x 6 pixels in a graph as Dynamo traces it."""
+    """Whether the pass rewrites an up-sampling in a graph as Dynamo traces it."""
     graph = fx.Graph()
     x = graph.placeholder("x")
     x.meta["example_value"] = torch.empty(2, 3, 4, 6)
@@ -59,11 +59,26 @@ def test_what_is_rewritten() -> None:
     assert rewritten(scale_factor=None, size=(8, 12))
     assert rewritten(align_corners=None)
     assert not rewritten(align_corners=True)
+    assert rewritten(scale_factor=2.0)
+    assert not rewritten(scale_factor=2.05), "8 and 12 pixels too, at other places"
+    assert not rewritten(scale_factor=(2.05, 2.0))
     assert not rewritten(scale_factor=3)
     assert not rewritten(scale_factor=(2, 3))
     assert not rewritten(antialias=True)
     assert not rewritten(mode="bicubic")
     assert not rewritten(mode="nearest", align_corners=None)
+
+
+def test_it_can_be_batched() -> None:
+    """As for many discriminators at once, by torch.vmap."""
+    x = torch.randn(3, 2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    found = torch.vmap(upsampled)(x)
+    expected = torch.vmap(torchs)(x)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, x, weights)[0], torch.autograd.grad(expected, x, weights)[0]
+    )
 
 
 @pytest.mark.slow
