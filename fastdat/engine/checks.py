@@ -123,7 +123,8 @@ def check_extras(count: int, terms: Collection[Term]) -> None:
     for term in terms:
         if term.needs.extras and not count:
             raise ValueError(
-                f"the regularizer {term.name} needs a further output of D, (logits, output), but D returns logits only"
+                f"the regularizer {term.name} needs a further output of D, (logits, output), but D returns logits "
+                f"only: leave {term.name} out, or give a D that returns it"
             )
 
 

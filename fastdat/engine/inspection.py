@@ -76,13 +76,13 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
             moving |= _changed(buffers, after)
         args_join = batch.is_joinable()
         samples, args = batch.joined() if args_join else (batch.xr, batch.args_real)
-        called = _Poisoned(D, spec, weights, buffers, samples, args)
-        independent = all(called.alone(keep) for keep in (0, -1))
-        if args_join:
-            independent = independent and called.gives_rows_like(out)
-        outputs_join = isinstance(out, Tensor) or all(
-            e.ndim > 0 and e.shape[0] == batch.xr.shape[0] for e in out
-        )
+        _, further = split_outputs(out)
+        # The shapes where it is called on these samples; None for an output that has no row for each.
+        shapes = [
+            (len(samples), *e.shape[1:]) if e.shape[:1] == batch.xr.shape[:1] else None for e in further
+        ]
+        independent = all(_alone(D, spec, weights, buffers, samples, args, keep, shapes) for keep in (0, -1))
+        outputs_join = None not in shapes
     names = tuple(name for name in buffers if name in moving)
     joint = independent and args_join and outputs_join and not names
     return Traits(independent, joint, names, tuple(spectral))
@@ -137,67 +137,43 @@ def _changed(before: Tensors, after: Tensors) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-class _Poisoned:
-    """Calls of a bypassed D on ``x`` where all samples but one are NaN.
+def _alone(
+    D: nn.Module,
+    spec: StepSpec,
+    weights: Tensors,
+    buffers: Tensors,
+    x: Tensor,
+    args: tuple[object, ...],
+    keep: int,
+    shapes: list[tuple[int, ...] | None],
+) -> bool:
+    """Whether sample ``keep`` stays a number, in all that D returns and regularizers see of it, when every other sample
+    is NaN, and the further outputs have these ``shapes``: a table may have as many rows as there were samples before.
 
     So are the other rows of an argument that has a row for each sample. It may be one for all of them, such as
     prototypes, and have as many rows by chance: then a logit depends on all rows, and a batch cannot be split.
     """
-
-    def __init__(
-        self,
-        D: nn.Module,
-        spec: StepSpec,
-        weights: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        args: tuple[object, ...],
-    ) -> None:
-        self._D, self._spec, self._weights, self._buffers, self._x, self._args = (
-            D,
-            spec,
-            weights,
-            buffers,
-            x,
-            args,
-        )
-        self._outputs: list[Tensor] = []
-
-    def alone(self, keep: int) -> bool:
-        """Whether sample ``keep`` has numbers in its row of all that D returns, and that regularizers see of it."""
-        count = len(self._x)
-        args = tuple(
-            _poisoned(arg, keep)
-            if isinstance(arg, Tensor) and arg.is_floating_point() and arg.shape[:1] == (count,)
-            else arg
-            for arg in self._args
-        )
-        try:
-            with captured(dict(self._D.named_modules()), self._spec.captures):
-                out, _ = _run(self._D, self._weights, self._buffers, _poisoned(self._x, keep), args)
-                seen = [found for capture in self._spec.captures for found in capture.found]
-        except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
-            return False
-        self._outputs = _all_of(out)
-        of_samples = [
-            tensor
-            for tensor in (*self._outputs, *seen)
-            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.shape[:1] == (count,)
-        ]
-        return not any(bool(tensor[keep].isnan().any()) for tensor in of_samples)
-
-    def gives_rows_like(self, out: object) -> bool:
-        """Whether each output has a row for each sample if it has one in ``out``, of another number of samples; a table
-        may have as many rows by chance."""
-        count = len(self._x)
-        pairs = zip(self._outputs, _all_of(out), strict=True)
-        return all(
-            now.shape[:1] == (count,) and now.shape[1:] == then.shape[1:] for now, then in pairs if then.ndim
-        )
-
-
-def _all_of(out: object) -> list[Tensor]:
-    return [*out] if isinstance(out, (tuple, list)) else [out]  # type: ignore[list-item]  # check_output has seen it
+    among = tuple(
+        _poisoned(arg, keep)
+        if isinstance(arg, Tensor) and arg.is_floating_point() and arg.shape[:1] == x.shape[:1]
+        else arg
+        for arg in args
+    )
+    try:
+        with captured(dict(D.named_modules()), spec.captures):
+            out, _ = _run(D, weights, buffers, _poisoned(x, keep), among)
+            rows = [capture.found[-1] for capture in spec.captures]
+    except Exception:  # a D that checks its input: it ran on the clean batch, so take the careful path
+        return False
+    logits, further = split_outputs(out)
+    for output, shape in zip(further, shapes, strict=True):
+        if shape is not None:
+            if output.shape != shape:
+                return False
+            rows.append(output)
+    return not any(
+        bool(of_all[keep].isnan().any()) for of_all in (logits, *rows) if of_all.is_floating_point()
+    )
 
 
 def _poisoned(x: Tensor, keep: int) -> Tensor:

@@ -7,7 +7,6 @@ numbers drawn, buffers, the outputs of every module. In float64 where the net al
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from fastdat.nets.deep_copy import deep_copy
 from fastdat.nets.grouped_batch import InGroups, NotGroupedError, described
 
 #: Allowed differences, in units of the largest value of a tensor. Samples that are joined differ by far more.
@@ -97,7 +97,7 @@ def _problem(net: nn.Module, batches: tuple[tuple[Tensor, ...], ...], *, double:
 
 def _lively_copy(net: nn.Module, double: bool) -> nn.Module:
     """A copy of the net in which no parameter is zero: a zero gain would hide what stands before it."""
-    copied = copy.deepcopy(net)
+    copied = deep_copy(net)
     if double:
         copied.double()
     for parameter in copied.parameters():

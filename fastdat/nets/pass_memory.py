@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from fastdat.nets.deep_copy import deep_copy
 
 
 def activation_bytes(net: nn.Module, *example_inputs: Tensor) -> int:
@@ -36,7 +37,7 @@ def activation_bytes(net: nn.Module, *example_inputs: Tensor) -> int:
     half = rows.pop() // 2
     devices = sorted({x.get_device() for x in example_inputs if x.is_cuda})
     with torch.no_grad(), torch.random.fork_rng(devices):
-        copied = copy.deepcopy(net)
+        copied = deep_copy(net)
         whole_peak = _peak(copied, example_inputs)
         half_peak = _peak(copied, tuple(x[:half] for x in example_inputs))
     return max(whole_peak - half_peak, 0) // half

@@ -109,9 +109,8 @@ def _common_name(labels: Sequence[str]) -> str:
     count = 0
     while all(label[count : count + 1] == labels[0][count : count + 1] != "" for label in labels):
         count += 1
-    if any(
-        label[count : count + 1].isalpha() for label in labels
-    ):  # in the middle of a word: not of "best", "base"
+    within_a_word = any(label[count : count + 1].isalpha() for label in labels)  # "b" of "best" and "base"
+    if within_a_word:
         count = len(re.sub("[A-Za-z]+$", "", labels[0][:count]))
     # A digit at the end belongs to the seeds (10, 11), and so do the word before it and the signs around it.
     common = re.sub(r"([^A-Za-z0-9]*(?<![A-Za-z0-9])(seed|s))?[^A-Za-z0-9]*[0-9]*$", "", labels[0][:count])

@@ -110,12 +110,10 @@ class Cosine:
             self._ema.decay = 0.5 ** (1 / halflife) if halflife > 0 else 0.0
 
     def put_back(self) -> None:
-        """Give the optimizers their rates and betas of the start again."""
-        for optimizer, i, lr, betas in self._starts:
-            group = optimizer.param_groups[i]
-            set_number(group, "lr", lr)
-            if self._config.beta2 is not None:
-                group["betas"] = betas
+        """Give the optimizers their betas of the start again; the rates are :class:`LearningRate`'s."""
+        if self._config.beta2 is not None:
+            for optimizer, i, _, betas in self._starts:
+                optimizer.param_groups[i]["betas"] = betas
 
     def _way(self, done: int) -> float:
         """From 0 at the start to 1 at the end."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from fastdat.nets.deep_copy import deep_copy
 
 
 class EMA:
@@ -24,7 +24,7 @@ class EMA:
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
-        self.net = _copied(net).requires_grad_(False)
+        self.net = deep_copy(net).requires_grad_(False)
         self._decay = decay
         self._parts: dict[torch.dtype, Tensor] | None = None
         self._averages: list[Tensor] = list(self.net.parameters())
@@ -57,15 +57,3 @@ class EMA:
             torch._foreach_lerp_(self._averages, self._weights, [self._parts[w.dtype] for w in self._weights])
         for pairs in self._buffers:
             torch._foreach_copy_([copied for copied, _ in pairs], [buffer for _, buffer in pairs])
-
-
-def _copied(net: nn.Module) -> nn.Module:
-    """A deep copy of ``net``, also where a module holds what it has computed from its parameters: torch's older
-    ``weight_norm`` and ``spectral_norm`` keep the weight of the last call, which autograd does not let be copied."""
-    computed = [
-        v
-        for module in net.modules()
-        for v in vars(module).values()
-        if isinstance(v, Tensor) and not v.is_leaf
-    ]
-    return copy.deepcopy(net, {id(tensor): tensor.detach().clone() for tensor in computed})

@@ -4,7 +4,7 @@ the middle of a net's forward."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastdat.data import TrainSampler
+from fastdat.engine import checks
 from fastdat.engine.value_range import range_problem
+from fastdat.regularizers.term import Term
 from fastdat.training.batches import Batches
 from fastdat.training.iteration import Iteration
 from fastdat.training.networks import Networks
@@ -66,21 +68,23 @@ def check_optimizers(netG: nn.Module, netD: nn.Module, optG: Optimizer, optD: Op
             )
 
 
-def put_into_training_mode(netG: nn.Module, netD: nn.Module) -> Iterator[str]:
+def put_into_training_mode(netG: nn.Module, netD: nn.Module) -> list[str]:
     """Put nets that are in evaluation mode into training mode, all layers of them.
 
     A net in training mode stays as it is, with the layers that were put into evaluation mode on purpose.
 
-    Yields:
+    Returns:
         A line for the log about each net that was not in training mode.
     """
+    remarks = []
     for name, net in (("netG", netG), ("netD", netD)):
         if not net.training:
             net.train()
-            yield (
+            remarks.append(
                 f"{name} was in evaluation mode, in which batch norm and spectral norm stand still: it is in training "
                 f"mode now. To freeze single layers, call {name}.train() and then their eval()"
             )
+    return remarks
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:
@@ -119,9 +123,9 @@ def check_first_samples(
             "set augment=none"
         )
     labels = (_checked_labels(batches, len(reals), noise.classes, d_step),) if noise.classes else ()
-    of_terms = [term.name for term in iteration.steps.regularizers.terms if term.needs.extras]
-    if of_terms:
-        _check_extras(of_terms, networks.D, reals[:2], *(of_all[:2] for of_all in labels))
+    terms = iteration.steps.regularizers.terms
+    if any(term.needs.extras for term in terms):
+        _check_extras(terms, networks.D, reals[:2], *(of_all[:2] for of_all in labels))
     if not isinstance(batches, TrainSampler):  # whose images are in [-1, 1] whatever they show
         _check_range(reals, batches, config, d_step)
     fakes = _two_fakes(networks.G, noise, config)
@@ -148,14 +152,13 @@ def _checked(reals: Any, batch: int, ranks: Ranks, device: torch.device) -> Tens
     return reals
 
 
-def _check_extras(terms: list[str], D: nn.Module, *samples: Tensor) -> None:
+def _check_extras(terms: Sequence[Term], D: nn.Module, *samples: Tensor) -> None:
     with torch.no_grad(), evaluating(D):
         out = D(*samples)
-    if not isinstance(out, (tuple, list)) or len(out) < 2:
-        raise ConfigError(
-            f"the regularizer {terms[0]} needs a further output of D, (logits, output), and {type(D).__name__} returns "
-            f"logits alone: leave {terms[0]} out, or train another D"
-        )
+    try:
+        checks.check_extras(len(out) - 1 if isinstance(out, (tuple, list)) else 0, terms)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _checked_labels(batches: Any, count: int, classes: int, d_step: int) -> Tensor:
