@@ -61,8 +61,9 @@ def _stop_on_rank_1(folder: Path, rank: int, size: int) -> None:
     extractors.FACTORIES["means"] = lambda weights: Extractor("means", Stopping(), "none")
     with pytest.raises(KeyboardInterrupt):
         trainer(folder / "stopped").train()
-    # Of fakes, for the cache has the features of the reals. Rank 0 learns of the request with its second batch.
-    assert seen == ([8] if rank else [8, 4])
+    # Of fakes, for the cache has the features of the reals, whose first four rank 0 looks at. It learns of the request
+    # with its second batch.
+    assert seen == ([8] if rank else [4, 8, 4]), (rank, seen)
 
 
 def scores_here(outdir: Path) -> dict[str, Any]:
