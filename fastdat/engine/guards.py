@@ -3,7 +3,8 @@
 torch.compile guards a graph by everything that was read while it was traced: two thousand checks for a D of SNGAN. The
 settings of a step, the parameters and buffers and the tables of D's modules are checked before (``Snapshot``, or the
 key of the engine); PyTorch and fastdat themselves do not change. What is left are values that only D knows of: globals
-of its file, lists and objects that it reads, class attributes.
+of its file, lists and objects that it reads, class attributes; and what a loss or a regularizer reads, which may be a
+user's own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _WRAPPED = r"(?:type\(|dict\(|list\(dict\.keys\()*"
 _GLOBAL_OF_LIBRARY = re.compile(
     rf"{_WRAPPED}(?:G\['(?!__import_|___unnamed)|G\['__import_(?:torch|fastdat|contextlib)(?:_dot_|'\])|__import__\()"
 )
-_CHECKED_BEFORE = re.compile(rf"{_WRAPPED}(?:spec\b(?!\.loss)|inputs\.(?:trainable|frozen|buffers)\b)")
+_CHECKED_BEFORE = re.compile(
+    rf"{_WRAPPED}(?:spec\b(?!\.(?:loss|terms)\b)|inputs\.(?:trainable|frozen|buffers)\b)"
+)
 _IN_D = re.compile(r"D((?:\._modules\['[^']*'\])*)(?:\.(\w+))?(.*)", re.DOTALL)
 _CLASS_IN_D = re.compile(r"(?:dict\()?type\(D((?:\._modules\['[^']*'\])*)\)")
 _NAME = re.compile(r"\['([^']*)'\]")

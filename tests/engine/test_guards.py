@@ -50,6 +50,8 @@ def traced(*entries: Any) -> tuple[list[bool], Guards]:
         # checked before a call
         ("L['spec'].eps", False),
         ("L['spec'].loss", True),
+        ("L['spec'].terms[0].augment.strength", True),
+        ("L['spec'].term_names", False),
         ("L['inputs'].trainable['0.layer.weight']", False),
         ("L['inputs'].noise", True),
         # attributes of D

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 import fastdat
 from fastdat import DATConfig
 from fastdat.engine import compile as engines
-from fastdat.regularizers import AR, GP, R1, R2, RFM, LeCam, RobGAN
+from fastdat.regularizers import AR, CR, GP, R1, R2, RFM, LeCam, RobGAN
 from fastdat.regularizers.term import Needs, Points, Term
 from tests.compare import gradients, relative_error
 from tests.discriminators import batch, make
@@ -128,6 +129,53 @@ def test_equal_regularizers_and_discriminators_share_a_graph() -> None:
         fastdat.dat_step(D, xr, xf, regularizers=(R1(2.0), RFM("conv2"))).backward()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
     assert all(len(kind) == 1 for kind in engines._ENGINES.values())
+
+
+class Brighter:
+    """An augmentation of a user whose strength may change."""
+
+    draws_per_sample = 1
+
+    def __init__(self) -> None:
+        self.strength = 0.0
+
+    def __call__(self, x: Tensor, draws: Tensor) -> Tensor:
+        return x + self.strength * draws[:, :, None, None]
+
+
+class SmallLogits(Term):
+    """A regularizer of a user that is no dataclass."""
+
+    every = 1
+    name = "small_logits"
+    needs = Needs(logits=True)
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.target = 0.5
+
+    def value(self, points: Points, given: Mapping[str, Tensor]) -> Tensor:
+        return (points.logits().real - self.target).square().mean()
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_a_regularizer_whose_settings_change_is_followed() -> None:
+    torch.manual_seed(0)
+    D = make("conv")
+    xr, xf, _ = batch("conv", m=5)
+    brighter, small = Brighter(), SmallLogits()
+    terms = (CR(augment=brighter), small)
+    losses = []
+    for strength, target, weight in ((0.2, 0.5, 1.0), (0.8, 0.5, 1.0), (0.8, -2.0, 1.0), (0.8, -2.0, 7.0)):
+        brighter.strength, small.target, small.weight = strength, target, weight
+        graph, eager = (
+            stepped(D, xr, xf, terms, compile=compile, generator=torch.Generator().manual_seed(5))
+            for compile in (True, False)
+        )
+        assert relative_error(graph[1], eager[1]) <= 1e-12
+        torch.testing.assert_close(graph[3].terms, eager[3].terms)
+        losses.append(graph[3].terms)
+    assert all(before != after for before, after in pairwise(losses[:3])), "each change is felt"
 
 
 @pytest.mark.usefixtures("only_traced")
