@@ -223,7 +223,11 @@ class Prepared:
         with shared, _parametrized_anew(), _weights_cast_anew(batch.xr.device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
-                result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
+                captures = self._spec.captures  # a graph looks for the hooks that it was traced with
+                with captured(
+                    {capture.path: D.get_submodule(capture.path) for capture in captures}, captures
+                ):
+                    result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
             if result is None:
                 with attention_for(self._spec):
                     result = self._run_traceable(D, inputs, aux_loss)
