@@ -23,8 +23,8 @@ MODULES = ("perturb_clip", "attack_coefficients", "spectral_passes", "spectral_n
 INEXACT = re.compile(r"\b(?:div\.(?:full|approx)|sqrt\.approx|rsqrt\.approx)[.\w]*\.f32\b")
 """In PTX; ``rounding`` has what takes their place."""
 
-ARCHITECTURES = (80, 90)
-"""Compute capabilities: A100, H100."""
+ARCHITECTURES = (80, 90, 100)
+"""Compute capabilities: A100, H100 and H200, B200."""
 
 
 @dataclass(frozen=True)

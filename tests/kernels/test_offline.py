@@ -12,12 +12,12 @@ from fastdat.kernels.dispatch import INTERPRETED
 VARIANTS = offline.variants() if importlib.util.find_spec("triton") else ()
 
 
-# All for the newest, the first of each kernel for the others: `make kernel-resources` shows them all.
+# All for sm_90, the first of each kernel for the others: `make kernel-resources` shows them all.
 FIRST = {variant.kernel: variant for variant in reversed(VARIANTS)}.values()
 CASES = [
     (variant, arch)
     for arch in offline.ARCHITECTURES
-    for variant in (VARIANTS if arch == max(offline.ARCHITECTURES) else FIRST)
+    for variant in (VARIANTS if arch == 90 else FIRST)
 ]
 
 
