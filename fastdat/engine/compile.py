@@ -322,8 +322,8 @@ def _torch_func_as_it_was() -> Iterator[None]:
 
 
 _TOO_MANY_GRAPHS = (
-    "D's step was compiled too many times: something that D's forward, the loss or a regularizer reads (a Python number, "
-    "say) changes from call to call. Keep it in a buffer, the weight of a regularizer in a tensor, or call "
+    "D's step was compiled too many times: something that D's forward, the loss or a regularizer reads (a Python "
+    "number, say) changes from call to call. Keep it in a buffer, the weight of a regularizer in a tensor, or call "
     "dat_step(..., compile=False)."
 )
 

@@ -14,11 +14,7 @@ VARIANTS = offline.variants() if importlib.util.find_spec("triton") else ()
 
 # All for sm_90, the first of each kernel for the others: `make kernel-resources` shows them all.
 FIRST = {variant.kernel: variant for variant in reversed(VARIANTS)}.values()
-CASES = [
-    (variant, arch)
-    for arch in offline.ARCHITECTURES
-    for variant in (VARIANTS if arch == 90 else FIRST)
-]
+CASES = [(variant, arch) for arch in offline.ARCHITECTURES for variant in (VARIANTS if arch == 90 else FIRST)]
 
 
 @pytest.mark.parametrize(("variant", "arch"), CASES, ids=str)
