@@ -115,6 +115,7 @@ def _command(name: str, entry: Entry) -> Callable[..., None]:
             settings: dict[str, Any] = {"device": device, "only": tuple(only or ())}
             options = catalogue.Options(quick=quick, seeds=seeds, data=data, compile=compile, **settings)
             folder = outdir or Path("runs") / name
+            outcome_files.check_length(name, folder, quick=quick)
             outcome = catalogue.load(name).run(options, folder)
             files = outcome_files.write(outcome, folder)
             typer.echo(outcome_files.markdown(outcome_files.as_record(outcome)))

@@ -87,9 +87,13 @@ def _found(spec: DatasetSpec, root: Path, split: str, size: int, *, labelled: bo
 def check_is_there(
     dataset: str, root: str | Path, split: str = "train", resolution: int | None = None
 ) -> None:
-    """Raises DataError where :func:`load_split` would find nothing to read; no image is read."""
+    """Raises DataError where :func:`load_split` would find nothing to read, or a store of something else; no image is
+    read."""
     spec = dataset_spec(dataset)
-    _found(spec, Path(root), split, resolution_of(spec, resolution), labelled=False)
+    size = resolution_of(spec, resolution)
+    found = _found(spec, Path(root), split, size, labelled=False)
+    if isinstance(found, Store):
+        found.require(dataset, size, split)
 
 
 def _in_memory(source: Source, spec: DatasetSpec, split: str, size: int) -> ImageSet:

@@ -82,7 +82,7 @@ class Store:
             DataError: the store holds another data set or resolution, has no such split, or its files are damaged.
         """
         index, ranks = self.index, ranks or Ranks()
-        ranks.together(lambda: self._require(dataset, resolution, split))
+        ranks.together(lambda: self.require(dataset, resolution, split))
         try:
             images, labels, fingerprint = self._files(split).checked(progress, ranks)
         except DamagedError as damage:
@@ -119,7 +119,7 @@ class Store:
         shape = (index["channels"], index["resolution"], index["resolution"])
         return SplitFiles(self.path, split, shape, index["splits"][split])
 
-    def _require(self, dataset: str, resolution: int, split: str) -> None:
+    def require(self, dataset: str, resolution: int, split: str) -> None:
         """Refuse to be used as another data set, at another resolution, or for a split that is not here.
 
         Raises:

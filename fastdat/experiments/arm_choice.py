@@ -37,3 +37,20 @@ def chosen_names(
     if not left:
         raise ConfigError(f"--only {' --only '.join(only)} leaves no arm. The arms are: {'; '.join(names)}")
     return left
+
+
+def by_loss(losses: Collection[str], arms: Collection[str]) -> Callable[[str, str], bool]:
+    """The rule for names ``"LOSS: ARM"``.
+
+    ``"wgan"`` is all arms of this loss, which has to be given whole, ``"DAT"`` an arm with all losses, and
+    ``"wgan: DAT"`` one with one.
+    """
+
+    def rule(part: str, name: str) -> bool:
+        loss, arm = name.split(": ")
+        of_loss, colon, of_arm = part.partition(":")
+        if not colon:
+            return part == loss if part in losses else chooses(part, arm, arms)
+        return of_loss == loss and chooses(of_arm.strip(), arm, arms)
+
+    return rule

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from fastdat.experiments.arm_choice import chosen_names
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.cost_rows import (
     COST_ROWS,
@@ -36,7 +37,6 @@ from fastdat.experiments.step_counters import seconds_in_turns
 from fastdat.regularizers.cost import cost
 from fastdat.regularizers.term_registry import make_term, plain
 from fastdat.training.build import choose_device
-from fastdat.util.errors import ConfigError
 
 QUICK, FULL = Size(ndf=32, batch=16), Size(ndf=128, batch=64)
 ROUNDS = 9
@@ -113,12 +113,8 @@ def run(options: Options, folder: Path, *, size: Size | None = None, rounds: int
 
 
 def _rows_wanted(only: Sequence[str]) -> list[CostRow]:
-    wanted = [row for row in COST_ROWS if not only or any(part in row.label for part in only)]
-    if not wanted:
-        raise ConfigError(
-            f"no row contains {' or '.join(map(repr, only))}; the rows are {', '.join(row.label for row in COST_ROWS)}"
-        )
-    return wanted
+    wanted = chosen_names([row.label for row in COST_ROWS], only)
+    return [row for row in COST_ROWS if row.label in wanted]
 
 
 def _ways(row: CostRow, options: Options) -> list[Way]:

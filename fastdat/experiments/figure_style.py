@@ -16,7 +16,13 @@ from fastdat.metrics.modes import NEAR
 INK, FAINT = "#3d4451", "#b8bec8"
 #: Colours of the arms in their order; the first one is the arm without attack, the second one is DAT.
 COLOURS = ("#c2402c", "#1f6fb2", "#14866d", "#b7791f", "#7b4fa3", "#6b7280")
+_STYLES = ("-", "--", ":")
 _LIMIT = 1.6  # half the width of a panel of points, in units of the data
+
+
+def look(k: int) -> tuple[str, str]:
+    """Colour and line style of the arm number ``k``: there are six colours, and each has three styles."""
+    return COLOURS[k % len(COLOURS)], _STYLES[k // len(COLOURS) % len(_STYLES)]
 
 
 def style_axes(axes: Axes) -> None:

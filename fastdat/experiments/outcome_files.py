@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from fastdat.experiments.outcome import Outcome, ResultTable, Runs, Value
+from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
 from fastdat.util.provenance import commit_in_words, commit_info, machine_info
@@ -55,6 +56,25 @@ def write(outcome: Outcome, folder: Path, *, further: Mapping[str, Any] | None =
     except OSError as error:
         raise RunFolderError(f"cannot write to {folder}: {error.strerror or error}") from error
     return [folder / name for name in files]
+
+
+def check_length(name: str, folder: Path, *, quick: bool) -> None:
+    """Refuse a folder with the page of a run of the other length, before anything is trained: it would be replaced.
+
+    Raises:
+        RunFolderError: the page is one of a scaled-down run and ``quick`` is false, or the reverse.
+    """
+    file = folder / f"{name}.json"
+    try:
+        was_quick = plain_json.loads(file.read_bytes())["quick"]
+    except (OSError, ValueError, TypeError, KeyError):  # no page, or none that says it
+        return
+    if isinstance(was_quick, bool) and was_quick != quick:
+        lengths = {True: "scaled-down", False: "full"}
+        raise RunFolderError(
+            f"{file} is of a {lengths[was_quick]} run, and a {lengths[quick]} one would replace it: give another "
+            "--outdir, or remove it"
+        )
 
 
 def as_record(outcome: Outcome) -> Record:

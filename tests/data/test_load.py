@@ -86,3 +86,7 @@ def test_a_folder_of_several_sets(tmp_path: Path, pixels: NDArray[np.uint8]) -> 
     )
     with pytest.raises(DataError, match="cifar10"):
         check_is_there("cifar10", store.parent)
+    with pytest.raises(DataError, match="has no test split; it has: train"):
+        check_is_there("tiny-imagenet", store.parent, "test")
+    with pytest.raises(DataError, match="at 64 pixels; expected 32"):
+        check_is_there("tiny-imagenet", store, "train", 32)

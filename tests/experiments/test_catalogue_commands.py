@@ -49,19 +49,22 @@ def reproduce(*arguments: str) -> tuple[int, str]:
 
 def test_all_options_are_passed_on(calls: Calls, tmp_path: Path) -> None:
     """With a value that is not the default, each for itself."""
-    for arguments, expected in (
-        ((), {}),
-        (("--full",), {"quick": False}),
-        (("--quick",), {}),
-        (("--seeds", "3"), {"seeds": 3}),
-        (("--data", "elsewhere"), {"data": "elsewhere"}),
-        (("--only", "a, b", "--only", "c"), {"only": ("a, b", "c")}),
-        (("--device", "cpu"), {"device": "cpu"}),
-        (("--no-compile",), {"compile": False}),
+    for number, (arguments, expected) in enumerate(
+        (
+            ((), {}),
+            (("--full",), {"quick": False}),
+            (("--quick",), {}),
+            (("--seeds", "3"), {"seeds": 3}),
+            (("--data", "elsewhere"), {"data": "elsewhere"}),
+            (("--only", "a, b", "--only", "c"), {"only": ("a, b", "c")}),
+            (("--device", "cpu"), {"device": "cpu"}),
+            (("--no-compile",), {"compile": False}),
+        )
     ):
-        code, output = reproduce("fig6", "--outdir", str(tmp_path), *arguments)
+        folder = tmp_path / str(number)
+        code, output = reproduce("fig6", "--outdir", str(folder), *arguments)
         assert code == 0, output
-        assert calls.pop() == ("fig6", Options(**expected), tmp_path)
+        assert calls.pop() == ("fig6", Options(**expected), folder)
     assert not calls
 
 
@@ -84,6 +87,22 @@ def test_every_experiment(name: str, calls: Calls, tmp_path: Path, monkeypatch: 
     assert f"{name}.json, {name}.md, {name}.csv" in output
     record = json.loads((tmp_path / "runs" / name / f"{name}.json").read_text())
     assert record["experiment"] == name
+
+
+def test_the_other_length_is_refused_where_it_would_replace_a_page(calls: Calls, tmp_path: Path) -> None:
+    folder = ("--outdir", str(tmp_path))
+    assert reproduce("fig6", *folder)[0] == 0
+    calls.clear()
+    code, output = reproduce("fig6", *folder, "--full")
+    assert code == 2
+    assert "fig6.json is of a scaled-down run, and a full one would replace it" in " ".join(output.split())
+    assert not calls, "before anything is trained"
+    assert reproduce("fig6", *folder)[0] == 0
+    (tmp_path / "fig6.json").write_text('{"quick": false}')
+    code, output = reproduce("fig6", *folder)
+    assert code == 2
+    assert "of a full run, and a scaled-down one would" in " ".join(output.split())
+    assert reproduce("fig6", *folder, "--full")[0] == 0
 
 
 def test_a_wrong_value_is_an_error_of_the_user(calls: Calls) -> None:

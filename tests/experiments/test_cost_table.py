@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def found() -> Outcome:
-    options = Options(compile=False, device="cpu", only=("no attack", "DATT", "GP, LP"))
+    options = Options(compile=False, device="cpu", only=("no attack", "DATT", "DATT, s", "GP, LP"))
     return run(options, Path("nowhere"), size=SMALL, rounds=2)
 
 
@@ -60,7 +60,10 @@ def test_table(found: Outcome) -> None:
 def test_it_can_be_written(found: Outcome) -> None:
     text = markdown(as_record(found))
     assert "# Cost of a discriminator step, scaled down: SNGAN-32, width 8, batch 2" in text
-    assert '--quick --only "no attack" --only "DATT" --only "GP, LP" --device cpu --no-compile' in text
+    assert (
+        '--quick --only "no attack" --only "DATT" --only "DATT, s" --only "GP, LP" --device cpu --no-compile'
+        in text
+    )
     assert "not compiled" not in text
 
 
@@ -131,8 +134,10 @@ def test_rounds() -> None:
 
 
 def test_only_the_rows_that_are_wanted() -> None:
-    with pytest.raises(ConfigError, match="no row contains 'DAN'; the rows are no attack, DAT,"):
+    with pytest.raises(ConfigError, match=r"--only DAN leaves no arm\. The arms are: no attack; DAT;"):
         run(Options(only=("DAN",)), Path("nowhere"), size=SMALL)
+    assert [row.label for row in cost_table._rows_wanted(("DATT",))] == [DATT], "a whole name"
+    assert [row.label for row in cost_table._rows_wanted(("TT, s",))] == ["DATT, second order"]
 
 
 def test_what_is_compiled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastdat.experiments.images import sngan_sweeps, table3_images, table4_image
 from fastdat.experiments.images.image_study import Arm
 from fastdat.experiments.outcome import Runs
 from fastdat.training import TrainConfig
+from fastdat.training.table3_config import LOSSES
 from tests.experiments.image_runs import OPTIONS, ended, score
 
 FULL = Options(quick=False, compile=False)
@@ -33,8 +35,9 @@ def given(module: Any, monkeypatch: pytest.MonkeyPatch, fids: dict[str, tuple[fl
     """Let ``module`` find runs with these last FIDs, after an FID of 1 less at an earlier step; their seeds counts."""
     counts = []
 
-    def train_all(arms: Any, seeds: int, *args: Any) -> Any:
+    def train_all(arms: Any, seeds: int, *args: Any, also: tuple[str, ...] = ()) -> Any:
         counts.append(seeds)
+        assert also == (("test",) if module is table4_images else ())
         return {
             arm.name: tuple(
                 ended(arm.name, _scores(fid), seed, config=arm.config)
@@ -87,10 +90,12 @@ def test_fig6_shows_both_runs_of_each_eps(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(curve.get_xdata())[:4] == [0.2, 0.4, 0.6, 0.8]  # type: ignore[arg-type]
     assert list(curve.get_ydata())[:4] == [21.0, 22.0, 23.0, 15.5]  # type: ignore[arg-type]
     assert outcome.findings == (
-        "The best eps is eps 0.8, K 1: train FID 15.5 ± 0.7 (2 runs); the paper's is eps 0.6. The worst is eps 3, K "
-        "1: 29.0 ± 1.4 (2 runs).",
+        "The best eps by the last step's train FID is eps 0.8, K 1: 15.5 ± 0.7 (2 runs); the paper's is eps 0.6. The "
+        "worst is eps 3, K 1: 29.0 ± 1.4 (2 runs).",
     )
     assert (outcome.name, outcome.quick) == ("fig6", False)
+    assert "last step" in outcome.protocol[1]
+    assert "divided by the batch size" in outcome.protocol[1]
 
 
 def test_fig7_has_a_panel_for_each_eps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_fig7_has_a_panel_for_each_eps(monkeypatch: pytest.MonkeyPatch, tmp_path
         "Train FID by K, eps = 0.6",
         "Train FID by K, eps = 1",
     ]
-    assert "best setting is eps 0.6, K 1" in outcome.findings[0]
+    assert "best setting by the last step's train FID is eps 0.6, K 1" in outcome.findings[0]
     assert "the paper's is eps 0.6, K 2" in outcome.findings[0]
 
 
@@ -136,21 +141,21 @@ def test_table3_has_all_cells_in_full_length() -> None:
         assert config.eval.splits == ("train",)
         assert (config.eval.fakes, config.eval.reals, config.eval.metrics) == (10_000, 50_000, ("fid",))
     by_name = {arm.name: arm.config for arm in arms}
-    assert by_name["wgan-sigmoid 0gp"].loss == "wgan-sigmoid"
-    assert [term.name for term in by_name["lsgan gp"].regularizers] == ["gp"]
-    assert by_name["gan datt"].dat.clean_weight == 1.0
-    assert by_name["gan dat-2nd"].dat.second_order
+    assert by_name["wgan-sigmoid: 0-GP"].loss == "wgan-sigmoid"
+    assert [term.name for term in by_name["lsgan: GP"].regularizers] == ["gp"]
+    assert by_name["gan: DATT"].dat.clean_weight == 1.0
+    assert by_name["gan: DAT, second order"].dat.second_order
 
 
 def test_table3_scores_stand_under_their_loss_and_method(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fids = {
-        "wgan dat": (25.0, 26.0, 27.0),
-        "wgan gp": (30.0, 30.5, 31.0),
-        "wgan-sigmoid dat": (20.0, 21.0, 22.0),
+        "wgan: DAT": (25.0, 26.0, 27.0),
+        "wgan: GP": (30.0, 30.5, 31.0),
+        "wgan-sigmoid: DAT": (20.0, 21.0, 22.0),
     }
-    fids["wgan datt"] = (24.0, 24.0, 24.0)
+    fids["wgan: DATT"] = (24.0, 24.0, 24.0)
     counts = given(table3_images, monkeypatch, fids)
     outcome = table3_images.run(FULL, tmp_path)
     assert counts == [3]
@@ -168,7 +173,34 @@ def test_table3_scores_stand_under_their_loss_and_method(
         "wgan: DATT has the lowest train FID. DAT and the best other method: 26.0 ± 1.0 (3 runs) with DAT, 15% lower "
         "than 30.5 ± 0.5 (3 runs) with GP"
     )
-    assert "0.26 (GAN), 0.02 (LSGAN), 0.31 (WGAN)" in outcome.notes[1]
+    assert "0.26 (GAN), 0.02 (LSGAN), 0.31 (WGAN)" in outcome.notes[2]
+    said = " ".join(outcome.protocol)
+    assert "0-GP has 100 in its text" in said
+    assert "2/255" in said
+    assert "divided by the batch size" in said
+    assert "10,000 fakes" in last.title
+
+
+@pytest.mark.parametrize(
+    ("only", "arms"),
+    [
+        (("gan",), [f"gan: {head}" for head in table3_images.HEADS.values()]),
+        (("wgan: DAT", "lsgan-sigmoid: GP"), ["wgan: DAT", "lsgan-sigmoid: GP"]),
+        (("DATT",), [f"{loss}: DATT" for loss in LOSSES]),
+    ],
+)
+def test_table3_takes_a_loss_or_an_arm_whole(
+    only: tuple[str, ...], arms: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained: list[str] = []
+
+    def train_all(arms: Any, *args: Any) -> Any:
+        trained.extend(arm.name for arm in arms)
+        return {}
+
+    monkeypatch.setattr(table3_images, "train_all", train_all)
+    table3_images.run(replace(FULL, only=only), tmp_path)
+    assert sorted(trained) == sorted(arms)
 
 
 # --- Table IV --------------------------------------------------------------------------------------------------------
@@ -229,11 +261,15 @@ def test_table4_shows_the_scores_of_the_best_fid(monkeypatch: pytest.MonkeyPatch
         "best train FID: 20.0 with Baseline; 18.0 with Discriminator only (10% lower); 300 with All, cut (1400% "
         "higher). Single runs, so the spread is unknown.",
     )
-    assert outcome.name == "table4"
+    assert [run(FULL, tmp_path).name for run in (table4_images.run, table4_images.run_table4)] == [
+        "table4-images",
+        "table4",
+    ]
 
 
 def test_table4_quick_compares_last_kids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def train_all(arms: Any, seeds: int, *args: Any) -> Any:
+    def train_all(arms: Any, seeds: int, *args: Any, also: tuple[str, ...]) -> Any:
+        assert not also
         kids = {arm: [score(900, kid=0.1 * (place + 1))] for place, arm in enumerate(arms)}
         return {arm.name: (ended(arm.name, lines, config=arm.config),) for arm, lines in kids.items()}
 

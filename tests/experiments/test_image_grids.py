@@ -157,7 +157,10 @@ def test_fig11_full_draws_only_what_was_trained(monkeypatch: pytest.MonkeyPatch,
 def no_points(options: Options, folder: Path) -> PointsPart:
     assert options.only == ()
     table = ResultTable("points", "arm", (Column("modes"),), (Row("DAT", {"modes": 1.5}),))
-    return PointsPart(table, ("On points.",), ("Points.",), Figure(), Origin(("of the points",)))
+    numbers = {"kl": 0.5}
+    return PointsPart(
+        table, ("On points.",), ("Points.",), Figure(), Origin(("of the points",)), {"iterations": 3}, numbers
+    )
 
 
 def test_fig5_quick_has_both_methods_with_both_losses(
@@ -179,6 +182,7 @@ def test_fig5_quick_has_both_methods_with_both_losses(
     assert table.rows[0].paper == {"0-GP": 43.06, "DAT": 25.67}
     assert not table.comparable
     assert "On points." in outcome.findings
+    assert (outcome.config["points"], outcome.details["points"]) == ({"iterations": 3}, {"kl": 0.5})
     assert outcome.origin.commits == (*run.origin.commits, "of the points")
 
 

@@ -203,6 +203,7 @@ def test_data_and_device_of_the_options_reach_the_runs(
 ) -> None:
     asked = []
     monkeypatch.setattr(image_study, "load_data", lambda config: asked.append(config.data) or images())
+    monkeypatch.setattr(image_study, "check_is_there", lambda *_: None)
     options = image_study.Options(compile=False, device="cpu", data=str(tmp_path / "data"))
     found = train_all([tiny_arm("a"), tiny_arm("b", seed=5)], 1, options, tmp_path)
     assert asked == [str(tmp_path / "data")]  # both runs share the images
@@ -348,11 +349,11 @@ def test_a_data_set_that_is_missing_is_noticed_before_the_first_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The last of five sets would otherwise be opened after days."""
-    looked: list[tuple[str, int | None]] = []
+    looked: list[tuple[str, str, int | None]] = []
 
     def check(dataset: str, root: str, split: str, resolution: int | None) -> None:
-        assert (root, split) == ("data", "train")
-        looked.append((dataset, resolution))
+        assert root == "data"
+        looked.append((dataset, split, resolution))
         if dataset == "lsun-bedroom":
             raise DataError("no bedrooms")
 
@@ -361,4 +362,19 @@ def test_a_data_set_that_is_missing_is_noticed_before_the_first_training(
     arms = [tiny_arm("small"), tiny_arm("large", "sngan-lsun-bedroom")]
     with pytest.raises(DataError, match="no bedrooms"):
         train_all(arms, 1, replace(OPTIONS, data="data"), tmp_path)
-    assert looked == [("cifar10", 32), ("lsun-bedroom", 64)]
+    assert looked == [("cifar10", "train", 32), ("lsun-bedroom", "train", 64)]
+
+
+def test_a_split_that_is_needed_after_the_training_is_looked_for_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a single data set, too."""
+
+    def check(dataset: str, root: str, split: str, resolution: int | None) -> None:
+        if split == "test":
+            raise DataError("no test images")
+
+    monkeypatch.setattr(image_study, "check_is_there", check)
+    monkeypatch.setattr(image_study, "_train", None)
+    with pytest.raises(DataError, match="no test images"):
+        train_all([tiny_arm("a")], 1, replace(OPTIONS, data="data"), tmp_path, also=("test",))

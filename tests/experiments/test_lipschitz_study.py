@@ -126,3 +126,13 @@ def test_the_monitor_of_the_study_is_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert all(isinstance(cell, Runs) for cell in row.cells.values())
     assert all(isinstance(cell, Runs) for cell in outcome.tables[1].rows[0].cells.values())
     assert [step for step, _ in outcome.details["curves"]["DCGAN, DAT"][0]["sigma_max"]] == [2, 4]
+
+
+def test_every_arm_has_a_line_of_its_own() -> None:
+    found = {
+        arm.name: [ended(arm.name, steep_lines(1.0, None))] for arm in lipschitz_study.arms_of(quick=False)
+    }
+    assert len(found) == 7
+    for axes in lipschitz_study.draw(found).axes:
+        assert [line.get_label() for line in axes.lines] == list(found)
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 7

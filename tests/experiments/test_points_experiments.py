@@ -27,7 +27,7 @@ from tests.experiments.point_runs import TINY, cells, expected
         (fig6, sngan_sweeps, "run_fig6"),
         (fig7, sngan_sweeps, "run_fig7"),
         (table3, table3_images, "run"),
-        (table4, table4_images, "run"),
+        (table4, table4_images, "run_table4"),
     ],
 )
 def test_full_length_is_on_images(

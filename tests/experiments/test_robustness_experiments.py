@@ -93,6 +93,21 @@ def share_lines(*shares: float | None, eligible: float = 0.5) -> list[dict[str, 
     return lines
 
 
+def test_fig1_takes_its_mean_over_the_steps_that_all_runs_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [ended("c", share_lines(1.0, 0.5, 0.25)), ended("c", share_lines(None, 0.25, 0.75), 1)]
+    given(monkeypatch, adversarial_share, {"DCGAN, lsgan": runs})
+    outcome = adversarial_share.run_fig1(replace(OPTIONS, seeds=2, only=("DCGAN, lsgan",)), tmp_path)
+    cells = {row.label: row.cells for row in outcome.tables[0].rows}["DCGAN, lsgan"]
+    assert cells["step 200"] == Runs((100.0,))
+    assert cells["mean"] == Runs((37.5, 50.0))
+    assert cells["range"] == Runs((25.0, 50.0))
+    (finding,) = outcome.findings
+    assert "on average 43.8" in finding
+    assert "moves by 37.5" in finding
+
+
 def test_fig8_compares_each_model_with_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given(
         monkeypatch,

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from fastdat.experiments.evidence.curve_groups import Group
 from fastdat.experiments.evidence.curve_numbers import band, score_of
-from fastdat.experiments.figure_style import COLOURS, FAINT, INK, draw_band, style_axes
+from fastdat.experiments.figure_style import COLOURS, FAINT, INK, draw_band, look, style_axes
 from fastdat.experiments.images.study_texts import Found
 from fastdat.experiments.outcome import Runs
 
 YLABEL = "KID, EfficientNet-Lite0"
 _PANELS = 3
 """Panels in a row."""
-_STYLES = ("-", "--", ":")
-"""Of the lines of the first six arms, of the next six, and so on: there are six colours."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,16 @@ def draw_curves(found: Found, groups: Sequence[Group]) -> Figure:
             points = band(found.get(arm.name, ()))
             if points:
                 k = labels.index(group.label(arm.name))
+                colour, style = look(k)
                 draw_band(
                     axes,
                     list(points),
                     list(points.values()),
-                    COLOURS[k % len(COLOURS)],
+                    colour,
                     labels[k],
                     limits=(0.0, math.inf),
                     marker="o",
-                    style=_STYLES[k // len(COLOURS) % len(_STYLES)],
+                    style=style,
                 )
         axes.set_ylim(bottom, top)
         axes.set_xlabel("G steps", color=INK)

@@ -247,7 +247,8 @@ def _over_measurements(
 
 
 def _steps_of_all(runs: Sequence[Trained]) -> set[int]:
-    """The steps at which every run has a share: where D took no sample for a fake, there is none."""
+    """The steps at which every run has a share: where D took no sample for a fake, there is none, and a mean over all
+    steps of one run says nothing beside one over some steps of another."""
     of_each = [{line["step"] for line in run.stats if MAIN in line} for run in texts.whole(runs)]
     return set.intersection(*of_each) if of_each else set()
 
@@ -258,9 +259,9 @@ def _over_training(found: texts.Found) -> ResultTable:
     columns = [Column(f"step {step:,}", 1) for step in shown] + [Column("mean", 1), Column("range", 1)]
     rows = []
     for name, runs in found.items():
-        at = shares(runs)
+        at, common = shares(runs), _steps_of_all(runs)
         cells = {f"step {step:,}": at.get(step) for step in shown}
-        rows.append(Row(name, {**cells, "mean": mean_share(runs), "range": unrest(runs)}))
+        rows.append(Row(name, {**cells, "mean": mean_share(runs, common), "range": unrest(runs, common)}))
     title = "Samples with an adversarial example, % of those that D takes for fakes (rms, midpoint)"
     return ResultTable(title, "model", tuple(columns), tuple(rows))
 
@@ -290,7 +291,8 @@ def _all_choices(found: texts.Found) -> Iterator[ResultTable]:
 def _findings(name: Which, found: texts.Found) -> Iterator[str]:
     if name == "fig1":
         for arm, runs in found.items():
-            mean, spread = mean_share(runs), unrest(runs)
+            common = _steps_of_all(runs)
+            mean, spread = mean_share(runs, common), unrest(runs, common)
             if mean is not None and spread is not None:
                 yield (
                     f"{arm}: on average {texts.number(mean)} % of the samples that D takes for fakes have an "

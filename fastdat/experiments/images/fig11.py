@@ -104,9 +104,8 @@ def _table(datasets: Sequence[str], found: texts.Found, quick: bool) -> ResultTa
         )
     columns = tuple(Column(side, digits) for side in SIDES)
     paper = () if quick else columns
-    return ResultTable(
-        f"{head} at the last step", "data set", columns, tuple(rows), paper, comparable=not quick
-    )
+    title = f"{head} at the last step" + ("" if quick else "; the paper's is that of its best step")
+    return ResultTable(title, "data set", columns, tuple(rows), paper, comparable=not quick)
 
 
 def _findings(datasets: Sequence[str], found: texts.Found, quick: bool) -> Iterator[str]:

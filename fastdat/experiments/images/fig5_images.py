@@ -65,8 +65,8 @@ def run(options: Options, folder: Path) -> Outcome:
             f"{TABLE_III['wgan']['none']:.2f}. An unclipped WGAN without any penalty at that FID is hard to believe of "
             "raw logits, and the code that the paper builds on ends D in a sigmoid.",
         ),
-        config=texts.settings(arms, seeds),
-        details=texts.details(found),
+        config=texts.settings(arms, seeds) | {"points": points.config},
+        details=texts.details(found) | {"points": points.details},
         origin=joined([texts.origin(found), points.origin]),
         figures={"": draw_pairs(rows), "-points": points.figure},
     )
@@ -85,7 +85,7 @@ def _config(loss: str, arm: str, quick: bool) -> TrainConfig:
 
 
 def _table(found: texts.Found, quick: bool) -> ResultTable:
-    score, head = ("kid", KID) if quick else ("fid", "Train FID (inception-v3-compat)")
+    score, head = ("kid", KID) if quick else ("fid", "Train FID (inception-v3-compat, 10,000 fakes)")
     rows = tuple(
         Row(
             words,

@@ -101,6 +101,7 @@ def train_all(
     callbacks: Callable[[Arm], Sequence[Callback]] | None = None,
     measures: Mapping[str, Any] | None = None,
     images: ImageSet | None = None,
+    also: Sequence[str] = (),
     seed_by_seed: bool = False,
     finished: Container[tuple[str, int]] = (),
     ended: Callable[[Trained], None] | None = None,
@@ -118,6 +119,7 @@ def train_all(
         callbacks: makes the own metrics of the runs of an arm, anew for each run.
         measures: all settings of the callbacks, by name, in types that JSON knows.
         images: the training images, if not those of ``options.data``.
+        also: splits of the data that the caller needs after the training; they are looked for before it.
         seed_by_seed: train all arms of a seed before the next seed, and not all seeds of an arm before the next arm.
         finished: (arm, seed) of the runs that are left out, since their caller knows what they gave.
         ended: called with each run once it has ended, before the next one begins.
@@ -138,7 +140,7 @@ def train_all(
     if seed_by_seed:
         planned.sort(key=lambda run: run[1])
     if images is None:
-        _require_data([arm.config for arm, _ in planned], options)
+        _require_data([arm.config for arm, _ in planned], options, also)
     for number, (arm, seed) in enumerate(planned, 1):
         filled = {"seed": seed, "device": options.device, "compile": options.compile}
         config = arm.config.replace(filled | ({"data": options.data} if options.data else {}))
@@ -271,11 +273,11 @@ class _Shared:
         return self._images, self._evaluator
 
 
-def _require_data(configs: Sequence[TrainConfig], options: Options) -> None:
-    """Of several data sets, look for the last one before the first one is trained on; raises DataError."""
-    splits = {(dataset_of(c), c.resolution, split) for c in configs for split in ("train", *c.eval.splits)}
-    if options.data and len({dataset for dataset, *_ in splits}) > 1:
-        for dataset, resolution, split in sorted(splits):
+def _require_data(configs: Sequence[TrainConfig], options: Options, also: Sequence[str]) -> None:
+    """Look for all data sets and splits before the first training; raises DataError."""
+    wanted = {(dataset_of(c), c.resolution, s) for c in configs for s in ("train", *c.eval.splits, *also)}
+    if options.data:
+        for dataset, resolution, split in sorted(wanted):
             check_is_there(dataset, options.data, split, resolution)
 
 

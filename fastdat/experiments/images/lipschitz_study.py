@@ -18,7 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fastdat.experiments.catalogue import Options
-from fastdat.experiments.figure_style import COLOURS, INK, draw_band, style_axes
+from fastdat.experiments.figure_style import INK, draw_band, look, style_axes
 from fastdat.experiments.images import study_texts as texts
 from fastdat.experiments.images.image_study import Arm, Trained, arms_wanted, train_all
 from fastdat.experiments.images.thin_runs import WIDTH, thin
@@ -253,11 +253,12 @@ def draw(found: texts.Found) -> Figure:
     figure = Figure(figsize=(12.6, 6.4), layout="constrained")
     for i, (key, title, scale) in enumerate(panels):
         axes = figure.add_subplot(2, 3, i + 1)
-        for colour, (name, runs) in zip(COLOURS, found.items(), strict=False):
+        for k, (name, runs) in enumerate(found.items()):
+            colour, style = look(k)
             at = curve(runs, key)
             if at:
                 band = [(scale * runs.mean, scale * (runs.std or 0.0)) for runs in at.values()]
-                draw_band(axes, list(at), band, colour, name, marker=".")
+                draw_band(axes, list(at), band, colour, name, marker=".", style=style)
         axes.set_title(title, color=INK, fontsize=10)
         axes.set_xlabel("G steps", color=INK)
         if key in PENALTY.values():

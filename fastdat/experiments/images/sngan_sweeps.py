@@ -106,7 +106,7 @@ def draw_curve(axes: Axes, x: Sequence[float], cells: Sequence[Runs | None], xla
         axes.plot([at] * len(cell.values), cell.values, "o", color=colour, ms=4)
     style_axes(axes)
     axes.set_xlabel(xlabel, color=INK)
-    axes.set_ylabel("train FID", color=INK)
+    axes.set_ylabel("train FID, last step", color=INK)
 
 
 def _train(
@@ -119,7 +119,11 @@ def _train(
         "name": name,
         "quick": False,
         "command": texts.command(name, options, seeds),
-        "protocol": (full_protocol(arms[0].config),),
+        "protocol": (
+            full_protocol(arms[0].config),
+            "Curve and findings are of the last step. eps is divided by the batch size, 64, as in the released code; "
+            "each of the K steps is of size eps. The paper says neither.",
+        ),
         "notes": ("The figure's points are not printed as numbers.",),
         "config": texts.settings(arms, seeds),
         "details": texts.details(found),
@@ -152,6 +156,6 @@ def _best(what: str, settings: Sequence[Setting], found: texts.Found, paper: str
         best = min(measured, key=lambda arm: measured[arm].mean)
         worst = max(measured, key=lambda arm: measured[arm].mean)
         yield (
-            f"The best {what} is {best}: train FID {texts.number(measured[best])}; the paper's is {paper}. The "
-            f"worst is {worst}: {texts.number(measured[worst])}."
+            f"The best {what} by the last step's train FID is {best}: {texts.number(measured[best])}; the paper's is "
+            f"{paper}. The worst is {worst}: {texts.number(measured[worst])}."
         )

@@ -63,7 +63,7 @@ def _scored(config: TrainConfig) -> TrainConfig:
 
 def _full(options: Options, folder: Path) -> Outcome:
     arms, seeds = arms_wanted(full_arms(), options.only), options.seeds or 1
-    trained = train_all(arms, seeds, options, folder)
+    trained = train_all(arms, seeds, options, folder, also=("test",))
     found = {name: with_test_scores(runs, options) for name, runs in trained.items()}
     tables = tuple(_part(part, found, which) for which in _STEPS for part in SCORES)
     return Outcome(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ from fastdat.experiments.points.points_figure import draw_arms
 from fastdat.experiments.points.quick_study import quick_study, run_quick
 from fastdat.experiments.points.regularizer_study import ARMS
 from fastdat.experiments.points.study import Study
+from fastdat.experiments.points.study_record import arms_as_dict, settings_as_dict
 from fastdat.experiments.points.study_tables import arm_words, columns, last_rows, protocol
 from fastdat.experiments.training_origin import Origin
 
@@ -35,6 +37,8 @@ class PointsPart:
         protocol: what was trained and measured.
         figure: points side by side.
         origin: where it was trained.
+        config: all settings, in types that JSON knows.
+        details: all numbers, likewise.
     """
 
     table: ResultTable
@@ -42,6 +46,8 @@ class PointsPart:
     protocol: tuple[str, ...]
     figure: Figure
     origin: Origin
+    config: dict[str, Any]
+    details: dict[str, Any]
 
 
 def run_points(options: Options, folder: Path) -> PointsPart:
@@ -54,6 +60,8 @@ def run_points(options: Options, folder: Path) -> PointsPart:
         protocol=protocol(result),
         figure=draw_arms(result.arms, mixtures),
         origin=result.origin,
+        config=settings_as_dict(result),
+        details={"arms": arms_as_dict(result)},
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastdat.experiments.arm_choice import chooses, chosen_names
+from fastdat.experiments.arm_choice import by_loss, chosen_names
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Value
 from fastdat.experiments.paper_tables import TABLE_III
@@ -104,7 +104,7 @@ def studies(options: Options) -> tuple[Study, ...]:
     """
     names = tuple(f"{loss}: {arm}" for loss, arms in LOSSES.items() for arm in arms)
     arms_of: dict[str, list[str]] = {}
-    for name in chosen_names(names, options.only, _chooses):
+    for name in chosen_names(names, options.only, by_loss(LOSSES, ARMS)):
         loss, arm = name.split(": ")
         arms_of.setdefault(loss, []).append(arm)
     return tuple(
@@ -118,14 +118,6 @@ def studies(options: Options) -> tuple[Study, ...]:
         )
         for loss, arms in arms_of.items()
     )
-
-
-def _chooses(part: str, name: str) -> bool:
-    loss, arm = name.split(": ")
-    of_loss, colon, of_arm = part.partition(":")
-    if not colon:
-        return part == loss if part in LOSSES else chooses(part, arm, ARMS)
-    return of_loss == loss and chooses(of_arm.strip(), arm, ARMS)
 
 
 def outcome(results: Sequence[StudyResult], options: Options) -> Outcome:

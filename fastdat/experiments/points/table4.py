@@ -112,7 +112,7 @@ def run(options: Options, folder: Path) -> Outcome:
     if not options.quick:
         from fastdat.experiments.images import table4_images
 
-        return table4_images.run(options, folder)
+        return table4_images.run_table4(options, folder)
     return outcome(run_quick(study(options), options, folder), options)
 
 
