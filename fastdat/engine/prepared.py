@@ -218,9 +218,11 @@ class Prepared:
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch, terms=of_terms)
         # An eager step shares nothing but its engine, the captures of features and, in second order, a switch
         # (``attention_for``).
-        alone = self._mode is EAGER and not self._spec.differentiates_gradient and not self._spec.captures
-        shared = nullcontext() if alone else SHARED
-        with shared, _parametrized_anew(), _weights_cast_anew(batch.xr.device), torch.no_grad():
+        spec, device = self._spec, batch.xr.device
+        exact = any(term.in_full_precision for term in spec.terms)
+        alone = self._mode is EAGER and not (spec.differentiates_gradient or spec.captures or exact)
+        shared, precision = nullcontext() if alone else SHARED, _without_tf32() if exact else nullcontext()
+        with shared, precision, _parametrized_anew(), _weights_cast_anew(device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
                 captures = self._spec.captures  # a graph looks for the hooks that it was traced with
@@ -302,6 +304,22 @@ def _parametrized_anew() -> Iterator[None]:
         yield
     finally:
         parametrize._cache_enabled += depth
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """With fp32 that is fp32: on a GPU, PyTorch computes convolutions in TF32, which has 10 bits of mantissa as fp16,
+    unless it is told otherwise."""
+    cudnn: Any = torch.backends.cudnn
+    backends: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:

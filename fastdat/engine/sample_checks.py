@@ -143,7 +143,7 @@ def check_batch(batch: Batch, world_size: int) -> None:
         )
     if batch.xr.shape[0] * world_size < 2:
         raise ValueError(
-            "a step needs at least 2 samples a side, since each side's mean is the other's target: got 1 "
+            "a step needs at least 2 samples a side, over which DAT and most losses take means: got 1 "
             f"(shape {tuple(batch.xr.shape)}). Add a dimension of samples with x[None] where it is missing, or use a "
             "larger batch"
         )

@@ -56,7 +56,7 @@ class Augmented(nn.Module):
         return torch.rand(len(x), DRAWS, device=x.device, generator=generator)
 
     def forward(self, x: Tensor, draws: Tensor, *args: Any) -> Any:
-        return self.D(augmented(x, draws, self.policy), *args)
+        return self.D(augmented(x, draws, self.policy).to(x.dtype), *args)
 
 
 def parse_policy(policy: str) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ class GradientNormalised(nn.Module):
         D: f, with logits (N,) or (N, 1) as its first output.
 
     Raises:
-        ValueError: D is wrapped in DistributedDataParallel, which must be the outermost; or it has batch norms in
-            training mode.
+        ValueError: D is wrapped in DistributedDataParallel, which must be the outermost; or it has batch norms that
+            take the statistics of the batch, also at a call.
     """
 
     def __init__(self, D: nn.Module) -> None:
@@ -42,18 +42,12 @@ class GradientNormalised(nn.Module):
                 "gradient normalisation cannot be put around DistributedDataParallel, which would then average no "
                 "gradients: wrap the normalised D, DistributedDataParallel(GradientNormalised(D))"
             )
-        norms = [
-            n for n, m in D.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
-        ]
-        if norms:
-            raise ValueError(
-                f"gradient normalisation needs a D that treats its samples independently, and its layers "
-                f"{', '.join(map(repr, norms[:4]))} normalise over the batch: use norms of single samples, such as "
-                "GroupNorm, or call eval() of these layers first"
-            )
+        _check_independent(D)
         self.D = D
 
     def forward(self, x: Tensor, *args: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            _check_independent(self.D)
         f, pullback, extras = torch.func.vjp(lambda x: _split(self.D(x, *args)), x, has_aux=True)  # type: ignore[misc]
         (gradient,) = pullback(torch.ones_like(f))
         squares = at_least_float32(gradient).square().flatten(1).sum(1)
@@ -61,6 +55,21 @@ class GradientNormalised(nn.Module):
         size = f.sign().detach() * f  # |f|, whose second derivative is zero everywhere
         normalised = f / (norm + size)
         return (normalised, *extras) if extras else normalised
+
+
+def _check_independent(D: nn.Module) -> None:
+    """Raises ValueError where a batch norm of D takes the statistics of the batch."""
+    norms = [
+        name
+        for name, m in D.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
+    ]
+    if norms:
+        raise ValueError(
+            f"gradient normalisation needs a D that treats its samples independently, and its layers "
+            f"{', '.join(map(repr, norms[:4]))} normalise over the batch: use norms of single samples, such as "
+            "GroupNorm, or call eval() of these layers, which must track running statistics"
+        )
 
 
 def _split(out: Any) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -48,9 +48,12 @@ class AugmentationConsistency(Term):
         return uniform_row(x, generator, self.augment.draws_per_sample)
 
     def _augmented(self, x: Tensor, draws: Tensor) -> Tensor:
-        if isinstance(self.augment, str):
-            return augmented(x, draws, parse_policy(self.augment))
-        return self.augment(x, draws)
+        made = (
+            augmented(x, draws, parse_policy(self.augment))
+            if isinstance(self.augment, str)
+            else self.augment(x, draws)
+        )
+        return made.to(x.dtype)
 
 
 def _check_augment(name: str, augment: Any) -> None:
@@ -88,6 +91,7 @@ class CR(AugmentationConsistency):
         weight: factor; a number or a 0-dimensional tensor.
         every: the term is part of one step in ``every``, ``every`` times as strong.
         augment: T: a policy of :mod:`fastdat.nets.augmentation` for images in [-1, 1], or an :class:`Augmentation`.
+            The source flips and shifts by a few pixels, which ``"translation"`` is nearest to.
 
     Raises:
         TypeError, ValueError: at construction, for a bad value.
@@ -123,6 +127,7 @@ class BCR(AugmentationConsistency):
         fake_ratio: how strong the fakes' part is beside the reals'.
         every: the term is part of one step in ``every``, ``every`` times as strong.
         augment: T: a policy of :mod:`fastdat.nets.augmentation` for images in [-1, 1], or an :class:`Augmentation`.
+            The source flips and shifts by a few pixels, which ``"translation"`` is nearest to.
 
     Raises:
         TypeError, ValueError: at construction, for a bad value.

@@ -83,7 +83,7 @@ def _between(points: Points, given: Mapping[str, Tensor]) -> Tensor:
 def _around(points: Points, given: Mapping[str, Tensor]) -> Tensor:
     """``xr_i + a_i std(xr) / 2 u_i`` (n, ...), std over all elements of the whole batch; a constant."""
     x = points.x.real
-    elements = x.detach().to(torch.promote_types(x.dtype, torch.float32)).reshape(len(x), -1)
+    elements = x.detach().double().reshape(len(x), -1)  # the squares of data far from zero are far apart
     first, second = points.mean(torch.stack([elements.mean(1), elements.square().mean(1)], 1)).unbind()
     std = (second - first.square()).clamp_min(0).sqrt()
     return (x + per_sample(given["a"], x) * (0.5 * std) * as_wide(given["u"], x)).to(x.dtype).detach()

@@ -236,8 +236,8 @@ def _bcr(term: BCR, at: Setting, draws: Draws) -> Tensor:
 
 def _augmented(term: CR | BCR, clean: Evaluated, draws: Tensor) -> Tensor:
     if isinstance(term.augment, str):
-        return augmented(clean.x, draws, parse_policy(term.augment))
-    return term.augment(clean.x, draws)
+        return augmented(clean.x, draws, parse_policy(term.augment)).to(clean.x.dtype)
+    return term.augment(clean.x, draws).to(clean.x.dtype)
 
 
 def _change(at: Setting, side: Side, x: Tensor) -> Tensor:

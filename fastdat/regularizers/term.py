@@ -160,7 +160,8 @@ class Term(ABC):
     """How many of these answers depend on one another: where the second needs the first, 2. A batch in parts is gone
     through as often before the step."""
     in_full_precision: ClassVar[bool] = False
-    """Whether the term is noise where D runs in half precision: such a step is refused."""
+    """Whether the term is noise where D runs in half precision, or in TF32: such a step is refused in half precision,
+    and computed without TF32."""
     every: int
     """The term is part of one step in ``every``, ``every`` times as strong."""
 

@@ -75,8 +75,9 @@ _R3GAN: dict[str, Any] = {
     "n_dis": 1,
     "steps": 39_063,
 }
-# What the paper compares DAT with in Table III, in place of DAT. AR compares the sigmoid of D's logits, which the
-# released code's D ends in; RFM the output of D's last hidden convolution, before batch norm.
+# What the paper compares DAT with in Table III, and ALP and RobGAN of its related work, in place of DAT. AR compares
+# the sigmoid of D's logits, which the released code's D ends in; RFM the output of D's last hidden convolution, before
+# batch norm.
 _REGULARIZERS: dict[str, dict[str, Any]] = {
     "gp": {"name": "gp"},
     "lp": {"name": "lp"},

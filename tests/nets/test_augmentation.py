@@ -221,6 +221,25 @@ def test_the_attack_moves_the_image_before_the_augmentation() -> None:
         assert x_adv.abs().max() <= 1
 
 
+def test_contrast_moves_pixels_that_are_cut_out() -> None:
+    """It takes a mean over all pixels before they are cut."""
+    xr, xf, args = batch()
+    D = Augmented(KINDS["plain"]().double(), "color,cutout")
+    _, info = fastdat.dat_step(D, xr, xf, FIRST, "gan", compile=False, with_info=True, **args)
+    moved = []
+    for x, x_adv, (draws,) in zip((xr, xf), (info.xr_adv, info.xf_adv), args.values(), strict=True):
+        unseen = augmented(torch.ones_like(x), draws, ("cutout",)) == 0
+        moved.append((x_adv != x)[unseen & (x.abs() < 0.9)])
+    assert torch.cat(moved).double().mean() > 0.5
+
+
+def test_a_discriminator_in_bf16() -> None:
+    xr, xf, args = batch(torch.bfloat16)
+    D = Augmented(KINDS["plain"]().bfloat16())
+    fastdat.dat_step(D, xr, xf, FIRST, "gan", compile=False, **args).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in D.parameters())
+
+
 @pytest.mark.slow
 def test_new_draws_need_no_new_graph(compile_counters: dict[str, Any]) -> None:
     D = Augmented(KINDS["spectral"]())

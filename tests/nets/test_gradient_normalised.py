@@ -241,4 +241,14 @@ def test_batch_norms_are_refused_in_training_only() -> None:
     ):
         GradientNormalised(net)
     net[1].eval()
-    assert GradientNormalised(net)(torch.randn(5, 3)).shape == (5, 1)
+    normalised = GradientNormalised(net)
+    assert normalised(torch.randn(5, 3)).shape == (5, 1)
+    net.train()
+    with pytest.raises(ValueError, match="its layers '1' normalise over the batch"):
+        normalised(torch.randn(5, 3))
+
+
+def test_a_batch_norm_without_running_statistics_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="its layers '1' normalise over the batch"):
+        GradientNormalised(net.eval())

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 TwoInts = tuple[int, int]
+LARGEST_WINDOW = 25
+"""Elements of the largest window of a pool that inductor makes kernels for. For a larger one it calls ATen's."""
 
 
 class Conv(NamedTuple):

@@ -22,7 +22,7 @@ from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
 from fastdat.engine.passes import image_operations
-from fastdat.engine.passes.image_operations import windows_of
+from fastdat.engine.passes.image_operations import LARGEST_WINDOW, windows_of
 
 aten = torch.ops.aten
 
@@ -57,7 +57,7 @@ def _simple(node: fx.Node) -> tuple[Any, ...] | None:
     kernel, stride, padding, divisor = windows
     if stride == (1, 1):
         fits = [n + 2 * p - k + 1 for n, p, k in zip(size, padding, kernel, strict=True)] == pooled
-        fits = fits and kernel[0] * kernel[1] <= 25  # for larger windows inductor calls ATen's kernel
+        fits = fits and kernel[0] * kernel[1] <= LARGEST_WINDOW
     else:
         fits = stride == kernel and padding == (0, 0)
         fits = fits and [n * k for n, k in zip(pooled, kernel, strict=True)] == size

@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastdat.engine.passes import image_operations
 from fastdat.engine.passes.image_operations import (
+    LARGEST_WINDOW,
     Conv,
     Pool,
     TwoInts,
@@ -279,8 +280,10 @@ def _conv_node(conv: Conv, x: fx.Node, stride: TwoInts) -> fx.Node:
 
 def _box(x: fx.Node, pool: Pool, padding: TwoInts) -> fx.Node:
     """The pool's windows at every position of ``x`` after ``padding`` with zeros."""
+    # Padding of more than half a window is more than avg_pool2d takes; and the gradient of a padded pool by ATen's CUDA
+    # kernel, which takes large windows, may be wrong in channels_last (pytorch/pytorch#188344).
     inside = all(p <= k // 2 for p, k in zip(padding, pool.kernel, strict=True))
-    if not inside:  # more than avg_pool2d takes
+    if not inside or pool.kernel[0] * pool.kernel[1] > LARGEST_WINDOW:
         (top, left), padding = padding, (0, 0)
         x = _call(x.graph, F.pad, x, (left, left, top, top))
     # The padding counts: then inductor needs not find out for each window what to divide by.

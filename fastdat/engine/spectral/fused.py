@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -144,6 +145,9 @@ class FusedSpectralNorm(_SpectralNorm):
 
     ready: Tensor | None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"ready": None}  # a copy normalises its own weight
+
     def forward(self, weight: Tensor) -> Tensor:
         if self.ready is None:
             normalised: Tensor = super().forward(weight)
@@ -163,6 +167,9 @@ class FusedSpectralNormHook(_SpectralNormHook):
     """torch's older hook; it sets the weight that the forward of D has normalised, if there is one."""
 
     ready: Tensor | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"ready": None}
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         if self.ready is None:
@@ -211,16 +218,21 @@ class _Fusion:
         self.layers = layers
         self.keeps = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"keeps": False}  # a copy is in no ``normalised_once``
+
     def prepare(self) -> None:
         """Normalise every weight, and advance u and v."""
         layers = [layer for layer in self.layers if not layer.is_removed()]
         if not layers or any(layer.is_bypassed() for layer in layers):
             return
         specs, weights, states = zip(*[layer.parts() for layer in layers], strict=True)
-        ready = layers[0].norm.ready
+        ready = [layer.norm.ready for layer in layers if layer.norm.ready is not None]
         wanted = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-        if ready is not None and (ready.requires_grad or not wanted):
+        if ready and (any(weight.requires_grad for weight in ready) or not wanted):
             return  # one set for several calls
+        if ready:  # the same weights once more, with gradients
+            specs = tuple([replace(spec, iterations=0) for spec in specs])
         dtypes = [spectral.dtype_under_autocast(s, w) for s, w in zip(specs, weights, strict=True)]
         normalised, advanced = spectral.normalise(specs, weights, states, dtypes)
         with torch.no_grad():

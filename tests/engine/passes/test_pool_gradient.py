@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch._inductor.utils import run_and_get_code
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastdat.engine import passes
 from fastdat.engine.passes.pool_gradient import PoolGradient, simple_pool_gradient
+from fastdat.engine.passes.pooled_conv import PooledConv
 
 aten = torch.ops.aten
 
@@ -91,3 +92,21 @@ def test_compiled() -> None:
         assert one.stride() == other.stride()
     assert "avg_pool2d_backward" in code
     assert "std::min" not in code
+
+
+@pytest.mark.parametrize(("size", "padded"), [(3, True), (5, True), (6, False), (7, False)])
+def test_no_folded_pool_leaves_a_padded_gradient_to_aten(size: int, padded: bool) -> None:
+    """ATen's CUDA kernel gives wrong ones in channels_last (pytorch/pytorch#188344)."""
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.AvgPool2d(size)).double()
+    pools: list[tuple[Any, ...]] = []
+
+    def rewritten(module: fx.GraphModule, inputs: list[Tensor]) -> Any:
+        PooledConv()(module.graph)
+        pools.extend(node.args[1:4] for node in module.graph.nodes if node.target is F.avg_pool2d)
+        module.recompile()
+        return module.forward
+
+    torch.compiler.reset()
+    x = torch.randn(2, 16, 42, 42, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(net, backend=rewritten, fullgraph=True)(x), net(x))
+    assert pools == [((size, size), (1, 1), (1, 1) if padded else (0, 0))]

@@ -131,6 +131,7 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
     "groups": (lambda: pooled(padding=1, groups=2)(2), SIZE, 0.25),
     "dilation": (lambda: pooled(padding=2, dilation=2)(2), SIZE, 0.25),
     "pool 3": (lambda: pooled(padding=1)(3), (3, 4, 9, 7), 0.12),
+    "pool 6": (lambda: pooled(padding=1)(6), (3, 4, 14, 12), 0.04),
     "pool (2, 3)": (lambda: pooled(padding=1)((2, 3)), (3, 4, 9, 7), 0.17),
     "pool 3, stride 2": (lambda: pooled(padding=1)(3, 2), SIZE, 0.25),
     "pool by keywords": (lambda: pooled(padding=1)(kernel_size=2, stride=2, padding=0), SIZE, 0.25),
