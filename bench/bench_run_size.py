@@ -22,8 +22,10 @@ from bench.timing.interleaved import ReplayClock, Timing
 CLOCK = ReplayClock()
 CUDA = torch.cuda.is_available()
 CASES = ON_GPU if CUDA else ON_CPU
+TOGETHER = CUDA and torch.cuda.mem_get_info()[1] >= 100 * 2**30
+"""Whether all cases are ready at once. Together they hold 54 GiB of device memory, and their contexts some more."""
 READY_WITHIN = float(os.environ.get("FASTDAT_READY_SECONDS", 200))
-"""Seconds for the compilations, which run side by side on a GPU."""
+"""Seconds for the compilations, which run side by side on a large GPU."""
 
 
 class Process:
@@ -84,12 +86,12 @@ class Process:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, dict[str, Any] | str]:
-    """What each case measured, or why it could not. On a CPU one after another from the start."""
+    """What each case measured, or why it could not. One after another from the start, unless all fit on the device."""
     found: dict[str, dict[str, Any] | str] = {}
     waiting = list(CASES)
     with tempfile.TemporaryDirectory() as folder:
         while waiting:
-            now, waiting = (waiting, []) if CUDA else (waiting[:1], waiting[1:])
+            now, waiting = (waiting, []) if TOGETHER else (waiting[:1], waiting[1:])
             processes = {case.name: Process(case, Path(folder, f"{i}.txt")) for i, case in enumerate(now)}
             until = time.monotonic() + READY_WITHIN
             ready = {name: process.ready(until) for name, process in processes.items()}

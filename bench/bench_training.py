@@ -54,7 +54,8 @@ def timings(images: ImageSet) -> Iterator[dict[str, Timing]]:
     width = {"precision": "bf16", "channels_last": True} if CUDA else {"ngf": 64, "ndf": 64, "batch_size": 16}
     rounds = int(os.environ.get("FASTDAT_BENCH_ROUNDS", ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(images, Path(folder, "run"), n_dis=1, steps=10**6, **width)
+        # Launched one by one, as the bare steps are: bench_iteration compares captured iterations.
+        trainer = trainer_of(images, Path(folder, "run"), n_dis=1, steps=10**6, cuda_graph=False, **width)
         trainer._begin()
         trainer._iterate()
         batch, steps = trainer.config.batch_size, trainer.iteration.steps

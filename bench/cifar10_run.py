@@ -125,6 +125,7 @@ def write(outdir: Path, found: Record) -> None:
     write_atomically(outdir / PIECES, (json.dumps(found, indent=1) + "\n").encode())
     if os.environ.get("OUT"):
         out = Path(os.environ["OUT"])
+        out.mkdir(parents=True, exist_ok=True)
         shutil.copy(outdir / PIECES, out / PIECES)
         for grid in sorted((outdir / "samples").glob("step-*.png"))[-1:]:
             shutil.copy(grid, out / "samples.png")

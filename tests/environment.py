@@ -14,7 +14,9 @@ def let_cublas_be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def use_cache_folder(folder: Path = REPOSITORY / ".cache") -> None:
-    """Keep compiled graphs and kernels in `folder`, so that a second run starts warm; the user's setting wins."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+def use_cache_folder(folder: Path = REPOSITORY / ".cache", *, always: bool = False) -> None:
+    """Keep compiled graphs and kernels in `folder`, so that a second run starts warm; the user's setting wins, unless
+    it is `always` this folder."""
+    for name, kind in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        if always or name not in os.environ:
+            os.environ[name] = str(folder / kind)

@@ -170,8 +170,9 @@ def _of_means_backward(x: Tensor, w: Tensor, g: Tensor, wanted: tuple[bool, bool
     found = convolution_backward(g, F.avg_pool2d(x, 2, 1, 1), w, 2, wanted, padding=0)
     if wanted[1]:
         return found
-    window = ([2, 2], [1, 1], [1, 1], False, True, None)
-    of_image: Tensor = torch.ops.aten.avg_pool2d_backward(found, x, *window)
+    # Each pixel is in four windows, which is what fastdat's graph computes in one kernel (``passes.pool_gradient``).
+    # ATen's gradient of a padded pool may be wrong in channels_last on a GPU (pytorch/pytorch#188344).
+    of_image: Tensor = F.avg_pool2d(found, 2, 1)
     return of_image
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastdat.training import measured_sizes
@@ -18,10 +19,10 @@ RESULTS = REPOSITORY / "bench" / "results"
 SHIPPED = REPOSITORY / "fastdat" / "training" / measured_sizes.SHIPPED
 
 
-def content() -> str:
-    """The JSON: of each device the newest file of results that has measurements of sizes."""
+def content(files: Iterable[Path] | None = None) -> str:
+    """The JSON: of each device the newest of ``files`` that has measurements of sizes; None: all in RESULTS."""
     newest: dict[str, list[measured_sizes.Measured]] = {}
-    for path in sorted(RESULTS.glob("*.json"), key=_when):
+    for path in sorted(RESULTS.glob("*.json") if files is None else files, key=_when):
         try:
             found = measured_sizes.read_results(path)
         except ConfigError:  # a file of other results

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -225,6 +226,8 @@ def _shape(arg: Tensor, m: int) -> tuple[int | None, ...]:
 
 def same_function(function: Callable[..., Any] | None) -> Hashable:
     """Equal for functions of one definition, such as a lambda in a loop, whose variables torch.compile guards."""
+    if isinstance(function, partial):
+        return partial, same_function(function.func), len(function.args), tuple(sorted(function.keywords))
     code: Hashable = getattr(function, "__code__", None)
     return code if code is not None or function is None else Same(function)
 

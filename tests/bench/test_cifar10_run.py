@@ -37,7 +37,6 @@ def test_pieces_add_up_to_the_run(
     )
     monkeypatch.setattr(cifar10_run, "load_data", lambda config: few_images)
     monkeypatch.setattr(cifar10_run, "ENDING", 0.0)
-    (tmp_path / "out").mkdir()
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     settings = ("steps=30", "log_every=5")
     whole = piece(tmp_path / "whole", *settings)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench import bench_kernels
 from bench.kernel import kernel_measure, kernel_report
 from bench.kernel.attack_coefficients import AttackCoefficients
 from bench.kernel.case import COMPILED, EAGER, FASTDAT, PARAMETRIZATION, Case, Provider, has_kernels
@@ -164,6 +167,18 @@ def test_wrong_results_are_not_timed() -> None:
     assert all("gb_per_s" not in measured.summary(name) for name in wrong)
     text = "\n".join(kernel_report.tables([measured]))
     assert "a digit                      not timed: wrong by 1e-05" in text
+
+
+def test_whoever_is_wrong_fails_and_whoever_is_absent_is_skipped() -> None:
+    """Not fastdat's kernels alone: a way that fastdat takes has another name beside a convolution."""
+    measured = measure(WithWrongProviders(5, CPU), rounds=2, repeats=1)
+    benchmark: Any = SimpleNamespace(extra_info={}, pedantic=lambda *_, **__: None)
+    with pytest.raises(AssertionError, match="wrong by 1e-05"):
+        bench_kernels.bench_kernel(benchmark, measured, "a digit")
+    missing = dataclasses.replace(measured.results["a digit"], absent=True, problem="not here")
+    measured.results["a digit"] = missing
+    with pytest.raises(pytest.skip.Exception, match="not here"):
+        bench_kernels.bench_kernel(benchmark, measured, "a digit")
 
 
 def test_launches_are_counted_after_the_timings(monkeypatch: pytest.MonkeyPatch) -> None:
