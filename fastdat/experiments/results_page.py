@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdat.experiments.catalogue import CATALOGUE
+from fastdat.experiments.keep_results import FINISHED
 from fastdat.experiments.outcome_files import Record, markdown
 from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
@@ -107,7 +108,7 @@ def _lines(items: Sequence[Item], records: Path, link: str) -> Iterator[str]:
     yield "| paper | command | what came out | data |"
     yield "| --- | --- | --- | --- |"
     for item in items:
-        yield _overview(item, found.get(item), link)
+        yield _overview(item, found.get(item), records, link)
     for item in items:
         record = found.get(item)
         if record is not None and not _is_early(record):
@@ -117,11 +118,15 @@ def _lines(items: Sequence[Item], records: Path, link: str) -> Iterator[str]:
     yield ""
 
 
-def _overview(item: Item, record: Record | None, link: str) -> str:
+def _overview(item: Item, record: Record | None, records: Path, link: str) -> str:
     if item.name is None:
         return _row([item.paper, "-", item.remark, "-"])
     if record is None:
-        return _row([item.paper or item.name, f"`{_REPRODUCE} {item.name}`", "not run yet", "-"])
+        runs = Path(FINISHED, item.name)
+        begun = any((records / runs).glob("*.json"))
+        said = "runs have ended, no page has been made of them yet" if begun else "not run yet"
+        data = f"[runs]({os.path.normpath(f'{link}/{runs}')})" if begun else "-"
+        return _row([item.paper or item.name, f"`{_REPRODUCE} {item.name}`", said, data])
     file = os.path.normpath(f"{link}/{item.json}")
     if _is_early(record):
         return _row(

@@ -104,6 +104,17 @@ def test_overview(records: Path) -> None:
     assert order.index("Fig. 4") < order.index("Table I") < order.index("Table II") < order.index("Fig. 7")
 
 
+def test_runs_without_a_page_are_said(records: Path) -> None:
+    """They are there for everybody to read, and may say something else than the pages beside them."""
+    (records / "finished" / "fig6").mkdir(parents=True)
+    (records / "finished" / "fig6" / "eps-1-0.json").write_text("{}")
+    assert overview(page(records, "results/reproduce"))["Fig. 6"] == [
+        "`fastdat reproduce fig6`",
+        "runs have ended, no page has been made of them yet",
+        "[runs](results/reproduce/finished/fig6)",
+    ]
+
+
 def test_sections(records: Path) -> None:
     text = page(records, "results/reproduce")
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
