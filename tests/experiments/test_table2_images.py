@@ -37,7 +37,8 @@ def test_the_full_length_runs_are_table_i() -> None:
 
 
 def test_scores_stand_in_the_papers_layout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def train_all(arms: Any, seeds: int, *args: Any) -> Any:
+    def train_all(arms: Any, seeds: int, *args: Any, also: tuple[str, ...]) -> Any:
+        assert also == ("test",), "they are looked for before the training"
         made = {}
         for arm in arms:
             lines = [
