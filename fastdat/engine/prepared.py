@@ -185,6 +185,7 @@ class Prepared:
         if self._mode in REPLAYED:  # a CUDA graph then reads D's memory itself, and copies nothing before
             for tensor in self._own:
                 torch._dynamo.mark_static_address(tensor, guard=False)
+        self._exact = any(term.in_full_precision for term in call.terms)
         trains = gradients and not self._of_G
         self._at = [i for i, requires in enumerate(self._require_grad) if requires and trains]
         self._trainable = {name: params[name] for name in [list(params)[i] for i in self._at]}
@@ -219,19 +220,21 @@ class Prepared:
         # An eager step shares nothing but its engine, the captures of features and, in second order, a switch
         # (``attention_for``).
         spec, device = self._spec, batch.xr.device
-        exact = any(term.in_full_precision for term in spec.terms)
-        alone = self._mode is EAGER and not (spec.differentiates_gradient or spec.captures or exact)
-        shared, precision = nullcontext() if alone else SHARED, _without_tf32() if exact else nullcontext()
+        alone = self._mode is EAGER and not (spec.differentiates_gradient or spec.captures or self._exact)
+        shared, precision = (
+            nullcontext() if alone else SHARED,
+            _without_tf32() if self._exact else nullcontext(),
+        )
         with shared, precision, _parametrized_anew(), _weights_cast_anew(device), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
-                captures = self._spec.captures  # a graph looks for the hooks that it was traced with
+                captures = spec.captures  # a graph looks for the hooks that it was traced with
                 with captured(
                     {capture.path: D.get_submodule(capture.path) for capture in captures}, captures
                 ):
                     result = self._engine.run_again(D, inputs._replace(buffers=self._moved), aux_loss)
             if result is None:
-                with attention_for(self._spec):
+                with attention_for(spec):
                     result = self._run_traceable(D, inputs, aux_loss)
             if result.buffers:
                 own = [self._buffers[name] for name in result.buffers]

@@ -203,7 +203,6 @@ def test_data_and_device_of_the_options_reach_the_runs(
 ) -> None:
     asked = []
     monkeypatch.setattr(image_study, "load_data", lambda config: asked.append(config.data) or images())
-    monkeypatch.setattr(image_study, "check_is_there", lambda *_: None)
     options = image_study.Options(compile=False, device="cpu", data=str(tmp_path / "data"))
     found = train_all([tiny_arm("a"), tiny_arm("b", seed=5)], 1, options, tmp_path)
     assert asked == [str(tmp_path / "data")]  # both runs share the images

@@ -86,9 +86,11 @@ class Trained:
     origin: Origin = field(default_factory=Origin)
 
 
-def arms_wanted(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
+def arms_wanted(
+    arms: Sequence[Arm], only: Sequence[str], rule: Callable[[str, str], bool] | None = None
+) -> tuple[Arm, ...]:
     """The arms that ``only`` chooses by their names, see :func:`fastdat.experiments.arm_choice.chosen_names`."""
-    wanted = chosen_names([arm.name for arm in arms], only)
+    wanted = chosen_names([arm.name for arm in arms], only, rule)
     return tuple(arm for arm in arms if arm.name in wanted)
 
 
@@ -274,9 +276,9 @@ class _Shared:
 
 
 def _require_data(configs: Sequence[TrainConfig], options: Options, also: Sequence[str]) -> None:
-    """Look for all data sets and splits before the first training; raises DataError."""
+    """Look for all data sets and splits before the first training, unless it opens them all; raises DataError."""
     wanted = {(dataset_of(c), c.resolution, s) for c in configs for s in ("train", *c.eval.splits, *also)}
-    if options.data:
+    if options.data and (also or len({dataset for dataset, *_ in wanted}) > 1):
         for dataset, resolution, split in sorted(wanted):
             check_is_there(dataset, options.data, split, resolution)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastdat.experiments.arm_choice import by_loss, chosen_names
+from fastdat.experiments.arm_choice import by_loss
 from fastdat.experiments.catalogue import Options
 from fastdat.experiments.images import study_texts as texts
-from fastdat.experiments.images.image_study import Arm, scores_of, train_all
+from fastdat.experiments.images.image_study import Arm, arms_wanted, scores_of, train_all
 from fastdat.experiments.images.thin_runs import full_protocol, train_fid
 from fastdat.experiments.outcome import Column, Outcome, ResultTable, Row, Runs
 from fastdat.experiments.paper_tables import TABLE_III, TABLE_III_ARMS
@@ -30,8 +30,8 @@ _SIGMOID = "-sigmoid"
 @timed
 def run(options: Options, folder: Path) -> Outcome:
     """Train all cells in full length, whatever ``options.quick`` says: the scaled-down version is on points."""
-    wanted = chosen_names([arm.name for arm in arms_of()], options.only, by_loss(LOSSES, HEADS.values()))
-    arms, seeds = [arm for arm in arms_of() if arm.name in wanted], options.seeds or SEEDS
+    arms = arms_wanted(arms_of(), options.only, by_loss(LOSSES, HEADS.values()))
+    seeds = options.seeds or SEEDS
     found = train_all(arms, seeds, options, folder)
     return Outcome(
         name="table3",
