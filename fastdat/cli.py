@@ -5,8 +5,10 @@ Slow imports are inside the commands that need them, so that ``fastdat --help`` 
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
 
 from fastdat.commands import attack, data, evaluate, export, plan, report, reproduce, sample, train, version
@@ -33,6 +35,10 @@ PATIENCE = 8.0
 
 def main() -> None:
     """Entry point of the ``fastdat`` command."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a terminal without a minus sign is no reason for a traceback
+        sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="fastdat")
     except SystemExit as end:

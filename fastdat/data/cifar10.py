@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastdat.data import inert_pickle
 from fastdat.data.download import Archive
 from fastdat.data.image_set import ImageSet
-from fastdat.data.publisher import download_advice, find_folder, missing
+from fastdat.data.publisher import download_advice, find_folder, missing, repair_advice
 from fastdat.data.source import ArraySource
 from fastdat.util.errors import DataError
 
@@ -42,15 +42,17 @@ class Layout:
         labels: key of the labels in a batch file.
         names: key of the class names in the meta file.
         dataset: the data set's name for ``fastdat data download``.
+        folder: the publisher's name of the folder.
     """
 
     classes: int
     labels: str
     names: str
     dataset: str
+    folder: str
 
 
-_LAYOUT = Layout(classes=10, labels="labels", names="label_names", dataset="cifar10")
+_LAYOUT = Layout(classes=10, labels="labels", names="label_names", dataset="cifar10", folder=FOLDER)
 
 
 def load_cifar10(root: str | Path, split: Split = "train") -> ImageSet:
@@ -139,7 +141,7 @@ def read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
 def _read_dict(path: Path, required: tuple[str, ...], layout: Layout) -> dict[Any, Any]:
     """The dict pickled in ``path``, whose keys must include those ``required``."""
     if not path.is_file():
-        raise DataError(f"{path} is missing. {_repair_advice(path, layout)}")
+        raise DataError(f"{path} is missing. {repair_advice(layout.dataset, path, layout.folder)}")
     content = inert_pickle.read(path)
     if not isinstance(content, dict):
         raise _unexpected(path, "its content", "a dict", type(content).__name__, layout)
@@ -151,9 +153,6 @@ def _read_dict(path: Path, required: tuple[str, ...], layout: Layout) -> dict[An
 
 
 def _unexpected(path: Path, what: str, expected: str, found: str, layout: Layout) -> DataError:
-    return DataError(f"{path}: {what}: expected {expected}, found {found}. {_repair_advice(path, layout)}")
-
-
-def _repair_advice(path: Path, layout: Layout) -> str:
-    folder = path.parent
-    return f"Remove {folder} and run: fastdat data download {layout.dataset} {folder.parent}"
+    return DataError(
+        f"{path}: {what}: expected {expected}, found {found}. {repair_advice(layout.dataset, path, layout.folder)}"
+    )

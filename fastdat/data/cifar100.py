@@ -16,7 +16,9 @@ ARCHIVE = Archive(
     folder=FOLDER,
 )
 _COUNTS = {"train": 50_000, "test": 10_000}
-_LAYOUT = cifar10.Layout(classes=100, labels="fine_labels", names="fine_label_names", dataset="cifar100")
+_LAYOUT = cifar10.Layout(
+    classes=100, labels="fine_labels", names="fine_label_names", dataset="cifar100", folder=FOLDER
+)
 
 
 def open_cifar100(root: Path, split: str) -> ArraySource:

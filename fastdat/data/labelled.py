@@ -28,7 +28,7 @@ def require_classes(found: Source | Store, root: Path) -> None:
             "folder whose subfolders are the classes, or train without labels, with a sngan preset for example"
         )
     if not names and isinstance(found, Store):
-        again = found.packing_command(root.with_name(f"{root.name}-classes"), found.index["resolution"])
+        again = found.packing_command(found.beside("-classes"), found.index["resolution"])
         raise DataError(
             f"{root} was packed without classes, since not every image lay in a subfolder: make {_LAYOUT}, and pack "
             f"into another store:\n    {again}"

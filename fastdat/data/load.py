@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,10 +77,12 @@ def _found(spec: DatasetSpec, root: Path, split: str, size: int, *, labelled: bo
     if labelled:
         require_classes(found, root)
     if not isinstance(found, Store) and len(found) > MOST_IMAGES:
+        pack = shlex.join(
+            ["fastdat", "data", "pack", spec.name, str(root), "STORE", "--resolution", str(size)]
+        )
         raise DataError(
             f"{root} has {len(found):,} images, too many to decode at every start. Pack them once:\n"
-            f"    fastdat data pack {spec.name} {root} STORE --resolution {size}\nand give --data STORE, or call STORE "
-            f"{root / spec.name} and give --data {root}"
+            f"    {pack}\nand give --data STORE, or call STORE {root / spec.name} and give --data {root}"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,20 @@ def missing(root: Path, wanted: str, advice: str) -> DataError:
 
 def download_advice(dataset: str, title: str, root: Path, folder: str) -> str:
     """The command that downloads ``dataset`` into ``root``; an incomplete ``folder`` must be removed first."""
-    command = f"fastdat data download {dataset} {root}"
+    command = _download(dataset, root)
     if (root / folder).is_dir():  # the download would leave it as it is
         return f"{root / folder} is incomplete. Remove it and run\n    {command}"
     return f"To download {title} there, run\n    {command}"
+
+
+def repair_advice(dataset: str, file: Path, name: str) -> str:
+    """What to do about a damaged or missing ``file`` of ``dataset``, whose archive unpacks to a folder ``name``."""
+    folder = file.parent
+    if folder.name == name:
+        return f"Remove {folder} and run: {_download(dataset, folder.parent)}"
+    # The user's own folder, in which there may be other things too: a download would put its files one folder deeper.
+    return f"Get the whole set by `fastdat data download {dataset} NEW`, and use the folder NEW, or that file of it"
+
+
+def _download(dataset: str, root: Path) -> str:
+    return f"fastdat data download {shlex.join([dataset, str(root)])}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdat.data.download import Archive
-from fastdat.data.publisher import download_advice, find_folder, missing
+from fastdat.data.publisher import download_advice, find_folder, missing, repair_advice
 from fastdat.data.source import ArraySource
 from fastdat.util.errors import DataError
 
@@ -41,7 +41,7 @@ def open_stl10(root: Path, split: str, count: int | None = None) -> ArraySource:
     if size != expected * image_bytes:
         raise DataError(
             f"{path} has {size:,} bytes; expected {expected * image_bytes:,} ({expected:,} images). It is truncated "
-            f"or another file. Remove {folder} and run: fastdat data download stl10 {folder.parent}"
+            f"or another file. {repair_advice('stl10', path, FOLDER)}"
         )
     images = np.memmap(path, np.uint8, mode="r", shape=(expected, *_SHAPE)).transpose(0, 1, 3, 2)
     return ArraySource(images, np.zeros(expected, np.int64))

@@ -114,6 +114,11 @@ class Store:
         words = [index["dataset"], index["source"], str(dest), "--resolution", str(resolution)]
         return f"fastdat data pack {shlex.join(words)}"
 
+    def beside(self, ending: str) -> Path:
+        """The path of another store, whose name is this one's and ``ending``."""
+        path = self.path.resolve() if self.path.name in ("", "..") else self.path
+        return path.with_name(f"{path.name}{ending}")
+
     def _files(self, split: str) -> SplitFiles:
         index = self.index
         shape = (index["channels"], index["resolution"], index["resolution"])
@@ -132,7 +137,7 @@ class Store:
                 f"(fastdat presets lists them) or with --set dataset={held}, or give --data with {dataset}."
             )
         if size != resolution:
-            other = self.packing_command(self.path.with_name(f"{self.path.name}-{resolution}"), resolution)
+            other = self.packing_command(self.beside(f"-{resolution}"), resolution)
             raise DataError(
                 f"{self.path} holds {held} at {size} pixels; expected {resolution} pixels. Train at {size} pixels with "
                 f"--set resolution={size}, or pack the images at {resolution} pixels into another store:\n    {other}"

@@ -138,7 +138,20 @@ class _Inception(nn.Module):
 
 
 def _inception(weights: str | None) -> Extractor:
-    return Extractor(INCEPTION, _Inception(weights), "bilinear to 299, as TensorFlow 1 does it")
+    try:
+        net = _Inception(weights)
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ConfigError):
+        raise
+    except Exception as error:  # torch answers a damaged file by errors of a dozen types
+        # torch.hub keeps a file whose transfer was cut short, and finds it there again.
+        kept = sorted(Path(torch.hub.get_dir(), "checkpoints").glob("weights-inception-*"))
+        if weights is not None or not kept:
+            raise
+        raise ConfigError(
+            f"the downloaded weights of {INCEPTION} are damaged: remove {', '.join(map(str, kept))} and run again "
+            f"({type(error).__name__}: {str(error)[:300]})"
+        ) from error
+    return Extractor(INCEPTION, net, "bilinear to 299, as TensorFlow 1 does it")
 
 
 def _tensors(weights: str) -> Any:

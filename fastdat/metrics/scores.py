@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,8 +49,10 @@ def against_reals(
     tf, scores = torch_fidelity(), {}
     if "fid" in config.metrics:
         a, b = Statistics.of(fake), real_statistics
-        found = tf.metric_fid.fid_statistics_to_metric(vars(a), vars(b), verbose=False)
-        scores["fid"] = found["frechet_inception_distance"]
+        scores["fid"] = math.nan  # of features that are not all finite
+        if np.isfinite(a.sigma).all() and np.isfinite(b.sigma).all():
+            found = tf.metric_fid.fid_statistics_to_metric(vars(a), vars(b), verbose=False)
+            scores["fid"] = found["frechet_inception_distance"]
     if "kid" in config.metrics:
         found = tf.metric_kid.kid_features_to_metric(
             fake,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from fastdat.report.cells import Cell, Row, Table, run_columns, setting_text
-from fastdat.report.runs import RunRecord
+from fastdat.report.runs import RunRecord, without_beginning
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def configuration(runs: Sequence[RunRecord]) -> Configuration:
         rows = [
             Row(
                 Cell(key),
-                [Cell(_without_beginning(value)) for value in values[key]],
+                [Cell(without_beginning(value)) for value in values[key]],
                 "differs" if key in differing else "",
             )
             for key in chosen
@@ -50,9 +49,3 @@ def configuration(runs: Sequence[RunRecord]) -> Configuration:
         differing=table("Settings that differ", differing) if differing else None,
         several=len(runs) > 1,
     )
-
-
-def _without_beginning(text: str) -> str:
-    """``.../sets/cifar10``: the last two parts of an absolute path, which do not say whose folder it is in."""
-    path = PurePosixPath(text)
-    return f".../{'/'.join(path.parts[-2:])}" if path.is_absolute() and len(path.parts) > 3 else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +68,20 @@ def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list
         The grids of each run, and the number by which their width and height were divided.
     """
     shown = [evenly(run.samples, MOST_GRIDS) for run in runs]
-    reals = _different_reals(runs)
-    files = [file for samples in shown for _, file in samples]
-    files += [file for file in reals if file]
     pictures: dict[Path, Picture] = {}
     unreadable: dict[Path, str] = {}
-    for file in files:
+
+    def is_readable(file: Path) -> bool:
         try:
             pictures[file] = _open(file)
         except UnreadablePictureError as error:
             unreadable[file] = str(error)
+        return file in pictures
+
+    for samples in shown:
+        for _, file in samples:
+            is_readable(file)
+    reals = _different_reals(runs, is_readable)
     originals, divisor = pictures, 1
     while sum(len(p.png) * 4 // 3 for p in pictures.values()) > limit and divisor < 16:
         divisor *= 2
@@ -100,8 +104,8 @@ def read_grids(runs: Sequence[RunRecord], limit: int = MOST_BYTES) -> tuple[list
     return grids, divisor
 
 
-def _different_reals(runs: Sequence[RunRecord]) -> list[Path | None]:
-    """The grid of reals of each run, unless an earlier run was trained on the same data set."""
+def _different_reals(runs: Sequence[RunRecord], is_readable: Callable[[Path], bool]) -> list[Path | None]:
+    """The grid of reals of each run, unless an earlier run has shown the same data set."""
     seen: set[object] = set()
     chosen = []
     for run in runs:
@@ -110,7 +114,7 @@ def _different_reals(runs: Sequence[RunRecord]) -> list[Path | None]:
         place = str(run.config.get("data")) if dataset == "folder" else ""
         key = (str(dataset), place, str(run.config.get("resolution"))) if dataset else run.path
         chosen.append(run.reals if key not in seen else None)
-        if run.reals:
+        if run.reals and key not in seen and is_readable(run.reals):
             seen.add(key)
     return chosen
 
@@ -127,7 +131,7 @@ class UnreadablePictureError(ValueError):
 
 
 def _open(file: Path) -> Picture:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         png = file.read_bytes()
@@ -143,7 +147,9 @@ def _open(file: Path) -> Picture:
     except UnreadablePictureError:
         raise
     except Exception as error:  # Pillow reports damage by errors of a dozen types
-        raise UnreadablePictureError(f"{file.name} is not a readable PNG: {error}") from error
+        # The text for a file that is no picture at all has an address in memory, and no two pages would be equal.
+        why = "its header is no PNG's" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UnreadablePictureError(f"{file.name} is not a readable PNG: {why}") from error
     return Picture(png, width, height)
 
 

@@ -86,8 +86,10 @@ def differences(run: RunRecord) -> list[str]:
         for key, value in expected.items()
         if key in run.config and run.config[key] != value
     ]
-    if run.done < _STEPS:
+    if run.done != _STEPS:
         differing.append(f"{run.done:,} steps, the paper's are {_STEPS:,}")
+    elif run.total not in (None, _STEPS):
+        differing.append(f"{run.total:,} steps were planned, the paper's are {_STEPS:,}")
     return differing
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastdat.util.errors import ReportError, RunFolderError
@@ -140,3 +140,9 @@ def _what_is_there(path: Path) -> str:
         return f"it cannot be read: {error.strerror or error}"
     hint = f"; there are runs inside it: {', '.join(inner[:5])}" if inner else ""
     return f"looked for {CONFIG} in it, which `fastdat train` writes when a run begins{hint}"
+
+
+def without_beginning(text: str) -> str:
+    """``.../sets/cifar10``: the last two parts of an absolute path, which do not say whose folder it is in."""
+    path = PurePosixPath(text)
+    return f".../{'/'.join(path.parts[-2:])}" if path.is_absolute() and len(path.parts) > 3 else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fastdat.report.runs import without_beginning
 from fastdat.report.score_table import INCEPTION, WITHOUT_EXTRACTOR, Kind, Series, sorted_kinds
 
 _DIRECTIONS = {1: "More is better", -1: "Less is better"}
@@ -73,7 +74,8 @@ def _set_apart(kind: Kind, kinds: Sequence[Kind]) -> list[str]:
         lambda k: _OF_WEIGHTS.get(k.weights, f"of {k.weights}").replace("running ", ""),
         lambda k: f"{k.fakes:,} fakes" if k.fakes is not None else "",
         lambda k: f"{k.reals:,} reals" if k.reals is not None else "",
-        lambda k: dict(k.protocol).get("data", ""),
+        _data,
+        _images,
     )
     apart = []
     for say in aspects:
@@ -83,6 +85,18 @@ def _set_apart(kind: Kind, kinds: Sequence[Kind]) -> list[str]:
     return [words for words in apart if words]
 
 
+def _data(kind: Kind) -> str:
+    """The images that a score was measured with, without the beginning of a path."""
+    name, space, path = dict(kind.protocol).get("data", "").partition(" ")
+    return f"{name}{space}{without_beginning(path)}"
+
+
+def _images(kind: Kind) -> str:
+    """Which images these were, where the same name stands for others."""
+    known = dict(kind.protocol)
+    return f"images {known['data_sha256'][:8]}" if "data_sha256" in known else ""
+
+
 def _provenance(kind: Kind) -> str:
     known = dict(kind.protocol)
     fakes = "samples" if kind.fakes is None else f"{kind.fakes:,} samples"
@@ -90,7 +104,8 @@ def _provenance(kind: Kind) -> str:
     if kind.split is not None:
         count = "" if kind.reals is None else f"{kind.reals:,} "
         size = f" at {known['resolution']} pixels" if "resolution" in known else ""
-        parts.append(f"against {count}reals of {known.get('data', kind.split)}{size}")
+        images = f" ({_images(kind)})" if _images(kind) else ""
+        parts.append(f"against {count}reals of {_data(kind) or kind.split}{size}{images}")
     sentences = [" ".join(parts)]
     if kind.extractor != "none":
         sha = f" (weights {known['extractor_sha256'][:8]})" if "extractor_sha256" in known else ""
@@ -98,7 +113,11 @@ def _provenance(kind: Kind) -> str:
         sentences.append(f"Features by {kind.extractor}{sha}{resize}")
         if _caveat(kind):
             sentences.append(f"Published {kind.short} is by Inception and not comparable")
-    if kind.name == "kid" and {"kid_subsets", "kid_subset_size"} <= known.keys():
+    if (
+        kind.name == "kid"
+        and {"kid_subsets", "kid_subset_size"} <= known.keys()
+        and known["kid_subsets"] != "1"
+    ):
         sentences.append(
             f"± is the standard error of the mean over {known['kid_subsets']} subsets of "
             f"{known['kid_subset_size']} images"

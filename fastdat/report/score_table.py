@@ -164,8 +164,10 @@ def _error(kind: Kind, std: float) -> float | None:
 
     KID is the mean over ``k`` subsets, each of which is drawn from all images. With ``n`` times as many images as in a
     subset, two subsets share a part of ``1 / n``. If V is the variance of a subset, the mean has the variance
-    ``V / n + (V - V / n) / k``, and the recorded ``std ** 2`` estimates ``V - V / n``. So the standard error is
-    ``std * sqrt(1 / k + 1 / (n - 1))``. It is unknown where a subset holds all images.
+    ``V / n + (V - V / n) / k``. The recorded deviation is that of the ``k`` values (divided by ``k``), so that
+    ``std ** 2 * k / (k - 1)`` estimates ``V - V / n``, and the standard error is
+    ``std * sqrt(k / (k - 1)) * sqrt(1 / k + 1 / (n - 1))``. It is unknown where a subset holds all images, or where
+    there is a single one.
     """
     if kind.name != "kid":
         return std
@@ -179,7 +181,9 @@ def _error(kind: Kind, std: float) -> float | None:
         return None
     subsets, size = map(int, texts)
     times = min(kind.fakes, kind.reals) / size
-    return std * math.sqrt(1 / subsets + 1 / (times - 1)) if times > 1 else None
+    if subsets == 1 or times <= 1:
+        return None
+    return std * math.sqrt(subsets / (subsets - 1) * (1 / subsets + 1 / (times - 1)))
 
 
 def sorted_kinds(all_series: Sequence[Mapping[Kind, Series]]) -> list[Kind]:

@@ -86,6 +86,20 @@ def test_a_missing_file(folder: Path) -> None:
         load_cifar10(folder, "test")
 
 
+def test_the_users_own_folder_is_not_to_be_removed(folder: Path, tmp_path: Path) -> None:
+    """It may hold other sets too, and a download would put its files one folder deeper."""
+    mine = folder.rename(tmp_path / "all my data")
+    (mine / "test_batch").unlink()
+    with pytest.raises(DataError, match=r"test_batch is missing\. Get the whole set") as caught:
+        load_cifar10(mine, "test")
+    assert "Remove" not in str(caught.value)
+
+
+def test_the_command_can_be_pasted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"fastdat data download cifar10 '{tmp_path}/my data'"):
+        load_cifar10(tmp_path / "my data")
+
+
 def test_a_truncated_file(folder: Path) -> None:
     path = folder / "test_batch"
     path.write_bytes(path.read_bytes()[:-100])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fastdat.data import DataError
-from fastdat.data.image_files import UnreadableImage, decode
+from fastdat.data.image_files import UnreadableImage, decode, list_images
 from tests.data.helpers import encoded
 
 
@@ -42,6 +44,61 @@ def test_16_bit_grey_is_scaled() -> None:
     found = decode(encoded(Image.fromarray(np.full((4, 4), 0x8040, np.uint16)), format="png"))
     assert found.shape == (4, 4, 3)
     assert (found == 0x80).all()
+
+
+def tiff(pixels: bytes, bits: int, photometric: int, orientation: int = 1) -> bytes:
+    """An uncompressed grey TIFF of 4 x 2 pixels."""
+    tags = {
+        256: 4,
+        257: 2,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 0,
+        274: orientation,
+        277: 1,
+        278: 2,
+        279: len(pixels),
+    }
+    start = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = start
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
+
+
+TWELVE_BITS = b"\xff\xf0\x00\x80\x00\x40"  # 4095, 0, 2048, 64: packed, high bits first
+
+
+def test_grey_of_a_tiff_is_scaled_from_its_own_bits() -> None:
+    """Pillow gives 12 and 16 bits as the same mode, and does not say that 0 is white."""
+    sixteen = np.array([[0xFFFF, 0, 0x8000, 0x0400]] * 2, "<u2").tobytes()
+    assert decode(BytesIO(tiff(sixteen, 16, 1)))[0, :, 0].tolist() == [255, 0, 128, 4]
+    assert decode(BytesIO(tiff(TWELVE_BITS * 2, 12, 1)))[0, :, 0].tolist() == [255, 0, 128, 4]
+    assert decode(BytesIO(tiff(sixteen, 16, 0)))[0, :, 0].tolist() == [0, 255, 127, 251]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_turned_tiff_is_the_same_by_path(tmp_path: Path, bits: int) -> None:
+    """Pillow maps such a file into memory, with width and height swapped."""
+    shades = np.array([[10, 20, 30, 40], [50, 60, 70, 80]])
+    pixels = (shades * 257).astype("<u2") if bits == 16 else shades.astype(np.uint8)
+    file = tmp_path / "scan.tif"
+    file.write_bytes(tiff(pixels.tobytes(), bits, 1, orientation=6))
+    assert decode(file)[:, :, 0].tolist() == [[50, 10], [60, 20], [70, 30], [80, 40]]
+
+
+def test_what_is_wrong_is_said_in_the_same_words_each_time() -> None:
+    """A packed store keeps these words, and packing again gives the same bytes."""
+    with pytest.raises(
+        UnreadableImage, match=r"^it is no image of a known format, or its header is damaged$"
+    ):
+        decode(BytesIO(b"rubbish"))
+
+
+def test_a_header_that_points_outside_the_file_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "big.tif").write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**63 - 1))
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "big.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -80,3 +137,16 @@ def test_damage_in_the_middle_does_not_give_a_half_black_image(form: str, option
 def test_a_system_error_is_not_a_damaged_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.png cannot be read: No such file"):
         decode(tmp_path / "gone.png")
+
+
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises(DataError, match="loop cannot be listed: Too many levels of symbolic links"):
+        list_images(tmp_path)
+
+
+def test_all_endings_of_jpegs_count(tmp_path: Path) -> None:
+    names = ["a.jpg", "b.jpeg", "c.jpe", "d.jfif", "e.JPG"]
+    for name in [*names, "f.txt"]:
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in list_images(tmp_path)] == names

@@ -148,3 +148,13 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         ConfigError, match=r"cannot be downloaded here.*eval.weights=PATH.*efficientnet-lite0"
     ):
         make_extractor("inception-v3-compat", None, CPU)
+
+
+def test_a_download_that_was_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.hub keeps it, and takes it for the whole file from then on."""
+    kept = tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    kept.parent.mkdir()
+    kept.write_bytes(b"\x80\x02\xb9 only the beginning")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"are damaged: remove {kept} and run again"):
+        make_extractor("inception-v3-compat", None, CPU)

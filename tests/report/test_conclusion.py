@@ -189,11 +189,11 @@ def test_three_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("std", "doubt"), [(0.07, False), (0.1, True)])
 def test_error_of_kid(tmp_path: Path, std: float, doubt: bool) -> None:
-    """The scores differ by 0.10: more than twice the standard error of their difference (0.09), or less (0.13)."""
+    """The scores differ by 0.10: more than twice the standard error of their difference (0.096), or less (0.14)."""
     found = concluded(tmp_path, {"none-0": (kid(100, 1.7, std),), "dat-0": (kid(100, 1.6, std),)})
     assert ("but the difference is not larger than the error of the score" in found.headline) is doubt
     assert "dat-0 is ahead of none-0 by KID test: 1.60 against 1.70 (\u22120.10)" in found.headline
-    twice = 2 * 2**0.5 * std * (1 / 10 + 1 / 9) ** 0.5
+    twice = 2 * 2**0.5 * std * (10 / 9 * (1 / 10 + 1 / 9)) ** 0.5
     assert found.remarks[0] == (
         f"Twice the standard error of the difference is {twice:.2f}. One seed each gives no spread: other seeds may "
         "turn the order."

@@ -75,3 +75,12 @@ def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path, content: bytes)
     page = report(tmp_path, path)
     assert len(list(page.find("img"))) == len(list(whole.find("img"))) - 2
     assert "Not shown: step-000005.png is not a readable PNG" in page.text
+
+
+def test_reals_that_can_be_shown_are_shown(tmp_path: Path) -> None:
+    """Two runs have the same reals, and the first one's picture is damaged."""
+    first, second = (make_run(tmp_path / name, grids=0) for name in ("first", "second"))
+    (first / "reals.png").write_bytes(b"rubbish")
+    grids, _ = read_grids(read_runs([first, second]))
+    assert [grid.reals is not None for grid in grids] == [False, True]
+    assert grids[0].unreadable == ["reals.png is not a readable PNG: its header is no PNG's"]

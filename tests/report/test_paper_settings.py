@@ -38,6 +38,21 @@ def test_settings_of_table_1_do_not_differ(tmp_path: Path) -> None:
         assert differences(run) == []
 
 
+@pytest.mark.parametrize(
+    ("planned", "done", "difference"),
+    [
+        (300_000, 300_000, "300,000 steps, the paper's are 100,000"),
+        (300_000, 100_000, "300,000 steps were planned, the paper's are 100,000"),
+        (100_000, 99_000, "99,000 steps, the paper's are 100,000"),
+    ],
+)
+def test_more_steps_differ_too(planned: int, done: int, difference: str, tmp_path: Path) -> None:
+    """Where more were planned, the learning rate has not fallen as far."""
+    path = make_run(tmp_path, "sngan-cifar10", config={"steps": planned}, steps=0, grids=0)
+    (path / "stats.jsonl").write_text(f'{{"step": {done}}}\n')
+    assert differences(read_runs([path])[0]) == [difference]
+
+
 def test_every_setting_that_changes_a_run_is_compared() -> None:
     """A new setting fails here until it is either compared or listed as one that does not change the result."""
     flat = {

@@ -55,6 +55,10 @@ def test_the_inception_score_of_another_extractor_is_no_published_one(tmp_path: 
             ["FID train, 50,000 fakes", "FID train, 7 fakes"],
         ),  # one is enough
         ({"data": "mine"}, ["FID train, cifar10 train", "FID train, mine"]),
+        (
+            {"data_sha256": "12345678" * 8},  # an image was removed from the folder, say
+            ["FID train, images 00000000", "FID train, images 12345678"],
+        ),
         ({"resize": "bilinear 96"}, ["FID train", "FID train"]),  # too much for a label: the footnotes differ
     ],
 )
@@ -75,15 +79,30 @@ def test_provenance(tmp_path: Path) -> None:
         scored(1, {"kid": 0.3}, split="test", weights="ema", kid_subset_size=90, **counts, **LITE),
     )[::-1]
     assert kid.provenance == (
-        "1,000 samples of the running average of G against 10,000 reals of cifar10 test at 32 pixels. Features by "
-        "efficientnet-lite0 (weights 5eefa9b2), resize none. Published KID is by Inception and not comparable. ± is "
-        "the standard error of the mean over 10 subsets of 90 images. Less is better."
+        "1,000 samples of the running average of G against 10,000 reals of cifar10 test at 32 pixels (images "
+        "00000000). Features by efficientnet-lite0 (weights 5eefa9b2), resize none. Published KID is by Inception and "
+        "not comparable. ± is the standard error of the mean over 10 subsets of 90 images. Less is better."
     )
     assert inception.provenance == (
         "50,000 samples of G. Features by inception-v3-compat (weights 5eefa9b2), resize none. ± is the standard "
         "deviation over 10 splits of the samples. More is better."
     )
     assert (kid.direction, inception.direction) == ("less is better", "more is better")
+
+
+def test_paths_are_shown_without_their_beginning(tmp_path: Path) -> None:
+    config = {"dataset": "folder", "data": "/home/alice/customers/acme/faces"}
+    runs = [
+        read_run(tmp_path / place, scored(1, {"is": 7.0}), config={**config, "data": config["data"] + place})
+        for place in ("", "2")
+    ]
+    found = list(score_names([score_series(run) for run in runs]).values())
+    assert [name.label for name in found] == ["IS, folder .../acme/faces", "IS, folder .../acme/faces2"]
+
+
+def test_one_subset_has_no_error(tmp_path: Path) -> None:
+    (found,) = names(tmp_path, scored(1, {"kid": 0.3}, kid_subsets=1))
+    assert "±" not in found.provenance
 
 
 def test_scores_of_a_users_own(tmp_path: Path) -> None:
