@@ -48,6 +48,7 @@ def dat_step(
     generator: torch.Generator | None = None,
 ) -> Tensor | tuple[Tensor, DATInfo]:
     """D's loss on perturbed samples (Eq. 8), one process, whole batch; arguments as in ``fastdat.dat_step``.
+    Gradients must be on, since the attack takes them by plain autograd.
 
     Returns:
         loss, a scalar with an ordinary autograd graph; (loss, DATInfo) with ``with_info``.

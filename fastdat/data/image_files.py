@@ -82,7 +82,7 @@ def _eight_bits(image: Any) -> NDArray[np.uint8]:
     """Grey values (H, W) of an image that has more than 8 bits of them, black as 0."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits = tags.get(_BITS, (16,))[0]
-    grey = np.clip(np.asarray(image) >> (bits - 8), 0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.clip(np.asarray(image) >> (bits - 8), 0, 255).astype(np.uint8)
     return np.invert(grey) if tags.get(_PHOTOMETRIC) == 0 else grey
 
 

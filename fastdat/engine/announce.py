@@ -22,9 +22,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 _LOGGER = logging.getLogger("fastdat")
 
-Reason = Literal["first", "samples", "changed"]
-"""Why a step is compiled: for the first time; only the number of samples differs from all before; or no graph that was
-made before fits, since something that the step depends on has changed."""
+Reason = Literal["first", "samples", "numbers", "changed"]
+"""Why a step is compiled: for the first time; only the number of samples differs from all before, or only numbers among
+the attack's settings; or no graph that was made before fits, since something that the step depends on has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,12 @@ class _Graphs:
         is_backward = args.callback_trigger is CallbackTrigger.LAZY_BACKWARD
         what = f"the backward pass of {self._what}" if is_backward else self._what
         self._running = what, time.monotonic()
-        again = self._reason == "samples" and self._is_first
+        again = {"samples": self._of_samples, "numbers": self._of_numbers}.get(self._reason)
+        if again is not None and self._is_first:
+            _LOGGER.warning(again())
+        else:
+            _LOGGER.info(self._text(what))
         self._is_first = False
-        _LOGGER.log(logging.WARNING if again else logging.INFO, self._anew() if again else self._text(what))
         _tell(CompilationStarted(what, self._shape, self._dtype, self._device, self._reason))
 
     def end(self, args: CallbackArgs) -> None:
@@ -138,7 +141,14 @@ class _Graphs:
         again = " again, since no graph that was made before fits" if self._reason == "changed" else ""
         return f"compiling {what}{again}: {tuple(self._shape)}, {self._dtype}, {self._device}"
 
-    def _anew(self) -> str:
+    def _of_numbers(self) -> str:
+        return (
+            f"{self._what} is compiled anew for other numbers in its config (eps, say), which may take as long as the "
+            "first time. Each value has a graph of its own: let a schedule take few values, or call the step with "
+            "compile=False."
+        )
+
+    def _of_samples(self) -> str:
         m = self._shape[0]
         drop = (
             " If it is the last, smaller batch of an epoch, drop it: DataLoader(drop_last=True)."
@@ -173,26 +183,36 @@ _SIZES: MutableMapping[nn.Module, dict[Hashable, list[int]]] = (
     WeakIdKeyDictionary()
 )  # two D may compare as equal
 """D -> kind of call apart from the number of samples -> numbers of samples a side, in the order of first calls."""
+_FAMILIES: MutableMapping[nn.Module, set[Hashable]] = WeakIdKeyDictionary()
+"""D -> its kinds of calls apart from the numbers in the config."""
 KINDS = 64
 """Kinds of calls that are remembered for one D."""
 
 
-def reason_for(D: nn.Module, kind: Hashable, m: int, has_graph: bool) -> tuple[Reason, list[int]]:
+def reason_for(
+    D: nn.Module, kind: Hashable, family: Hashable, m: int, has_graph: bool
+) -> tuple[Reason, list[int]]:
     """Why a graph of D's step would be made now, and the numbers of samples a side that it has run with.
 
     Args:
         D, kind: of the call, which is of this kind apart from the number of samples.
+        family: its kind apart from the numbers in the config too.
         m: samples a side.
         has_graph: whether there is a graph that may serve.
     """
     sizes = [*_SIZES.get(D, {}).get(kind, [])]
     if has_graph or m in sizes:
         return "changed", sizes
-    return ("samples", sizes) if sizes else ("first", sizes)
+    if sizes:
+        return "samples", sizes
+    return "numbers" if family in _FAMILIES.get(D, set()) else "first", sizes
 
 
-def remember(D: nn.Module, kind: Hashable, m: int) -> None:
-    """D's step of this kind has run with m samples a side."""
+def remember(D: nn.Module, kind: Hashable, family: Hashable, m: int) -> None:
+    """D's step of this kind, which is of this family, has run with m samples a side."""
+    families = _FAMILIES.setdefault(D, set())
+    if len(families) < KINDS:
+        families.add(family)
     of_D = _SIZES.setdefault(D, {})
     sizes = of_D.setdefault(kind, [])
     if m not in sizes:

@@ -208,9 +208,7 @@ def check_output(out: Any, batch: int) -> None:
             )
 
 
-def check_microbatch(
-    microbatch: int | None, has_aux: bool, config: AttackConfig, terms: Collection[Term]
-) -> None:
+def check_microbatch(microbatch: int | None, has_aux: bool, terms: Collection[Term]) -> None:
     """Raises TypeError or ValueError for a micro-batch that cannot give the step of the whole batch."""
     if microbatch is None:
         return
@@ -229,6 +227,11 @@ def check_microbatch(
                 f"microbatch with the regularizer {term.name}, which joins the samples of the whole batch, cannot take "
                 "D's further outputs: leave microbatch out"
             )
+
+
+def check_one_sigma(config: AttackConfig, terms: Collection[Term]) -> None:
+    """Raises ValueError where parts of a batch would see D with other sigmas than a term that joins them."""
+    for term in terms:
         if term.couples and config.power_iterations == "per_forward":
             raise ValueError(
                 f"microbatch with the regularizer {term.name}, which joins the samples of the whole batch, needs one "

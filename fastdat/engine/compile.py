@@ -8,18 +8,20 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo import convert_frame
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fastdat.config import NO_ATTACK
 from fastdat.engine import checks, cpp_compiler, microbatch, objective, passes
 from fastdat.engine.guards import Guards
 from fastdat.engine.inspection import check_gradients, inspect
+from fastdat.engine.module_state import Touched, attributes_kept
 from fastdat.engine.spectral.normalise import bypassed
 from fastdat.engine.structure import Reads, Same, Structure, is_constant, signature_of
 from fastdat.engine.threads import SHARED
@@ -49,6 +51,8 @@ class Engine:
 
     kind: Hashable
     """The kind of request apart from the number of samples."""
+    family: Hashable
+    """The kind apart from the numbers in the config, too."""
     spec: StepSpec
     """The request's spec, completed by what the inspection of D found."""
     buffers: tuple[str, ...]
@@ -83,7 +87,7 @@ class Engine:
             return True
         fits = False
         try:
-            fits = _inspected(request, inputs) == self.spec
+            fits = _inspected(request, inputs)[0] == self.spec
         finally:  # D may be wrong now
             if not fits:
                 self.forget()
@@ -123,46 +127,52 @@ def engine_for(request: Request, inputs: StepInputs) -> Engine:
             engines.clear()
         elif len(engines) >= torch._dynamo.config.recompile_limit:  # torch.compile's own for one function
             raise RuntimeError(_TOO_MANY_GRAPHS)
-        engine = _new_engine(request, inputs, key.kind)
+        engine = _new_engine(request, inputs, key)
         engines.append(engine)
         while len(_ENGINES) > KINDS:
             _ENGINES.popitem(last=False)
         return engine
 
 
-def _new_engine(request: Request, inputs: StepInputs, kind: Hashable) -> Engine:
+def _new_engine(request: Request, inputs: StepInputs, key: _Key) -> Engine:
     """Inspect D and make its step ready; compilation itself waits for the first run."""
     if request.mode is not EAGER and inputs.batch.xr.device.type == "cpu":
         cpp_compiler.prepare()
-    spec = _inspected(request, inputs)
+    spec, touched = _inspected(request, inputs)
     of_spectral = [name for s in spec.spectral for name in (s.u, s.v) if name]
     buffers = (*of_spectral, *spec.moving)
     guards = Guards()
     functions: list[Callable[..., Any]] = [objective.step, microbatch.attack_pass, microbatch.term_pass]
     if request.mode is EAGER:
-        guards.reads = Reads.everything(request.structure)
+        guards.reads = Reads.everything(request.structure, touched)
     else:
         functions = [compiled(f, request.mode, request.fold, guards) for f in functions]
-    return Engine(kind, spec, buffers, functions[0], microbatch.Passes(*functions), guards)
+    made = microbatch.Passes(*functions)
+    return Engine(key.kind, key.family, spec, buffers, functions[0], made, guards)
 
 
-def _inspected(request: Request, inputs: StepInputs) -> StepSpec:
-    """The request's spec, completed."""
+def _inspected(request: Request, inputs: StepInputs) -> tuple[StepSpec, Touched]:
+    """The request's spec, completed, and the attributes that each call of D changes."""
     spec, structure = request.spec, request.structure
-    with left_out(structure.modules), bypassed(structure.modules, spec.spectral):
+    with (
+        attributes_kept(structure.modules) as touched,
+        left_out(structure.modules),
+        bypassed(structure.modules, spec.spectral),
+    ):
         traits = inspect(request.D, spec, inputs, request.aux_loss)
         if request.microbatch is not None:
             checks.check_splittable(structure.modules, traits.independent, traits.moving)
         traced = request.mode is not EAGER
         spec = replace(spec, spectral=traits.spectral)
         check_gradients(request.D, spec, inputs, request.aux_loss, request.microbatch, traced)
-    return replace(
+    spec = replace(
         spec,
         independent=traits.independent,
         joint=traits.joint and spec.config.power_iterations == "once",
         moving=traits.moving,
         traced=traced,
     )
+    return spec, touched
 
 
 class _Key(NamedTuple):
@@ -170,8 +180,19 @@ class _Key(NamedTuple):
 
     sizes: tuple[int, int]
     """Samples a side: of this process, of all ranks."""
-    kind: Hashable
-    """All the rest."""
+    kind: tuple[Hashable, ...]
+    """All the rest, the spec first."""
+
+    @property
+    def family(self) -> Hashable:
+        """The kind, apart from the numbers in the config."""
+        spec, *others = self.kind
+        assert isinstance(spec, StepSpec)
+        settings = [
+            (f.name, float if isinstance(value := getattr(spec.config, f.name), float) else value)
+            for f in fields(cast(Any, spec.config))
+        ]
+        return replace(spec, config=NO_ATTACK), type(spec.config), tuple(settings), *others
 
 
 def _key(request: Request, inputs: StepInputs) -> _Key:

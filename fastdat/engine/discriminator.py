@@ -49,8 +49,9 @@ def call(
     captures: tuple[Capture, ...] = (),
 ) -> Call:
     """D(x, *args) with these tensors in place of its own; D's own tensors stay as they are."""
-    moved = _copies(buffers)
-    out = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
+    given = {**weights, **_copies(buffers)}
+    out = torch.func.functional_call(D, given, (x, *args), tie_weights=False)
+    moved = {name: given[name] for name in buffers}  # a new tensor where D has assigned one
     return Call(*split_outputs(out), moved, tuple([capture.take() for capture in captures]))
 
 
@@ -97,17 +98,24 @@ class _Holder(nn.Module):
 
 def holding(D: nn.Module, tensors: Tensors, function: Callable[..., Found], *args: Any) -> Found:
     """``function(D, *args)`` with these tensors in place of D's own; D's own tensors stay as they are."""
+    return _held(D, tensors, function, *args)[0]
+
+
+def _held(
+    D: nn.Module, tensors: Tensors, function: Callable[..., Found], *args: Any
+) -> tuple[Found, Tensors]:
+    """As ``holding``, and the tensors as the function leaves them: new ones where it has assigned them."""
     named = {f"D.{name}": tensor for name, tensor in tensors.items()}
     found: Found = torch.func.functional_call(_Holder(D), named, (function, *args), tie_weights=False)
-    return found
+    return found, {name: named[f"D.{name}"] for name in tensors}
 
 
 def call_aux(
     D: nn.Module, aux_loss: AuxLoss, weights: Tensors, buffers: Tensors, batch: Batch
 ) -> tuple[Tensor, Tensors]:
     """``aux_loss(D, xr, xf)`` with these tensors in place of D's own, and the buffers it moved."""
-    moved = _copies(buffers)
-    return holding(D, {**weights, **moved}, aux_loss, batch.xr, batch.xf), moved
+    value, after = _held(D, {**weights, **_copies(buffers)}, aux_loss, batch.xr, batch.xf)
+    return value, {name: after[name] for name in buffers}
 
 
 def _copies(buffers: Tensors) -> Tensors:

@@ -30,6 +30,8 @@ class Paths:
     """Names of the autograd.Functions that are called."""
     has_hooks: bool
     """D registers hooks on tensors while it runs (``Tensor.register_hook``)."""
+    is_fp16: bool
+    """D, or aux_loss, computes in fp16."""
 
 
 def paths_of(
@@ -65,6 +67,7 @@ def paths_of(
         strangers=tuple(leaf.shape for key, leaf in {**leaves, **of_aux}.items() if key not in own),
         functions=tuple(sorted(functions | more)),
         has_hooks=noted.has_hooks,
+        is_fp16=noted.is_fp16,
     )
 
 
@@ -73,15 +76,18 @@ def _is_differentiable(weight: Tensor) -> bool:
 
 
 class _Noted(TorchFunctionMode):
-    """Within it, hooks on tensors are noted, and tensors that D or aux_loss themselves make to require a gradient."""
+    """Within it are noted: hooks on tensors, results in fp16, and tensors that D or aux_loss make to require a
+    gradient."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.has_hooks = False
+        self.has_hooks = self.is_fp16 = False
         self.made: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype is torch.float16:
+            self.is_fp16 = True
         if func is Tensor.register_hook:
             self.has_hooks = True
         elif func in _MAKE_LEAVES:

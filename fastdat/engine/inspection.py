@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from fastdat.engine.types import AuxLoss, Batch, StepInputs, StepSpec, Tensors
 from fastdat.engine.weights import Weights
 from fastdat.losses import AnyLoss, is_pair
 
+_LOGGER = logging.getLogger("fastdat")
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -34,8 +37,8 @@ class Traits:
 def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss | None) -> Traits:
     """Run a bypassed D on the batch, and on poisoned copies of it, without leaving a trace in it.
 
-    A D treats its samples independently if NaN in all others leaves a sample's logit alone: exact, whatever D is
-    made of, where a list of known layers would miss a user's minibatch statistics.
+    A D treats its samples independently if NaN in all others leaves a sample's logit alone. This sees a user's own
+    minibatch statistics too, where a list of known layers would not; not those that leave NaN out (``nanmean``).
 
     Raises:
         TypeError, ValueError: D's output, or aux_loss's, is not what a step needs; D cannot take these samples and
@@ -83,6 +86,7 @@ def inspect(D: nn.Module, spec: StepSpec, inputs: StepInputs, aux_loss: AuxLoss 
         ]
         independent = all(_alone(D, spec, weights, buffers, samples, args, keep, shapes) for keep in (0, -1))
         outputs_join = None not in shapes
+        _check_moving(D, moving, buffers)
     names = tuple(name for name in buffers if name in moving)
     joint = independent and args_join and outputs_join and not names
     return Traits(independent, joint, names, tuple(spectral))
@@ -107,6 +111,11 @@ def check_gradients(
         paths = paths_of(D, weights, buffers, inputs, aux_loss, microbatch)
     takes_gradients = any(spec.attacked) or spec.differentiates_gradient or spec.needs.loss_gradient
     checks.check_reach(paths.to_samples, paths.to_weights, takes_gradients)
+    if paths.is_fp16:
+        _LOGGER.warning(
+            "D computes in fp16. Its gradients are computed within the step, before a GradScaler or a factor of the "
+            "loss can make them larger: small ones become zero. Use bf16, or fp32."
+        )
     checks.check_functions(paths.functions, paths.has_hooks, traced and spec.differentiates_gradient)
     if inputs.trainable or spec.inputs_wanted:
         checks.check_strangers(paths.strangers)
@@ -127,14 +136,54 @@ def _tensors(spec: StepSpec, inputs: StepInputs) -> tuple[Tensors, Tensors]:
 def _run(
     D: nn.Module, weights: Tensors, buffers: Tensors, x: Tensor, args: tuple[object, ...]
 ) -> tuple[Any, set[str]]:
-    moved = {name: buffer.clone() for name, buffer in buffers.items()}
-    out: Any = torch.func.functional_call(D, {**weights, **moved}, (x, *args), tie_weights=False)
-    return out, _changed(buffers, moved)
+    before = {**weights, **buffers}
+    given = {name: tensor.clone() for name, tensor in before.items()}
+    for name, *further in _names(D).values():
+        if name in buffers:
+            given |= dict.fromkeys(further, given[name])
+    out: Any = torch.func.functional_call(D, given, (x, *args), tie_weights=False)
+    return out, _changed(before, given)
+
+
+def _names(D: nn.Module) -> dict[int, list[str]]:
+    """Tensors of D by their id -> the names that modules have for them, most often one."""
+    names: dict[int, list[str]] = {}
+    for path, module in D.named_modules():
+        for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append(f"{path}.{leaf}" if path else leaf)
+    return names
+
+
+def _check_moving(D: nn.Module, moving: set[str], buffers: Tensors) -> None:
+    """Raises ValueError where D moves what a step cannot move."""
+    for name in sorted(moving):
+        if name not in buffers:
+            raise ValueError(
+                f"D changes its parameter '{name}' while it is called, and a step calls D several times with the same "
+                "parameters. If D initialises it from its first batch, call D(xr) once before the first step; if D "
+                "keeps an average in it, register it as a buffer"
+            )
+    for name, *further in _names(D).values():
+        if further and name in moving:
+            raise ValueError(
+                f"D moves '{name}', and '{further[0]}' is the same tensor: which of them a step should move is not "
+                "known. Give each layer its own"
+            )
 
 
 def _changed(before: Tensors, after: Tensors) -> set[str]:
     """Compares values, since batch norm moves its statistics without increasing their version counters."""
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    return {name for name in before if not _equal(before[name], after[name])}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, of which NaN is one."""
+    if a.layout is not torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    if a.shape != b.shape or torch.equal(a, b):
+        return a.shape == b.shape
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _alone(

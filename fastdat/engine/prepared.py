@@ -151,13 +151,16 @@ class Prepared:
         sample_checks.check_args(batch, gradients)
         checks.check_autocast(batch.xr.device)
         checks.check_precision(call.terms, batch.xr)
-        checks.check_microbatch(call.microbatch, call.aux_loss is not None, call.config, call.terms)
+        checks.check_microbatch(call.microbatch, call.aux_loss is not None, call.terms)
         loss = get_loss(call.loss)
         checks.check_seed(call.config, loss, attacks=self._of_G or call.config.attacks)
         structure = structure_of(D)
         checks.check_layers(structure.modules, world_size)
         checks.check_parameters(structure.params, structure.buffers)
         checks.check_device(structure.params, batch)
+        spectral = spectral_weights(structure.modules)
+        if call.microbatch is not None and spectral:
+            checks.check_one_sigma(call.config, call.terms)
         samples = (("xf", batch.xf),) if self._of_G else (("xr", batch.xr), ("xf", batch.xf))
         self._spec = StepSpec(
             call.config,
@@ -167,7 +170,7 @@ class Prepared:
             call.weighed,
             StepNeeds.of(call.terms),
             captures_of([t.needs.features for t in call.terms if t.needs.features], structure.modules),
-            spectral=spectral_weights(structure.modules),
+            spectral=spectral,
             normed=normed_weights(structure.modules),
             aliases=structure.aliases,
             batch=batch.xr.shape[0] * world_size,
@@ -180,8 +183,11 @@ class Prepared:
         self._of_D = [ref(t) for t in (*structure.params.values(), *structure.buffers.values())]
         self._require_grad = [p.requires_grad for p in structure.params.values()]
         params: Tensors = {name: p.detach() for name, p in structure.params.items()}
-        self._buffers: Tensors = {name: b.detach() for name, b in structure.buffers.items()}
-        self._own = [*params.values(), *self._buffers.values()]
+        buffers: Tensors = {name: b.detach() for name, b in structure.buffers.items()}
+        self._own = [*params.values(), *buffers.values()]
+        # Some keep in a frozen parameter what should be a buffer, and move it in each call: an average, or u.
+        frozen = {name: params[name] for name, p in structure.params.items() if not p.requires_grad}
+        self._buffers: Tensors = {**buffers, **frozen}
         if self._mode in REPLAYED:  # a CUDA graph then reads D's memory itself, and copies nothing before
             for tensor in self._own:
                 torch._dynamo.mark_static_address(tensor, guard=False)
@@ -219,13 +225,13 @@ class Prepared:
         inputs = StepInputs(self._trainable, self._frozen, self._buffers, batch, terms=of_terms)
         # An eager step shares nothing but its engine, the captures of features and, in second order, a switch
         # (``attention_for``).
-        spec, device = self._spec, batch.xr.device
+        spec = self._spec
         alone = self._mode is EAGER and not (spec.differentiates_gradient or spec.captures or self._exact)
         shared, precision = (
             nullcontext() if alone else SHARED,
             _without_tf32() if self._exact else nullcontext(),
         )
-        with shared, precision, _parametrized_anew(), _weights_cast_anew(device), torch.no_grad():
+        with shared, precision, _parametrized_anew(), _weights_cast_anew(), torch.no_grad():
             result: StepResult | None = None
             if self._engine is not None:
                 captures = spec.captures  # a graph looks for the hooks that it was traced with
@@ -279,7 +285,7 @@ class Prepared:
             engine.forget()
             raise
         if self._mode is not EAGER:
-            remember(D, engine.kind, inputs.batch.xr.shape[0])
+            remember(D, engine.kind, engine.family, inputs.batch.xr.shape[0])
         if self._mode is not EAGER and not in_parts:
             self._engine, self._moved = engine, own.buffers
             self._snapshot = Snapshot(structure, reads_of(structure.modules, engine.guards.reads))
@@ -295,7 +301,7 @@ class Prepared:
         if in_parts:
             what = f"D's step in parts of {self._microbatch}"
         has_graph = engine.guards.compilations > 0
-        return announced(what, xr, *reason_for(D, engine.kind, xr.shape[0], has_graph))
+        return announced(what, xr, *reason_for(D, engine.kind, engine.family, xr.shape[0], has_graph))
 
 
 @contextmanager
@@ -325,8 +331,13 @@ def _without_tf32() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _weights_cast_anew(device: torch.device) -> AbstractContextManager[Any]:
-    """Ambient autocast without its cache of cast weights, which would serve one pass's weights to the next."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
+@contextmanager
+def _weights_cast_anew() -> Iterator[None]:
+    """Without autocast's cache of cast weights, which would serve one pass's weights to the next. Where D itself turns
+    autocast on, within a region that has it off, the cache would keep the weights of every step until that ends."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

@@ -8,7 +8,7 @@ forward pass read.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType
@@ -95,8 +95,13 @@ def signature_of(structure: Structure) -> Hashable:
         ]
     )
     hooks = _hooks([m.__dict__ for m in structure.modules.values()])
-    tensors = tuple([(type(t), t.shape, t.stride(), t.dtype, t.device) for t in _tensors(structure)])
+    tensors = tuple([(type(t), t.shape, _strides(t), t.dtype, t.device) for t in _tensors(structure)])
     return modules, hooks, tensors
+
+
+def _strides(tensor: Tensor) -> object:
+    """How its numbers lie in memory."""
+    return tensor.stride() if tensor.layout is torch.strided else tensor.layout
 
 
 def _tensors(structure: Structure) -> Iterable[Tensor]:
@@ -152,14 +157,14 @@ class Reads:
     """(path of a module, attribute) that the module itself did not have."""
 
     @classmethod
-    def everything(cls, structure: Structure) -> Reads:
+    def everything(cls, structure: Structure, touched: Collection[tuple[str, str]] = ()) -> Reads:
         """For a forward pass of which it is not known what it reads: all attributes but tensors, which a forward pass
-        may leave behind (torch's older spectral norm does)."""
+        may leave behind (torch's older spectral norm does), and those that it has ``touched``, such as a counter."""
         values = {
             (path, name): frozen(value)
             for path, module in structure.modules.items()
             for name, value in module.__dict__.items()
-            if name not in _OF_EVERY_MODULE and not isinstance(value, Tensor)
+            if name not in _OF_EVERY_MODULE and not isinstance(value, Tensor) and (path, name) not in touched
         }
         return cls(values)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fastdat.experiments.outcome import Outcome, ResultTable, Runs, Value
 from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import commit_in_words, commit_info, machine_info
+from fastdat.util.provenance import commit_in_words, commit_info, machine_info, short_commit
 
 PICTURE_DPI = 150
 Record = dict[str, Any]
@@ -234,21 +233,15 @@ def _names(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 def _origin(record: Record) -> str:
     machine, commit = record["machine"], commit_in_words(record["commit"])
     device, minutes = machine["device"], f"{record['seconds'] / 60:.1f} minutes"
-    versions = f"torch {machine['torch']}, {_built(commit)}"
+    versions = f"torch {machine['torch']}, {short_commit(commit)}"
     numbers = f"All numbers: {record['experiment']}.json."
     at, on = record.get("trained_at") or [commit], record.get("training_machines") or [device]
     if at == [commit] and on == [device]:
         return f"{device}, {versions}; {minutes}. {numbers}"
     return (
-        f"Trained at {', '.join(map(_built, at))} on {'; '.join(on)}; {minutes}. Page written on {device}, {versions}. "
-        f"{numbers}"
+        f"Trained at {', '.join(map(short_commit, at))} on {'; '.join(on)}; {minutes}. "
+        f"Page written on {device}, {versions}. {numbers}"
     )
-
-
-def _built(commit: str) -> str:
-    """A commit in words, with ten digits; without a commit, the version."""
-    short = re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}\b", r"commit \1", commit)
-    return short if short != commit else f"fastdat {commit}"
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

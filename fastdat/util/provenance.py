@@ -79,6 +79,12 @@ def commit_in_words(commit: Mapping[str, Any]) -> str:
     return f"{commit['id'] or __version__}{' with changes' if commit['dirty'] else ''}"
 
 
+def short_commit(commit: str) -> str:
+    """What :func:`commit_in_words` gives, with ten digits of the commit; without a commit, the version."""
+    short = re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}\b", r"commit \1", commit)
+    return short if short != commit else f"fastdat {commit}"
+
+
 def _triton_version() -> str | None:
     try:
         import triton

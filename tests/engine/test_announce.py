@@ -74,12 +74,10 @@ class Net(nn.Sequential):
         return result
 
 
-def step(D: nn.Module, m: int = 6, args: int = 0, **settings: Any) -> None:
+def step(D: nn.Module, m: int = 6, args: int = 0, config: DATConfig = FIRST_ORDER, **settings: Any) -> None:
     further = [(torch.rand(m, 2),) * args for _ in range(2)]
     x = torch.rand(m, 4)
-    fastdat.dat_step(
-        D, x, x - 0.5, FIRST_ORDER, args_real=further[0], args_fake=further[1], **settings
-    ).backward()
+    fastdat.dat_step(D, x, x - 0.5, config, args_real=further[0], args_fake=further[1], **settings).backward()
 
 
 def reasons(events: list[Event]) -> list[str]:
@@ -142,6 +140,21 @@ def test_another_number_of_samples_is_a_warning(
         "D's step is compiled anew for 8 samples a side (before: 6, 4), which may take as long as the first time.",
     )
     assert reasons(events) == ["first", "samples", "samples"]
+
+
+def test_another_strength_of_the_attack_is_a_warning(
+    events: list[Event], records: list[logging.LogRecord]
+) -> None:
+    """A schedule of eps would compile in every step."""
+    D = Net()
+    step(D)
+    records.clear()
+    step(D, config=DATConfig(eps=0.9))
+    level, text = texts(records)[0]
+    assert level == "WARNING"
+    assert text.startswith("D's step is compiled anew for other numbers in its config (eps, say)")
+    step(D, config=DATConfig(real=False))  # a choice, and no number of a schedule
+    assert reasons(events) == ["first", "numbers", "first"]
 
 
 def test_an_equal_discriminator_shares_the_graph(

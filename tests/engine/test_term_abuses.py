@@ -202,11 +202,6 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r'rpgan compares pairs and has no g1 and g2, which seed="eq10" attacks',
     ),
     "a pair loss with a mean": ({"loss": OfPairs()}, ValueError, r"OfPairs.pair must give one value a logit"),
-    "parts that need one sigma": (
-        {"regularizers": (AR(),), "config": DATConfig(power_iterations="per_forward"), "microbatch": 2},
-        ValueError,
-        r"microbatch with the regularizer ar",
-    ),
 }
 
 

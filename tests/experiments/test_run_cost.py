@@ -18,7 +18,7 @@ from fastdat.util.errors import RunFolderError
 from fastdat.util.provenance import processor_name
 from tests.experiments.image_runs import OPTIONS, images, tiny_arm
 
-COMMIT = "0123456789abcdef"
+COMMIT = "0123456789" * 4
 ARMS = [tiny_arm("no attack"), tiny_arm("DAT", "dcgan-dat-cifar10")]
 
 
@@ -107,8 +107,8 @@ def test_a_part_of_another_machine_is_measured_again(
 
 def test_machine_and_commit_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = {"device": "a processor, 3 cores", "threads": 1}
-    assert Costs({}, machine, COMMIT).where == "a processor, 3 cores, 1 thread, at 0123456789abcdef"
-    assert "3 threads, at 0123456789abcdef with changes" in (
+    assert Costs({}, machine, COMMIT).where == "a processor, 3 cores, 1 thread, commit 0123456789"
+    assert "3 threads, commit 0123456789 with changes" in (
         Costs({}, {**machine, "threads": 3}, f"{COMMIT} with changes").where
     )
     Clock(monkeypatch)

@@ -9,6 +9,10 @@ third of a cold compilation's time. The two geometries of networks, which ``pool
 
 They get a lowering of their own. As inductor's, it makes a pointwise function of a tensor in memory, so fusion and the
 choice of layouts are as before.
+
+Inductor's formula is wrong where ``ceil_mode`` lets the last window reach over the border: the pool divides by the part
+of the window that is inside (padding included), its gradient by the whole window (pytorch/pytorch#198119). So the
+gradient of such a window is made larger before.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ import itertools
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
-from fastdat.engine.passes import image_operations
+from fastdat.engine.passes import graph_nodes, image_operations
+from fastdat.engine.passes.graph_nodes import call
 from fastdat.engine.passes.image_operations import LARGEST_WINDOW, windows_of
 
 aten = torch.ops.aten
@@ -34,6 +39,9 @@ class PoolGradient(CustomGraphPass):
     """
 
     def __call__(self, graph: fx.Graph) -> None:
+        for target in (aten.avg_pool2d_backward.default, aten.avg_pool3d_backward.default):
+            for node in graph.find_nodes(op="call_function", target=target):
+                _correct(graph, node)
         for node in graph.find_nodes(op="call_function", target=aten.avg_pool2d_backward.default):
             arguments = _simple(node)
             if arguments is not None:
@@ -41,12 +49,45 @@ class PoolGradient(CustomGraphPass):
                 node.args = arguments
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__, image_operations.__file__))
+        return get_hash_for_files((__file__, image_operations.__file__, graph_nodes.__file__))
+
+
+def _arguments(node: fx.Node) -> Any:
+    return (*node.args, *(False, True, None)[len(node.args) - 5 :])
+
+
+def _correct(graph: fx.Graph, node: fx.Node) -> None:
+    """Make up for what inductor divides the gradient of windows by that reach over the border."""
+    grad, x, kernel, stride, padding, ceils, counts_padding, divisor = _arguments(node)
+    if node.kwargs or not ceils or not counts_padding or divisor is not None:
+        return
+    dims = len(kernel)
+    pooled, size = (list(of.meta["val"].shape[-dims:]) for of in (grad, x))
+    padding = [*padding] * (dims // len(padding))
+    with graph.inserting_before(node):
+        scaled = grad
+        for d, (k, s, p) in enumerate(zip(kernel, stride or kernel, padding, strict=True)):
+            inside = size[d] + p - ((pooled[d] - 1) * s - p)  # of the last window
+            if inside >= k:
+                continue
+            shape = [1] * scaled.meta["val"].ndim
+            shape[d - dims] = pooled[d] - 1
+            ones = _ones(graph, shape, scaled.meta["val"])
+            after = [0, 0] * (dims - 1 - d)
+            factors = call(graph, aten.constant_pad_nd.default, ones, [*after, 0, 1], k / inside)
+            scaled = call(graph, aten.mul.Tensor, scaled, factors)
+    node.replace_input_with(grad, scaled)
+
+
+def _ones(graph: fx.Graph, shape: list[int], like: Tensor) -> fx.Node:
+    node = graph.call_function(aten.full.default, (shape, 1.0), {"dtype": like.dtype, "device": like.device})
+    node.meta["val"] = like.new_full(shape, 1.0)
+    return node
 
 
 def _simple(node: fx.Node) -> tuple[Any, ...] | None:
     """Arguments of the lowering; None where the geometry is another one."""
-    args: Any = (*node.args, *(False, True, None)[len(node.args) - 5 :])
+    args = _arguments(node)
     grad, x, kernel, stride, padding, _, counts_padding, divisor = args
     pooled, size = (list(of.meta["val"].shape[2:]) for of in (grad, x))
     if node.kwargs or len(size) != 2 or any(type(n) is not int for n in (*pooled, *size)):

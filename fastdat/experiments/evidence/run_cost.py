@@ -27,7 +27,7 @@ from fastdat.training.trainer import Trainer
 from fastdat.util import plain_json
 from fastdat.util.errors import RunFolderError
 from fastdat.util.files import write_atomically
-from fastdat.util.provenance import machine_info
+from fastdat.util.provenance import machine_info, short_commit
 
 COST = "cost.json"
 """The file that holds what was measured, on which machine and at which commit."""
@@ -66,7 +66,7 @@ class Costs:
     def where(self) -> str:
         """Machine and commit in words."""
         threads = int(self.machine["threads"])
-        return f"{self.machine['device']}, {threads} thread{'s' * (threads > 1)}, at {self.commit}"
+        return f"{self.machine['device']}, {threads} thread{'s' * (threads > 1)}, {short_commit(self.commit)}"
 
 
 def measured(arms: Sequence[Arm], options: Options, folder: Path, *, images: ImageSet | None = None) -> Costs:

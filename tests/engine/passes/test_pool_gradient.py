@@ -110,3 +110,38 @@ def test_no_folded_pool_leaves_a_padded_gradient_to_aten(size: int, padded: bool
     x = torch.randn(2, 16, 42, 42, dtype=torch.float64)
     torch.testing.assert_close(torch.compile(net, backend=rewritten, fullgraph=True)(x), net(x))
     assert pools == [((size, size), (1, 1), (1, 1) if padded else (0, 0))]
+
+
+CUT = {
+    "side by side": (F.avg_pool2d, (2,), {}),
+    "overlapping": (F.avg_pool2d, (3, 2), {}),
+    "padded": (F.avg_pool2d, (3, 2, 1), {}),
+    "in one direction": (F.avg_pool2d, ((4, 3), (4, 3)), {}),
+    "padding not counted": (F.avg_pool2d, (3, 2, 1), {"count_include_pad": False}),
+    "with a divisor": (F.avg_pool2d, (2,), {"divisor_override": 3}),
+    "of signals": (F.avg_pool1d, (2,), {}),
+    "of volumes": (F.avg_pool3d, ((2, 3, 2), 2, (0, 1, 0)), {}),
+}
+
+
+@pytest.mark.slow
+def test_windows_that_reach_over_the_border() -> None:
+    """Inductor's own formula is wrong there (pytorch/pytorch#198119): by up to the gradient itself."""
+    x = torch.randn(2, 3, 7, 9, dtype=torch.float64)
+    volumes = torch.randn(2, 3, 5, 6, 7, dtype=torch.float64)
+
+    def gradients(x: Tensor, volumes: Tensor) -> list[Tensor]:
+        found = []
+        for pool, sizes, options in CUT.values():
+            at = volumes if pool is F.avg_pool3d else x[0] if pool is F.avg_pool1d else x
+            loss = partial(_cubes, pool=partial(pool, **options, ceil_mode=True), sizes=sizes)
+            found.append(torch.func.grad(loss)(at))
+        return found
+
+    compiled = torch.compile(gradients, fullgraph=True, options=passes.options(fold=False))
+    for name, one, other in zip(CUT, compiled(x, volumes), gradients(x, volumes), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def _cubes(x: Tensor, pool: Any, sizes: tuple[Any, ...]) -> Tensor:
+    return pool(x, *sizes).pow(3).sum()
