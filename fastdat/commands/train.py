@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -92,9 +93,8 @@ def train(
             "init_from": init_from and str(init_from),
         }
         changes = {key: value for key, value in flags.items() if value is not None}
-        settings = with_absolute_paths(
-            _start(preset, config).replace(changes | dict(map(parse_assignment, set_ or [])))
-        )
+        changes |= dict(map(parse_assignment, set_ or []))
+        settings = with_absolute_paths(_start(preset, config, changes).replace(changes))
         if dry_run:
             _print_config(settings)
             return
@@ -134,8 +134,8 @@ def _regularized(config: TrainConfig) -> str:
     return ", ".join(["DAT" if config.dat.attacks else other, *(term.name for term in config.regularizers)])
 
 
-def _start(name: str | None, file: Path | None) -> TrainConfig:
-    """The preset ``name``, or the defaults, with the settings in ``file``."""
+def _start(name: str | None, file: Path | None, changes: Mapping[str, Any]) -> TrainConfig:
+    """The preset ``name``, or the defaults, with the settings in ``file``, which ``changes`` will change."""
     from fastdat.training.config_file import with_file
     from fastdat.training.presets import preset
     from fastdat.training.train_config import TrainConfig
@@ -145,7 +145,7 @@ def _start(name: str | None, file: Path | None) -> TrainConfig:
             "give one of them, or both; fastdat presets lists the presets", param_hint="--preset / --config"
         )
     config = TrainConfig() if name is None else preset(name)
-    return config if file is None else with_file(config, file)
+    return config if file is None else with_file(config, file, changes)
 
 
 def _print_config(config: TrainConfig) -> None:

@@ -25,7 +25,8 @@ class EvalConfig:
             ``"modes"`` is for the 2-D mixtures and cannot be combined with others.
         splits: real images to compare with.
         extractor: ``"inception-v3-compat"`` (the one that FID, KID and IS are defined with), ``"efficientnet-lite0"``,
-            a name given to :func:`fastdat.metrics.register_extractor`, or ``"package.module:factory"``.
+            a name given to :func:`fastdat.metrics.register_extractor`, or ``"package.module:factory"``, which is
+            imported and therefore never taken from a file of settings or a run folder.
         weights: file of the extractor's weights, for machines without a network; None: the extractor finds its own.
         fakes: number of generated images.
         reals: number of real images, chosen at random from a split that has more; a smaller split is used whole. The

@@ -108,6 +108,9 @@ class ImageEvaluator:
         cache: folder for the features of reals; by default :func:`fastdat.metrics.reals.default_cache`. Rank 0 alone
             uses it.
         ranks: those that score together; None: all processes of ``torch.distributed`` at the time of a call.
+
+    Attributes:
+        config: as given.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class ImageEvaluator:
         cache: Path | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._sources = reals
         self._device = device
         self._cache = cache or default_cache()
@@ -150,7 +153,7 @@ class ImageEvaluator:
 
     def _prepared(self) -> Extractor:
         """Read the data and make the extractor; raises as :meth:`prepare`."""
-        config = self._config
+        config = self.config
         torch_fidelity()
         # Making a net draws its first weights; the caller's random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
@@ -170,7 +173,7 @@ class ImageEvaluator:
         return extractor
 
     def __call__(self, fakes: Fakes, progress: Progress = keep_going) -> list[Record] | None:
-        start, splits = time.monotonic(), self._config.splits
+        start, splits = time.monotonic(), self.config.splits
         self.prepare()
         try:
             # Reals first, since their features are kept even if the fakes are interrupted.
@@ -188,7 +191,7 @@ class ImageEvaluator:
 
     def _add_records(self, records: list[Record], of_batches: list[_Features], start: float) -> list[Record]:
         """Add to ``records`` what rank 0 finds from the features of all fakes and reals."""
-        config = self._config
+        config = self.config
         features = torch.cat([features for features, _ in of_batches])
         logits = [logits for _, logits in of_batches if logits is not None]
         shared = of_fakes(torch.cat(logits) if logits else None, config)
@@ -212,14 +215,14 @@ class ImageEvaluator:
         try:
             return source if isinstance(source, ImageSet) else source()
         except DataError as error:
-            others = [other for other in self._config.splits if other != split]
+            others = [other for other in self.config.splits if other != split]
             hint = f"; with eval.splits={json.dumps(others)} it is not needed" if others else ""
             raise DataError(f"{error}\nIt is needed for scores against the {split} split{hint}.") from error
 
     def _features(self, fakes: Fakes, progress: Progress) -> list[_Features]:
         """Features and class logits of each batch of fakes, on rank 0."""
         assert self._extractor is not None
-        extractor, count, ranks = self._extractor, self._config.fakes, self._ranks
+        extractor, count, ranks = self._extractor, self.config.fakes, self._ranks
         return in_turns(
             ranks.together(lambda: fakes(count, ranks) if ranks else fakes(count)),
             lambda batch: extractor(batch.to(self._device)),
@@ -236,7 +239,7 @@ class ImageEvaluator:
         if split in self._reals:
             return
         assert self._extractor is not None
-        config = self._config
+        config = self.config
         self._reals[split] = real_features(
             self._data[split],
             config.reals,
@@ -258,16 +261,16 @@ class ImageEvaluator:
             "data_sha256": data.fingerprint,
             "fake_count": fakes,
             "real_count": reals,
-            "seed": self._config.seed,
+            "seed": self.config.seed,
             "resolution": data.resolution,
             "resize": self._extractor.resize,
             "versions": versions(),
         }
-        if "kid" in self._config.metrics:
-            size = kid_subset_size(fakes, reals, self._config)
-            provenance |= {"kid_subsets": self._config.kid_subsets, "kid_subset_size": size}
-        if "is" in self._config.metrics:
-            provenance["is_splits"] = self._config.is_splits
+        if "kid" in self.config.metrics:
+            size = kid_subset_size(fakes, reals, self.config)
+            provenance |= {"kid_subsets": self.config.kid_subsets, "kid_subset_size": size}
+        if "is" in self.config.metrics:
+            provenance["is_splits"] = self.config.is_splits
         return provenance
 
 
@@ -280,16 +283,19 @@ class ModesEvaluator:
         config: how many points.
         mixture: the modes.
         ranks: as for :class:`ImageEvaluator`.
+
+    Attributes:
+        config: as given.
     """
 
     def __init__(self, config: EvalConfig, mixture: Mixture, ranks: Ranks | None = None) -> None:
-        self._config, self._mixture, self._ranks = config, mixture, ranks
+        self.config, self._mixture, self._ranks = config, mixture, ranks
 
     def prepare(self) -> None:
         return None
 
     def __call__(self, fakes: Fakes, progress: Progress = keep_going) -> list[Record] | None:
-        start, count = time.monotonic(), self._config.fakes
+        start, count = time.monotonic(), self.config.fakes
         ranks = Ranks.now() if self._ranks is None else self._ranks
         try:
             batches = in_turns(
@@ -312,7 +318,7 @@ class ModesEvaluator:
             "extractor": "none",
             "data": self._mixture.name,
             "fake_count": len(points),
-            "seed": self._config.seed,
+            "seed": self.config.seed,
             "versions": provenance.versions(),
             "seconds": round(time.monotonic() - start, 2),
         }

@@ -100,6 +100,11 @@ def make_extractor(name: str, weights: str | None, device: torch.device) -> Extr
     return extractor
 
 
+def imports_code(name: str) -> bool:
+    """Whether :func:`make_extractor` would import what ``name`` names, ``"package.module:factory"``."""
+    return ":" in name and name not in FACTORIES
+
+
 def _imported(name: str) -> Factory:
     """The factory that ``"package.module:attribute"`` names."""
     module, colon, attribute = name.partition(":")

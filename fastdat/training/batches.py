@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastdat.data import ImageSet, TrainSampler
+from fastdat.training.loader_workers import LoaderWorkers
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 from fastdat.util.ranks import ONE_PROCESS, Ranks
@@ -42,6 +43,7 @@ class LoaderBatches:
     def __init__(self, loader: Iterable[Any], batch_size: int, device: torch.device) -> None:
         self._loader, self._batch_size, self._device = loader, batch_size, device
         self._iterator: Iterator[Any] = iter(())
+        self._workers = LoaderWorkers()
         self._step = self._epoch = -1
         self._short = False
         self._now: tuple[Tensor, ...] = ()
@@ -82,7 +84,7 @@ class LoaderBatches:
                     begin = getattr(getattr(self._loader, name, None), "set_epoch", None)
                     if begin is not None:
                         begin(self._epoch)
-                self._iterator = iter(self._loader)
+                self._iterator = self._workers.iterate(self._loader)
             for item in self._iterator:
                 parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
                 if not isinstance(parts[0], Tensor) or not parts[0].is_floating_point():
@@ -115,6 +117,7 @@ class LoaderBatches:
     def close(self) -> None:
         """Drop the loader's iterator, which ends its worker processes."""
         self._iterator = iter(())
+        self._workers.close()
 
 
 class PartOfBatches:

@@ -97,7 +97,7 @@ def build_trainer(
         fuse_spectral_norm(netD)  # for the G step; dat_step fuses by itself
     if config.eval.every and evaluator is None:
         evaluator = build_evaluator(config, device, data, class_names=() if data is None else data.classes)
-    trainer = Trainer(
+    trainer = _Built(
         netG,
         netD,
         _adam(netG, config),
@@ -122,6 +122,12 @@ def build_trainer(
     what = config.dataset if data is None else f"{data.name}, {len(data):,} images"
     trainer.note(f"{config.model} {_size(netG)} (G) and {_size(netD)} (D) on {what}")
     return trainer
+
+
+class _Built(Trainer):
+    """Its nets, optimizers and reals are made from its settings, which the run records."""
+
+    _from_config = True
 
 
 def build_evaluator(

@@ -151,14 +151,14 @@ def optimizer_settings(optimizer: Optimizer) -> State:
     return {
         "class": type(optimizer).__qualname__,
         "groups": [
-            {name: _plain(value) for name, value in group.items() if name not in _IMPLEMENTATION}
+            {name: _plain(value) for name, value in group.items() if name not in ("params", *_IMPLEMENTATION)}
             for group in optimizer.param_groups
         ],
     }
 
 
 #: Settings of a group that change how a step is computed, but not its result.
-_IMPLEMENTATION = ("params", "fused", "foreach", "capturable", "differentiable")
+_IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
 
 def _plain(value: Any) -> Any:
@@ -172,11 +172,16 @@ def _plain(value: Any) -> Any:
 def load_optimizer(optimizer: Optimizer, state: State) -> None:
     """``optimizer.load_state_dict``, but in place: tensors that there are stay the same tensors, with new values.
 
-    torch would put the checkpoint's tensors in their place, which no captured graph reads.
+    torch would put the checkpoint's tensors in their place, which no captured graph reads. How a step is computed
+    (fused, capturable, ...) stays as it is in ``optimizer``, too: what the checkpoint says may not run on this device.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     before = {parameter: dict(entries) for parameter, entries in optimizer.state.items()}
-    optimizer.load_state_dict(state)
+    groups = [
+        saved | {name: group[name] for name in _IMPLEMENTATION if name in group}
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(lr, torch.Tensor):
             group["lr"] = lr.fill_(float(group["lr"]))

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from fastdat.metrics.eval_config import EvalConfig
+from fastdat.metrics.extractors import imports_code
 from fastdat.training.train_config import TrainConfig
 from fastdat.util import plain_yaml
 from fastdat.util.errors import ConfigError, RunFolderError
 from fastdat.util.run_layout import CONFIG, read_config
+from fastdat.util.settings import flat_settings
 
 #: The settings that name files or folders.
 PATHS = ("data", "init_from", "eval.weights")
 
+#: The setting that may name code.
+EXTRACTOR = "eval.extractor"
 
-def with_file(config: TrainConfig, path: str | Path) -> TrainConfig:
-    """``config`` with the settings in a file; arguments as in :func:`read_settings`.
+
+def with_file(config: TrainConfig, path: str | Path, given: Mapping[str, Any] | None = None) -> TrainConfig:
+    """``config`` with the settings in a file.
+
+    Args:
+        config: what the file changes.
+        path: as in :func:`read_settings`.
+        given: settings that will replace those of the file.
 
     Raises:
-        ConfigError: as there, or the file holds an unknown setting or a bad value.
+        ConfigError: as there; the file holds an unknown setting or a bad value; or it names code to import.
     """
     values = read_settings(path)
     try:
-        return config.replace(values)
+        changed = config.replace(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if changed.eval.extractor != config.eval.extractor and not gives_extractor(given or {}):
+        refuse_code(changed.eval.extractor, path, f"--set {EXTRACTOR}={changed.eval.extractor}")
+    return changed
+
+
+def gives_extractor(settings: Mapping[str, Any]) -> bool:
+    """Whether ``settings``, as :meth:`TrainConfig.replace` takes them, set the extractor of the scores."""
+    return EXTRACTOR in flat_settings(settings) or isinstance(settings.get("eval"), EvalConfig)
+
+
+def refuse_code(extractor: str, path: str | Path, instead: str) -> None:
+    """Refuse to import code because a file names it: it may be somebody else's.
+
+    Args:
+        extractor: the file's ``eval.extractor``.
+        path: the file.
+        instead: what a user gives who trusts that code.
+
+    Raises:
+        ConfigError: ``extractor`` is ``"package.module:factory"``.
+    """
+    if imports_code(extractor):
+        raise ConfigError(
+            f"{path} names code, {extractor}, and code that a file names is not imported. If you trust it, give "
+            f"{instead} yourself"
+        )
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

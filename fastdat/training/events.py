@@ -49,6 +49,10 @@ class Events:
                 f"cannot write {self._folder}: {error.strerror or error}. The run has stopped. Run the same command "
                 "again when the cause is removed."
             ) from error
+        except UnicodeEncodeError as error:
+            raise RunFolderError(
+                f"TensorBoard cannot write {self._folder}, whose name is no UTF-8: give another --outdir or logger=none"
+            ) from error
 
     def stats(self, stats: Mapping[str, float]) -> None:
         """The numbers of one line of stats.jsonl."""

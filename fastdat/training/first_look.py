@@ -162,7 +162,11 @@ def _check_extras(terms: Sequence[Term], D: nn.Module, *samples: Tensor) -> None
 
 
 def _checked_labels(batches: Any, count: int, classes: int, d_step: int) -> Tensor:
-    """``batches`` are Batches with labels."""
+    if not hasattr(batches, "labels"):
+        raise ConfigError(
+            f"these nets are conditional, but the {type(batches).__name__} that was given as batches has no method "
+            "labels(step)"
+        )
     labels = batches.labels(d_step)
     expected = (
         f"the labels beside the images must be {count} integers in 0 .. {classes - 1}, one for each image"

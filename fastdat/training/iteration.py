@@ -120,14 +120,18 @@ class Iteration:
         self._rate.set(step)
         self._cosine.set(step)
 
+    def put_back(self) -> None:
+        """Give the optimizers the rates and betas they came with: whoever uses them again, to resume the run or to
+        train on, gives them as they were."""
+        self._rate.put_back()
+        self._cosine.put_back()
+
     def close(self) -> None:
-        """End the thread that gathers batches, if there is one. The optimizers get the rates and betas they came with:
-        whoever uses them again, to resume the run or to train on, gives them as they were."""
+        """End the thread that gathers batches, if there is one, and put back what moves."""
         close = getattr(self.batches, "close", None)
         if close is not None:
             close()
-        self._rate.put_back()
-        self._cosine.put_back()
+        self.put_back()
 
     def fill(self, step: int) -> Inputs:
         """Fetch the inputs of iteration ``step``: reals, noise, labels.

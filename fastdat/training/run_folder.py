@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
@@ -46,7 +47,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, writes: bool = True) -> None:
-        self.path, self._writes = Path(path), writes
+        # A relative path would mean another folder after an os.chdir of a callback.
+        self.path, self._writes = Path(os.path.abspath(path)), writes
         if not writes:
             self.close: weakref.finalize[Any, Any] = weakref.finalize(self, lambda: None)
             return

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from fastdat.data.known_sizes import TRAIN_IMAGES
 from fastdat.data.sampler import lies_on_gpu
 from fastdat.training.device_settings import AUTO, finer_than_bf16
 from fastdat.training.fakes import MEMORY_SHARE
 from fastdat.training.iteration_cost import IterationCost, iteration_cost, nets_of
 from fastdat.training.measured_sizes import Measured, devices
-from fastdat.training.models import channels_of
+from fastdat.training.models import build_nets, channels_of
 from fastdat.training.size_fit import FEWEST, Errors, SizeFit, fitted, largest, left_out
+from fastdat.training.steps import check_fakes_at_once, check_microbatch, needs_whole_batch
 from fastdat.training.train_config import TrainConfig
 from fastdat.util.errors import ConfigError
 
@@ -137,10 +141,13 @@ class Planner:
         """The plan of a run on ``gpus`` GPUs.
 
         Raises:
-            ConfigError: the batch cannot be shared out among them; or nothing was measured that is like the run.
+            ConfigError: the batch cannot be shared out among them; nothing was measured that is like the run; or the
+                training would refuse its settings.
         """
         check_equal_parts(config.batch_size, gpus)
+        check_fakes_at_once(config, gpus)
         config = self._as_measured(config)
+        check_microbatch(config, discriminator_of(config))
         cost = iteration_cost(config, gpus)
         computing = self.fit.seconds(cost)
         host = self._host_seconds(config, cost, gpus, computing)
@@ -209,7 +216,7 @@ class Planner:
                 "regularizers, other attacks and augmentation were not measured: counted in passes of D"
             )
         at_once = config.fakes_at_once
-        if at_once is True or (at_once == AUTO and self._is_gpu):
+        if at_once is True or (at_once == AUTO and self._is_gpu and gpus == 1):
             where = (
                 f" where it takes at most {MEMORY_SHARE:.0%} of the free memory" if at_once == AUTO else ""
             )
@@ -255,7 +262,10 @@ class Planner:
         return advice
 
     def _microbatch(self, config: TrainConfig, gpus: int) -> int | None:
-        """The largest power of two that fits; None where G's step, which takes its whole batch, does not fit."""
+        """The largest power of two that fits; None where G's step, which takes its whole batch, does not fit, or where
+        D needs the whole batch too."""
+        if needs_whole_batch(discriminator_of(config)) is not None:
+            return None
         part = 1 << (config.batch_size // gpus).bit_length()
         while part > 1:
             part //= 2
@@ -283,6 +293,12 @@ def device_named(name: str, measurements: Sequence[Measured]) -> str:
         f"there is no measurement for {name!r}; measured are: {'; '.join(known)}. Measure yours with make gpu-check "
         "PART=sizes, and give its JSON with --measured"
     )
+
+
+def discriminator_of(config: TrainConfig) -> nn.Module:
+    """D of ``config``, without memory for its weights."""
+    with torch.device("meta"):
+        return build_nets(config)[1]
 
 
 def check_equal_parts(batch: int, gpus: int) -> None:

@@ -28,6 +28,7 @@ class SavedNets:
         config: settings of the run.
         step: G steps that the nets were trained for.
         class_names: of a conditional model, by label; empty where they are unknown.
+        settings_file: where ``config`` was read.
     """
 
     G: nn.Module
@@ -36,6 +37,7 @@ class SavedNets:
     config: TrainConfig
     step: int
     class_names: tuple[str, ...]
+    settings_file: Path
 
 
 def load(
@@ -80,7 +82,8 @@ def read_nets(run: Path, which: str, *, ema: bool) -> SavedNets:
             f"{path} holds the weights of other nets than its settings say: {error}"
         ) from error
     weights, names = "ema" if averaged else "G", tuple(state["class_names"])
-    return SavedNets(netG.eval(), netD.eval(), weights, config, state["step"], names)
+    source = path if run.is_file() else run / CONFIG
+    return SavedNets(netG.eval(), netD.eval(), weights, config, state["step"], names, source)
 
 
 def _of_file(path: Path, which: str) -> tuple[TrainConfig, checkpoint.State, Path]:

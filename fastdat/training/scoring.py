@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +11,15 @@ from torch import Tensor, nn
 
 from fastdat.metrics.equal_on_ranks import check_equal
 from fastdat.metrics.eval_config import EvalConfig
-from fastdat.metrics.evaluators import Evaluator, Progress, Record, keep_going, ranking
+from fastdat.metrics.evaluators import (
+    Evaluator,
+    ImageEvaluator,
+    ModesEvaluator,
+    Progress,
+    Record,
+    keep_going,
+    ranking,
+)
 from fastdat.metrics.weight_digest import weight_digest
 from fastdat.training import noise
 from fastdat.training.noise import Noise
@@ -28,12 +38,31 @@ _HINT = (
 
 
 def require_evaluator(settings: EvalConfig, evaluator: Evaluator | None) -> None:
-    """Raises ConfigError where a training shall be scored and nothing is given that scores it."""
-    if settings.every and evaluator is None:
+    """Raises ConfigError where a training shall be scored and nothing is given that scores it, or an evaluator of
+    fastdat's own that makes other scores."""
+    if not settings.every:
+        return
+    if evaluator is None:
         raise ConfigError(
             "eval.every is set, but no evaluator was given to the Trainer: give evaluator=fastdat.metrics."
             "ImageEvaluator(settings, {'train': images}, device) with the settings of eval, or leave eval.every out"
         )
+    if isinstance(evaluator, (ImageEvaluator, ModesEvaluator)):
+        own, wanted = _of_scores(evaluator.config), _of_scores(settings)
+        differing = [key for key in own if own[key] != wanted[key]]
+        if differing:
+            words = ", ".join(f"{key} ({own[key]!r} there, {wanted[key]!r} here)" for key in differing)
+            raise ConfigError(
+                f"the evaluator has other settings than eval of the run: {words}. Give both the same EvalConfig"
+            )
+
+
+def _of_scores(settings: EvalConfig) -> dict[str, Any]:
+    """The settings that scores depend on; a run has made the path of the weights absolute."""
+    values = dataclasses.asdict(settings)
+    for key in ("every", "batch_size"):
+        del values[key]
+    return values | {"weights": settings.weights and os.path.abspath(os.path.expanduser(settings.weights))}
 
 
 def score(

@@ -9,6 +9,7 @@ import torch
 
 from fastdat.training import checkpoint
 from fastdat.training.meter import Meter
+from fastdat.training.undisturbed import training_rng_state
 from fastdat.util.ranks import Ranks
 
 
@@ -36,10 +37,10 @@ class RunState:
     rng: checkpoint.State | None = None
 
     def to_checkpoint(self) -> checkpoint.State:
-        """The entries of a checkpoint; the global generators as they are now."""
+        """The entries of a checkpoint; the global generators as training sees them now."""
         return {
             "step": self.done,
-            "rng": checkpoint.rng_state(),
+            "rng": training_rng_state(),
             "seconds": self.seconds,
             "attempt": self.attempt,
             "meters": {"d": self.meter_d.state(), "g": self.meter_g.state()},

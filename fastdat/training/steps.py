@@ -46,6 +46,35 @@ class Reals(NamedTuple):
     draws: Draws = ()
 
 
+def needs_whole_batch(netD: nn.Module) -> str | None:
+    """Why D's step cannot be computed in parts of a batch; None if it can."""
+    if isinstance(netD, HasAuxiliaryLoss):
+        return f"the auxiliary loss of {type(netD).__name__} needs the whole batch and cannot be computed in parts"
+    norms = [name for name, m in netD.named_modules() if isinstance(m, _BatchNorm) and m.training]
+    if norms:
+        return (
+            f"{type(netD).__name__} has batch norms ({', '.join(norms[:4])}), whose statistics are those of the whole "
+            "batch"
+        )
+    return None
+
+
+def check_microbatch(config: TrainConfig, netD: nn.Module) -> None:
+    """Raises ConfigError where a microbatch is set and D needs the whole batch."""
+    reason = None if config.microbatch is None else needs_whole_batch(netD)
+    if reason is not None:
+        raise ConfigError(f"microbatch={config.microbatch}: {reason}; do not set microbatch")
+
+
+def check_fakes_at_once(config: TrainConfig, processes: int) -> None:
+    """Raises ConfigError where several processes shall make the fakes of all D steps in one pass."""
+    if processes > 1 and config.fakes_at_once is True:
+        raise ConfigError(
+            f"fakes_at_once=true is for one process, and there are {processes}, which share batch norm's statistics "
+            "step by step. Leave it out, or set fakes_at_once=false"
+        )
+
+
 class Steps:
     """The updates of D and G; with ``config.compile`` each is compiled once.
 
@@ -90,17 +119,7 @@ class Steps:
         self.regularizers = Regularizers(config, device)
         self._compares = is_pair(get_loss(config.loss))  # fakes with reals, in G's step too
         self._has_auxiliary = isinstance(netD, HasAuxiliaryLoss)
-        if self._has_auxiliary and config.microbatch is not None:
-            raise ConfigError(
-                f"microbatch={config.microbatch}: the auxiliary loss of {type(netD).__name__} needs the whole batch "
-                "and cannot be computed in parts; do not set microbatch"
-            )
-        norms = [name for name, m in netD.named_modules() if isinstance(m, _BatchNorm) and m.training]
-        if norms and config.microbatch is not None:
-            raise ConfigError(
-                f"microbatch={config.microbatch}: {type(netD).__name__} has batch norms ({', '.join(norms[:4])}), "
-                "whose statistics are those of the whole batch; do not set microbatch"
-            )
+        check_microbatch(config, netD)
         self.augments = config.augment != "none"
         self._D = netD  # with the augmentation in front, if there is one
         if self.augments:
@@ -110,11 +129,7 @@ class Steps:
                 raise ConfigError(f"augment={config.augment}: {error}") from error
         self.regularizers.check_paths(self._D)
         self._in_step: nn.Module = data_parallel(self._D) if ranks else self._D
-        if ranks and config.fakes_at_once is True:
-            raise ConfigError(
-                f"fakes_at_once=true is for one process, and there are {ranks.size}, which share batch norm's "
-                "statistics step by step. Leave it out, or set fakes_at_once=false"
-            )
+        check_fakes_at_once(config, ranks.size if ranks else 1)
         # G is compiled twice: without gradients for D's fakes, and with gradients for the G step.
         self._fakes = Fakes(netG, config.replace({"fakes_at_once": False}) if ranks else config, note)
         self._objective: Callable[..., Tensor] = self._generator_objective

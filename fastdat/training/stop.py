@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from torch.utils.data import get_worker_info
 
 from fastdat.engine.announce import CompilationStarted, Event, listening
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 10.0
 """Seconds that a compilation gets to end after SIGTERM or SIGHUP. Schedulers kill after 30."""
+
+SAME_REQUEST = 2.0
+"""Seconds in which SIGTERM or SIGHUP again is the same request: a scheduler sends it to each process of a job, and
+torchrun passes on to its workers what it has got."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -31,10 +38,12 @@ class StoppedError(KeyboardInterrupt):
 
 class StopRequests:
     """Within it, the first signal of :data:`SIGNALS` sets :attr:`requested` and prints a line; a second one interrupts
-    at once, and so does the first one while a step is compiled, which may take minutes.
+    at once, and so does the first one while a step is compiled, which may take minutes. SIGTERM or SIGHUP again within
+    :data:`SAME_REQUEST` is no second one.
 
     A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside the main thread, where Python cannot
-    handle signals, nothing is done, and neither in a process that is forked meanwhile, such as a DataLoader's worker.
+    handle signals, nothing is done, and neither in a process that is forked meanwhile. A DataLoader's worker ignores
+    SIGINT and SIGHUP, which a terminal sends to it too: its end would be an error before the checkpoint.
 
     Attributes:
         requested: the signal that asked to stop, or None.
@@ -45,6 +54,7 @@ class StopRequests:
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
         self.compiling = self.in_compilation = False
+        self._asked_at = 0.0
         self._outside: dict[int, Any] = {}
         self._process = 0
         self._contexts = ExitStack()
@@ -72,22 +82,58 @@ class StopRequests:
     def join(self, requested: Sequence[signal.Signals | None]) -> None:
         """Requests to the processes of the run, by rank: the first of them is one to this process, too."""
         if self.requested is None:
-            self.requested = next((number for number in requested if number is not None), None)
+            self._request(next((number for number in requested if number is not None), None))
 
     def raise_if_requested(self) -> None:
         """Raise :class:`StoppedError` after a request; after Ctrl-C, KeyboardInterrupt, as Python itself does."""
         if self.requested is not None:
             raise KeyboardInterrupt if self.requested is signal.SIGINT else StoppedError(self.requested)
 
+    def told(self, done: int, saved: int | None, *, scoring: bool) -> str:
+        """How a run ended that was asked to stop, and where the same command goes on.
+
+        Args:
+            done: G steps done.
+            saved: step of the last checkpoint; None if there is none.
+            scoring: whether it was being scored.
+        """
+        name = self.requested.name if self.requested else "an interrupt"
+        where = " while scoring" if scoring else " while compiling" if self.in_compilation else ""
+        again = "run the same command again to resume"
+        if saved is None:
+            again += " from the beginning: there is no checkpoint yet"
+        elif saved != done:
+            again += f" from step {saved}"
+        return f"stopped by {name}{where} after {done} steps; {again}"
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked process, which ends as it would without this handler
+        if os.getpid() != self._process:
+            if number != signal.SIGTERM and get_worker_info() is not None:
+                return  # of a DataLoader, which ends its workers itself
+            # Another forked process, which ends as it would without this handler.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        again, self.requested = self.requested is not None, signal.Signals(number)
+        received, again = signal.Signals(number), self.requested is not None
+        if self._is_same(received):
+            return
+        self._request(received)
         if again or self.compiling:
             self._stop_now()
-        _say(f"{self.requested.name}: stopping after this step; repeat to stop at once\n")
+        _say(f"{received.name}: stopping after this step; repeat to stop at once\n")
+
+    def _request(self, number: signal.Signals | None) -> None:
+        self.requested, self._asked_at = number, time.monotonic()
+
+    def _is_same(self, received: signal.Signals) -> bool:
+        """Whether it is the request that there is already. Ctrl-C is not: torchrun's workers get it once, since they
+        have no terminal. A compilation is asked again by :class:`_Watcher`."""
+        return (
+            received is self.requested
+            and received is not signal.SIGINT
+            and not self.compiling
+            and time.monotonic() - self._asked_at < SAME_REQUEST
+        )
 
     def _hear(self, event: Event) -> None:
         self.compiling = isinstance(event, CompilationStarted)

@@ -209,19 +209,35 @@ class TrainConfig:
         """What a run's config.yaml and checkpoints say; without :data:`MAKING` for nets that a user brought along."""
         return {key: value for key, value in self.to_dict().items() if self.model or key not in MAKING}
 
+    def for_own_nets(self) -> tuple[TrainConfig, list[str]]:
+        """The settings of a preset without :data:`MAKING`, for nets that a user brings along, and a line for the log
+        that says so. Without a model, as it is."""
+        made, default = self._making(), TrainConfig()
+        if self.model is None:
+            return self, []
+        words = ", ".join(f"{key}={json.dumps(getattr(self, key))}" for key in made)
+        remark = (
+            f"nets, optimizers and reals are given: {words} made none of them, and the run records none of it"
+        )
+        return self.replace({key: getattr(default, key) for key in made}), [remark]
+
     def refuse_unused(self) -> None:
-        """Check that no setting is changed that has no effect.
+        """Check that no setting is changed that has no effect for nets that a user brings along.
 
         Raises:
-            ConfigError: one of :data:`MAKING` is set, but there is no model to make.
+            ConfigError: one of :data:`MAKING` is set.
         """
-        default = TrainConfig()
-        unused = [key for key in MAKING if getattr(self, key) != getattr(default, key)]
-        if self.model is None and unused:
+        unused = self._making()
+        if unused:
             raise ConfigError(
                 f"{', '.join(unused)} would have no effect: nets, optimizers and reals are given. Set it where they "
                 "are made."
             )
+
+    def _making(self) -> list[str]:
+        """Those of :data:`MAKING` that are set."""
+        default = TrainConfig()
+        return [key for key in MAKING if getattr(self, key) != getattr(default, key)]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastdat.metrics.evaluators import Progress, Record, keep_going
 from fastdat.training import noise, scoring
 from fastdat.training.build import build_evaluator, choose_device
+from fastdat.training.config_file import EXTRACTOR, gives_extractor, refuse_code
 from fastdat.training.models import classes_of, model_of
 from fastdat.training.noise import Noise
 from fastdat.training.sampling import from_latents
@@ -38,6 +39,7 @@ class Trained:
         classes: number of classes; 0 for a generator without labels.
         device: where it generates.
         class_names: the classes' names, by label; empty where they are unknown.
+        extractor_from: the file that says ``config.eval.extractor``; None if the caller says it.
     """
 
     net: nn.Module
@@ -47,6 +49,7 @@ class Trained:
     classes: int
     device: torch.device
     class_names: tuple[str, ...] = ()
+    extractor_from: Path | None = None
 
     def noise(self, seed: int) -> Noise:
         """Draws latents and labels for this generator."""
@@ -118,8 +121,12 @@ class Trained:
 
         Raises:
             ConfigError, DataError: what is needed is missing.
+            ConfigError: the run's own settings name code as the extractor, which only :func:`load_trained`'s
+                ``settings`` may.
         """
         settings = self.config.eval
+        if self.extractor_from is not None and "modes" not in settings.metrics:  # modes need no extractor
+            refuse_code(settings.extractor, self.extractor_from, f"{EXTRACTOR}={settings.extractor}")
         evaluator = build_evaluator(self.config, self.device, progress=progress, class_names=self.class_names)
         evaluator.prepare()
         about = {"step": self.step, "weights": self.weights, "by": "eval"}
@@ -163,7 +170,8 @@ def load_trained(
     config = saved.config.replace(settings or {})
     net = saved.G.to(where).requires_grad_(False)
     classes = classes_of(config) if model_of(config).conditional else 0
-    return Trained(net, saved.weights, config, saved.step, classes, where, saved.class_names)
+    source = None if gives_extractor(settings or {}) else saved.settings_file
+    return Trained(net, saved.weights, config, saved.step, classes, where, saved.class_names, source)
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:

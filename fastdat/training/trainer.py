@@ -64,8 +64,9 @@ class Trainer:
         optG, optD: their optimizers, with the learning rates that decay. They are set before each iteration, so that a
             scheduler of your own has no effect, and are afterwards what they were before.
         batches: reals: a :class:`fastdat.data.ImageSet`, a ``DataLoader``, or :class:`fastdat.training.Batches`.
-        config: all other settings. Those that only say how nets and optimizers are made
-            (:data:`fastdat.training.train_config.MAKING`) must keep their defaults if ``config.model`` is None.
+        config: all other settings. Those that say how nets, optimizers and reals are made
+            (:data:`fastdat.training.train_config.MAKING`) must keep their defaults. Those of a preset are dropped, as
+            log.txt then says.
         outdir: run folder: new, empty, or of a run with this configuration.
         classes: number of classes for conditional nets, else 0.
         evaluator: makes the scores that ``config.eval`` asks for while training.
@@ -86,6 +87,9 @@ class Trainer:
         RunFolderError: ``outdir`` cannot be used, or the checkpoint to resume from is missing or damaged.
     """
 
+    _from_config = False
+    """Whether nets, optimizers and reals are those that the config says: :func:`build_trainer` has made them."""
+
     def __init__(
         self,
         netG: nn.Module,
@@ -105,12 +109,16 @@ class Trainer:
         **settings: Any,
     ) -> None:
         self.ranks = ranks = Ranks.now()
-        wanted = with_absolute_paths((config or TrainConfig()).replace(settings))
+        base, dropped = config or TrainConfig(), list[str]()
+        if not self._from_config:
+            base, dropped = base.for_own_nets()
+        wanted = with_absolute_paths(base.replace(settings))
         device = next(netG.parameters()).device
         config, chosen = ranks.by_first(lambda: settled(wanted, device, outdir, resume_from))
         self.config = config
         ranks.together(lambda: check_shares(config, ranks))
-        config.refuse_unused()
+        if not self._from_config:
+            config.refuse_unused()
         require_evaluator(config.eval, evaluator)
         if config.logger == "wandb":
             require_wandb()
@@ -118,7 +126,7 @@ class Trainer:
         self._callbacks = Callbacks(callbacks, monitors)
         self._reals: dict[int, tuple[Tensor, ...]] = {}
         check_optimizers(netG, netD, optG, optD)
-        chosen = [*chosen, *put_into_training_mode(netG, netD)]
+        chosen = [*dropped, *chosen, *put_into_training_mode(netG, netD)]
         if ranks:
             share_batch(netG)
             share_batch(netD)
@@ -152,6 +160,8 @@ class Trainer:
         except BaseException:
             self.folder.close()
             raise
+        finally:
+            self.iteration.put_back()  # a checkpoint has the rates of its step; a finished run sets none after it
         self._clock = Clock(self.done, self.state.seconds)
         self._outputs = Outputs(
             config,
@@ -242,26 +252,10 @@ class Trainer:
                     ) from error
                 raise
             except KeyboardInterrupt:
-                self.note(self._stopped())
+                self.note(self._stop.told(state.done, self._checkpoints.saved_at, scoring=state.unscored))
                 raise
         took = f"{config.steps} steps in {self._clock.seconds():.0f} s"
         self.note(f"done: {took}; samples and stats are in {self.folder.path}")
-
-    def _stopped(self) -> str:
-        """How a run ended that was asked to stop, and where the same command goes on."""
-        state, saved = self.state, self._checkpoints.saved_at
-        name = self._stop.requested.name if self._stop.requested else "an interrupt"
-        where = (
-            " while scoring" if state.unscored else " while compiling" if self._stop.in_compilation else ""
-        )
-        again = "run the same command again to resume"
-        if saved != state.done:
-            again += (
-                f" from step {saved}"
-                if saved is not None
-                else " from the beginning: there is no checkpoint yet"
-            )
-        return f"stopped by {name}{where} after {state.done} steps; {again}"
 
     def _iterate(self) -> None:
         """One iteration and what is due after it; or only the scores, if the run was stopped before they were made."""

@@ -58,7 +58,8 @@ def append_line(path: Path, line: str) -> None:
     # Opened for each line, without a buffer: a killed process leaves whole lines, and no handle stays open.
     with path.open("a+b", buffering=0) as file:
         end = _end_of_lines(file)
-        rest = memoryview((line + "\n").encode())
+        # A path that is no UTF-8 is in Python's text by lone surrogates, which no encoding takes.
+        rest = memoryview((line + "\n").encode(errors="backslashreplace"))
         try:
             file.truncate(end)
             while rest:  # a full disk writes a part of the line and reports no error

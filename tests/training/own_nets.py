@@ -26,14 +26,19 @@ class Reals:
         return self.sampler.batch(step)
 
 
-def own_trainer(data: ImageSet, outdir: Path, config: TrainConfig, **more: Any) -> tuple[Trainer, Reals]:
-    """Two small nets with what makes real ones hard: running statistics in G, power iterations in D."""
+def own_trainer(
+    data: ImageSet, outdir: Path, config: TrainConfig, *, dropout: bool = False, **more: Any
+) -> tuple[Trainer, Reals]:
+    """Two small nets with what makes real ones hard: running statistics in G, power iterations in D; with ``dropout``
+    also random numbers in D."""
     torch.manual_seed(0)
     pixels = 3 * 32 * 32
     G = nn.Sequential(nn.Linear(8, pixels), nn.BatchNorm1d(pixels), nn.Tanh(), nn.Unflatten(1, (3, 32, 32)))
     D = nn.Sequential(
         nn.Flatten(), spectral_norm(nn.Linear(pixels, 8)), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)
     )
+    if dropout:
+        D.insert(1, nn.Dropout(0.5))
     optG = torch.optim.SGD(G.parameters(), lr=0.02)
     optD = torch.optim.SGD(D.parameters(), lr=0.01, momentum=0.5)
     reals = Reals(data)

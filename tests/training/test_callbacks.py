@@ -24,6 +24,7 @@ from tests.training.runs import (
     results,
     resumable,
     tiny,
+    train_until,
     trainer_of,
     without_times,
 )
@@ -195,4 +196,25 @@ def test_a_run_goes_on_after_a_callback_failed(few_images: ImageSet, tmp_path: P
     assert where in read_log(tmp_path / "run")
     assert latest(tmp_path / "run")["step"] == 3
     trainer_of(config, few_images, tmp_path / "run").train()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "run"))
+
+
+def test_a_callback_that_saves(few_images: ImageSet, tmp_path: Path) -> None:
+    """What it has drawn before belongs to no checkpoint. D draws too, for its dropout."""
+    config = tiny(log_every=1, **{"checkpoints.every": 100})
+
+    def saving(trainer: Trainer) -> None:
+        torch.rand(3)
+        trainer.samples(4)  # which has random numbers of its own
+        if trainer.done == 2:
+            trainer.save()
+
+    def trainer_in(name: str) -> Trainer:
+        trainer, _ = own_trainer(few_images, tmp_path / name, config, callbacks=[saving], dropout=True)
+        return trainer
+
+    trainer_in("whole").train()
+    train_until(trainer_in("run"), 7)
+    assert latest(tmp_path / "run")["step"] == 2
+    trainer_in("run").train()
     assert_same(results(tmp_path / "whole"), results(tmp_path / "run"))

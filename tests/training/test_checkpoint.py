@@ -388,3 +388,12 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
     assert "RunFolderError cannot write a checkpoint to" in out
     assert "The one before it is intact" in out
     assert out.splitlines()[-1] == "1 ['latest.pt']"
+
+
+def test_how_a_step_is_computed_stays_as_it_was_given() -> None:
+    """A checkpoint of a GPU may say capturable=True, which no CPU takes."""
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], foreach=False)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0] |= {"capturable": True, "foreach": True}
+    checkpoint.load_optimizer(optimizer, saved)
+    assert [optimizer.param_groups[0][key] for key in ("capturable", "foreach")] == [False, False]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
+import pytest
+
 from fastdat.training.events import Events
+from fastdat.util.errors import RunFolderError
 
 
 def test_events_of_repeated_steps_count_once(tmp_path: Path) -> None:
@@ -30,3 +34,8 @@ def test_events_of_repeated_steps_count_once(tmp_path: Path) -> None:
     log(events, 2, 3)
     events.close()
     assert written() == [1, 2, 3]
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="whose name is no UTF-8: give another --outdir or logger=none"):
+        Events(tmp_path / os.fsdecode(b"caf\xe9"), 0)

@@ -321,3 +321,16 @@ def test_batch_norms_of_D_and_a_microbatch(tmp_path: Path) -> None:
         trainer([torch.zeros(4, 3, 6, 6)], tmp_path / "run", (netG, netD), microbatch=2)
     netD[2].eval()
     trainer([torch.rand(4, 3, 6, 6) * 2 - 1], tmp_path / "run", (netG, netD), microbatch=2).train()
+
+
+class Unlabelled:
+    """Batches of one's own, without labels."""
+
+    def batch(self, step: int) -> Tensor:
+        return torch.zeros(4, 3, 6, 6)
+
+
+def test_batches_without_labels_for_conditional_nets(tmp_path: Path) -> None:
+    netG, netD = (Conditional(net, 3) for net in small_nets())
+    with pytest.raises(ConfigError, match=r"conditional, but the Unlabelled .* has no method labels\(step\)"):
+        trainer(Unlabelled(), tmp_path / "run", (netG, netD), classes=3).train()

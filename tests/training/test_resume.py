@@ -16,10 +16,13 @@ from fastdat.report.page import write_report
 from fastdat.report.runs import read_runs
 from fastdat.report.table2 import column
 from fastdat.training import ConfigError, RunFolderError, TrainConfig, Trainer, load_data
+from fastdat.training.run_folder import RunFolder
+from fastdat.training.train_config import MAKING
 from fastdat.training.trained import load_trained
 from tests.training.runs import (
     OWN_NETS,
     RESUMABLE,
+    EndError,
     assert_same,
     latest,
     on_cpu,
@@ -28,6 +31,7 @@ from tests.training.runs import (
     results,
     resumable,
     silent,
+    tiny,
     train_until,
     trainer_of,
 )
@@ -125,8 +129,22 @@ def test_a_run_of_own_nets_records_no_model(few_images: ImageSet, tmp_path: Path
         ConfigError, match=r"resolution, lr would have no effect: nets, optimizers and reals are given"
     ):
         own_trainer(few_images, tmp_path / "other", resolution=16, lr=1e-3)
+    with pytest.raises(ConfigError, match=r"^model would have no effect"):
+        own_trainer(few_images, tmp_path / "other", model="sngan")
     with pytest.raises(ConfigError, match=r"no dataset is set. There are: cifar10, "):
         load_data(TrainConfig(model="sngan"))
+
+
+def test_own_nets_with_a_preset_record_no_model(few_images: ImageSet, tmp_path: Path) -> None:
+    """It made nothing of this run, whose rates are other ones."""
+    own_trainer(few_images, tmp_path, config=tiny(lr=0.003, **OWN_NETS)).train()
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert not config.keys() & set(MAKING)
+    assert config["dat"]["real"] is True, "the rest is the preset's"
+    assert not latest(tmp_path)["config"].keys() & set(MAKING)
+    expected = 'reals are given: model="sngan", dataset="cifar10", ngf=4, ndf=4, lr=0.003 made none of them'
+    assert expected in read_log(tmp_path)
+    own_trainer(few_images, tmp_path, config=tiny(lr=0.003, **OWN_NETS))  # resumes it
 
 
 @pytest.mark.parametrize(
@@ -152,8 +170,14 @@ def test_other_optimizers_are_refused(make: Any, message: str, few_images: Image
 @pytest.mark.parametrize(
     "moves", [{}, {"lr_decay": "none", "cosine.lr": 0.001, "cosine.beta2": 0.9}], ids=str
 )
-def test_the_same_objects_resume_a_run_in_the_same_process(moves: dict[str, Any], tmp_path: Path) -> None:
-    """As in a notebook: after a stop, and after the end, the optimizers have the rates they came with."""
+def test_the_same_objects_resume_a_run_in_the_same_process(
+    moves: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook: after a stop, after the end and after resuming, the optimizers have their own rates."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise EndError
+
     torch.manual_seed(0)
     netG = nn.Sequential(nn.Linear(8, 108), nn.Unflatten(1, (3, 6, 6)))
     netD = nn.Sequential(nn.Flatten(), nn.Linear(108, 1))
@@ -174,3 +198,12 @@ def test_the_same_objects_resume_a_run_in_the_same_process(moves: dict[str, Any]
     assert "resumed after 2 steps" in read_log(tmp_path)
     assert [o.param_groups[0]["lr"] for o in (optG, optD)] == [0.02, 0.01]
     assert latest(tmp_path)["optG"]["param_groups"][0]["lr"] < 0.02, "the last step's"
+    again()  # only a look at the finished run
+    assert [(o.param_groups[0]["lr"], o.param_groups[0]["betas"]) for o in (optG, optD)] == [
+        (0.02, (0.5, 0.99)),
+        (0.01, (0.5, 0.99)),
+    ]
+    monkeypatch.setattr(RunFolder, "rewind", fails)
+    with pytest.raises(EndError):
+        again()
+    assert [o.param_groups[0]["lr"] for o in (optG, optD)] == [0.02, 0.01]

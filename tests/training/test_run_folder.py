@@ -42,6 +42,23 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     ]
 
 
+def test_another_current_folder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback may change it."""
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder("run")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    folder.append_log("one")
+    folder.write_samples(1, b"png")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
+        "checkpoints",
+        "log.txt",
+        "samples",
+    }
+    assert folder.path == tmp_path / "run"
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

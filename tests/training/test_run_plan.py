@@ -101,6 +101,29 @@ def test_what_would_fit(planner: Planner) -> None:
     assert not any(planner.plan(second.config, n).memory.fits for n in divisors(6144) if n < gpus)
 
 
+def test_what_a_training_refuses_is_refused(planner: Planner) -> None:
+    """In the same words; and nothing is advised that would be refused."""
+    ssgan, dcgan = preset("ssgan-dat-cifar10"), preset("dcgan-dat-cifar10")
+    whole = {"batch_size": 65536, "dat.second_order": True}
+    with pytest.raises(
+        ConfigError, match=r"^microbatch=16: the auxiliary loss of SSGANDiscriminator needs the"
+    ):
+        planner.plan(ssgan.replace({"microbatch": 16}))
+    with pytest.raises(ConfigError, match=r"^microbatch=16: DCGANDiscriminator has batch norms \("):
+        planner.plan(dcgan.replace({"microbatch": 16}))
+    for config in (ssgan, dcgan):
+        plan = planner.plan(config.replace({**whole, "ndf": 2048}))
+        assert plan.memory.fits is False
+        assert not any("microbatch" in line for line in plan.advice if "no microbatch" not in line)
+    at_once = LSUN.replace({"fakes_at_once": True})
+    with pytest.raises(
+        ConfigError, match=r"^fakes_at_once=true is for one process, and there are 2, which share"
+    ):
+        planner.plan(at_once, gpus=2)
+    assert planner.plan(at_once).remarks[0].startswith("fakes_at_once=true, but false: ")
+    assert not any("fakes_at_once" in remark for remark in planner.plan(LSUN, gpus=2).remarks)
+
+
 def test_what_was_not_measured(planner: Planner) -> None:
     with pytest.raises(
         ConfigError, match=r"no measurement on NVIDIA H200 with precision=fp32; .* precision=bf16"

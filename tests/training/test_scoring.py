@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from fastdat.data import DataError, ImageSet
-from fastdat.metrics import EvalConfig
+from fastdat.data.mixture import MIXTURES
+from fastdat.metrics import EvalConfig, ImageEvaluator
+from fastdat.metrics.evaluators import ModesEvaluator
 from fastdat.training import ConfigError, Trainer, build_trainer, checkpoint, load_data, preset
 from fastdat.training.display import Lines
 from fastdat.training.noise import EVALUATION, Noise
-from fastdat.training.scoring import better
+from fastdat.training.scoring import better, require_evaluator
 from tests.training.runs import (
     SCORED,
     EndError,
@@ -261,3 +265,22 @@ def test_an_evaluator_must_return_scores_unless_it_is_stopped(
     with pytest.raises(RuntimeError, match="returned no scores, but it was not asked to stop"):
         trainer.train()
     assert latest(tmp_path / "run")["unscored"] is True
+
+
+def test_an_evaluator_with_other_settings_is_refused(few_images: ImageSet, tmp_path: Path) -> None:
+    """At the start: the first scores may be hours away."""
+    images = {"train": few_images, "test": few_images}
+    own = EvalConfig(metrics=("kid",), extractor="means", fakes=20, weights="a.pt", batch_size=3)
+    evaluator = ImageEvaluator(own, images, torch.device("cpu"))
+    message = r"eval of the run: metrics \(\('kid',\) there, \('fid', .* here\), extractor .*, fakes"
+    with pytest.raises(ConfigError, match=message):
+        require_evaluator(EvalConfig(every=5, weights="a.pt"), evaluator)
+    points = ModesEvaluator(EvalConfig(metrics=("modes",), fakes=10), MIXTURES["gaussians"])
+    with pytest.raises(
+        ConfigError, match=r"run: fakes \(10 there, 20 here\)\. Give both the same EvalConfig"
+    ):
+        require_evaluator(EvalConfig(every=5, metrics=("modes",), fakes=20), points)
+    # No score depends on these; and a run has made the path absolute.
+    same = dataclasses.replace(own, every=2, batch_size=8, weights=os.path.abspath("a.pt"))
+    require_evaluator(same, evaluator)
+    require_evaluator(EvalConfig(), evaluator)

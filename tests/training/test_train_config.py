@@ -180,11 +180,12 @@ def test_what_is_recorded_of_a_run_with_nets_of_ones_own() -> None:
     assert set(own.to_dict()) - set(own.recorded()) == making
     assert named.recorded() == named.to_dict()
     own.refuse_unused()
-    named.refuse_unused()
     with pytest.raises(
         ConfigError, match=r"^ndf, betas would have no effect: nets, optimizers and reals are given"
     ):
         TrainConfig(ndf=8, betas=(0.5, 0.9)).refuse_unused()
+    with pytest.raises(ConfigError, match=r"^model, dataset, ndf would have no effect"):
+        named.refuse_unused()
 
 
 def test_construction_checks_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,8 @@ def test_one_open_file_at_a_time_has_the_lock(tmp_path: Path) -> None:
         assert lock(second.fileno()) is False
     with path.open("w") as third:
         assert lock(third.fileno()) is True
+
+
+def test_a_path_that_is_not_utf_8_can_stand_in_a_line(tmp_path: Path) -> None:
+    append_line(tmp_path / "log.txt", os.fsdecode(b"in caf\xe9"))
+    assert (tmp_path / "log.txt").read_text() == "in caf\\udce9\n"
