@@ -230,8 +230,8 @@ def test_the_sentences_say_what_the_test_says(monkeypatch: pytest.MonkeyPatch, t
     given(monkeypatch, far)  # DAT 2 against 4.5: -2.5 / sqrt(0.25 + 0.25)
     first, base, lower, alike = STUDY.run(COMPILED, tmp_path).findings
     assert first == (
-        "Of 2 arms, 1 have a KID that is lower than that of 'no attack' by 3 standard errors or more, 0 one that is as "
-        "much higher, and 1 cannot be told apart from it."
+        "By 3 standard errors or more the KID is lower than that of 'no attack' with DAT (-3.5), and higher with no "
+        "arm; 1 of 2 arms cannot be told apart from it."
     )
     assert base == "KID of 'no attack': 4.50 ± 0.71 (2 runs)."
     assert lower == "Lower (KID, difference in standard errors): DAT 2.00 ± 0.71 (2 runs), -3.5."

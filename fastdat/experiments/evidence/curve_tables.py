@@ -80,22 +80,24 @@ def costs(measured: Costs, found: Found, groups: Sequence[Group], steps: int) ->
 
 
 def findings(found: Found, groups: Sequence[Group]) -> Iterator[str]:
-    """What the protocol's test says of each arm, beginning with how many are told apart from their base.
+    """What the protocol's test says of each arm, beginning with those that are told apart from their base.
 
     The last one names the arms of which NaN or infinity ended a run.
     """
     said: dict[Verdict, list[str]] = {"lower": [], "higher": [], "not told apart": []}
+    named: dict[Verdict, list[str]] = {key: [] for key in said}
     for group in groups:
         scored = {arm.name: score_of(found, arm.name) for arm in group.others}
         for key, arms in compared(scored, score_of(found, group.base)).items():
             said[key] += [f"{arm} {number(runs)}, {errors:+.1f}" for arm, (runs, errors) in arms.items()]
-    counts = {key: len(listed) for key, listed in said.items()}
-    if any(counts.values()):
+            named[key] += [f"{arm} ({errors:+.1f})" for arm, (_, errors) in arms.items()]
+    if any(said.values()):
         base = groups[0].label(groups[0].base)
+        lower, higher = (", ".join(named[key]) or "no arm" for key in ("lower", "higher"))
         yield (
-            f"Of {sum(counts.values())} arms, {counts['lower']} have a KID that is lower than that of '{base}' by "
-            f"{TOLD_APART:g} standard errors or more, {counts['higher']} one that is as much higher, and "
-            f"{counts['not told apart']} cannot be told apart from it."
+            f"By {TOLD_APART:g} standard errors or more the KID is lower than that of '{base}' with {lower}, and higher "
+            f"with {higher}; {len(said['not told apart'])} of {sum(map(len, said.values()))} arms cannot be told apart "
+            "from it."
         )
         yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
     for key, listed in said.items():
