@@ -215,7 +215,7 @@ def test_each_number_stands_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_pa
         kid: Runs((1.5, 2.5)),
     }
     assert "4 steps" in outcome.tables[2].title
-    assert outcome.tables[2].title.endswith("(a processor, 3 threads, at abc)")
+    assert outcome.tables[2].title.endswith("(a processor, 3 threads, fastdat abc)")
     assert cells(outcome, 3) == {"DAT + LP": {"runs": "1 of 2"}}
     assert outcome.command == "fastdat reproduce study --full --seeds 2"
     assert set(outcome.figures) == {""}

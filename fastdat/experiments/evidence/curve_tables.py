@@ -95,9 +95,9 @@ def findings(found: Found, groups: Sequence[Group]) -> Iterator[str]:
         base = groups[0].label(groups[0].base)
         lower, higher = (", ".join(named[key]) or "no arm" for key in ("lower", "higher"))
         yield (
-            f"By {TOLD_APART:g} standard errors or more the KID is lower than that of '{base}' with {lower}, and higher "
-            f"with {higher}; {len(said['not told apart'])} of {sum(map(len, said.values()))} arms cannot be told apart "
-            "from it."
+            f"By {TOLD_APART:g} standard errors or more the KID is lower than that of '{base}' with {lower}, and "
+            f"higher with {higher}; {len(said['not told apart'])} of {sum(map(len, said.values()))} arms cannot be "
+            "told apart from it."
         )
         yield f"KID of '{base}': {'; '.join(_bases(found, groups))}."
     for key, listed in said.items():
