@@ -35,9 +35,8 @@ PATIENCE = 8.0
 
 def main() -> None:
     """Entry point of the ``fastdat`` command."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a terminal without a minus sign is no reason for a traceback
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal whose encoding has no minus sign is no reason for a traceback.
         sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="fastdat")

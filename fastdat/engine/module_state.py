@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
+from fastdat.engine.structure import own_attributes
+
 _MISSING = object()
 _DEPTH = 4
 """Containers and plain objects in each other that are looked into."""
@@ -24,29 +26,24 @@ def attributes_kept(modules: Mapping[str, nn.Module]) -> Iterator[Touched]:
     """Within it, D may count its calls, move an average of its own, or leave activations behind: afterwards all of this
     is as it was. What was changed is then in the set that the context gives."""
     before = {
-        (path, name): (value, _restore_of(value, _DEPTH))
+        path: {name: (value, _restore_of(value, _DEPTH)) for name, value in own_attributes(module).items()}
         for path, module in modules.items()
-        for name, value in _attributes(module).items()
     }
     touched: Touched = set()
     try:
         yield touched
     finally:
         for path, module in modules.items():
-            for name in _attributes(module).keys() - {name for at, name in before if at == path}:
-                del module.__dict__[name]
+            attributes, kept = module.__dict__, before[path]
+            for name in own_attributes(module).keys() - kept.keys():
+                del attributes[name]
                 touched.add((path, name))
-        for (path, name), (value, restore) in before.items():
-            attributes = modules[path].__dict__
-            is_same = attributes.get(name, _MISSING) is value
-            if not is_same:
-                attributes[name] = value
-            if restore() or not is_same:
-                touched.add((path, name))
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in module.__dict__.items() if name not in _OF_EVERY_MODULE}
+            for name, (value, restore) in kept.items():
+                is_same = attributes.get(name, _MISSING) is value
+                if not is_same:
+                    attributes[name] = value
+                if restore() or not is_same:
+                    touched.add((path, name))
 
 
 def _restore_of(value: object, depth: int) -> Restore:
@@ -71,11 +68,8 @@ def _restore_of(value: object, depth: int) -> Restore:
 
 def _restored(parts: list[Restore]) -> bool:
     """Restore all parts: whether one of them was another."""
-    return any(list(map(_call, parts)))
-
-
-def _call(restore: Restore) -> bool:
-    return restore()
+    changed = [restore() for restore in parts]
+    return any(changed)
 
 
 def _nothing() -> bool:
@@ -112,7 +106,7 @@ def _restore_of_list(items: list[Any], depth: int) -> Restore:
     before, parts = list(items), [_restore_of(item, depth - 1) for item in items]
 
     def restore() -> bool:
-        is_same = len(items) == len(before) and all(map(_is, items, before))
+        is_same = len(items) == len(before) and all(map(operator.is_, items, before))
         items[:] = before
         return _restored(parts) or not is_same
 
@@ -123,14 +117,10 @@ def _restore_of_dict(items: MutableMapping[Any, Any], depth: int) -> Restore:
     before, parts = dict(items), [_restore_of(item, depth - 1) for item in items.values()]
 
     def restore() -> bool:
-        is_same = list(items) == list(before) and all(map(_is, items.values(), before.values()))
+        is_same = list(items) == list(before) and all(map(operator.is_, items.values(), before.values()))
         if not is_same:
             items.clear()
             items.update(before)
         return _restored(parts) or not is_same
 
     return restore
-
-
-def _is(a: object, b: object) -> bool:
-    return a is b

@@ -147,6 +147,11 @@ def is_constant(value: object) -> bool:
     )
 
 
+def own_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module has beside its tables, hooks and mode, which every module has."""
+    return {name: value for name, value in module.__dict__.items() if name not in _OF_EVERY_MODULE}
+
+
 @dataclass(slots=True)
 class Reads:
     """What a forward pass has read of the modules' own attributes."""
@@ -163,8 +168,8 @@ class Reads:
         values = {
             (path, name): frozen(value)
             for path, module in structure.modules.items()
-            for name, value in module.__dict__.items()
-            if name not in _OF_EVERY_MODULE and not isinstance(value, Tensor) and (path, name) not in touched
+            for name, value in own_attributes(module).items()
+            if not isinstance(value, Tensor) and (path, name) not in touched
         }
         return cls(values)
 
