@@ -132,6 +132,12 @@ def iteration_cost(config: TrainConfig, gpus: int = 1) -> IterationCost:
     )
 
 
+def nets_without_memory(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    """G and D of ``config``, of which only shapes and layers are known."""
+    with torch.device("meta"):
+        return build_nets(config)
+
+
 def nets_of(config: TrainConfig) -> Nets:
     """The costs of the nets of ``config``, which are made without memory for their weights."""
     return _nets_of(tuple((key, getattr(config, key)) for key in _OF_NETS))
@@ -141,8 +147,7 @@ def nets_of(config: TrainConfig) -> Nets:
 def _nets_of(settings: tuple[tuple[str, Any], ...]) -> Nets:
     config = TrainConfig.from_dict(dict(settings))
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    with torch.device("meta"):
-        G, D = build_nets(config)
+    G, D = nets_without_memory(config)
     for net in (G, D):
         net.to(dtype)
     labelled = model_of(config).conditional

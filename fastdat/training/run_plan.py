@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from fastdat.data.known_sizes import TRAIN_IMAGES
 from fastdat.data.sampler import lies_on_gpu
 from fastdat.training.device_settings import AUTO, finer_than_bf16
 from fastdat.training.fakes import MEMORY_SHARE
-from fastdat.training.iteration_cost import IterationCost, iteration_cost, nets_of
+from fastdat.training.iteration_cost import IterationCost, iteration_cost, nets_of, nets_without_memory
 from fastdat.training.measured_sizes import Measured, devices
-from fastdat.training.models import build_nets, channels_of
+from fastdat.training.models import channels_of
 from fastdat.training.size_fit import FEWEST, Errors, SizeFit, fitted, largest, left_out
 from fastdat.training.steps import check_fakes_at_once, check_microbatch, needs_whole_batch
 from fastdat.training.train_config import TrainConfig
@@ -147,7 +144,7 @@ class Planner:
         check_equal_parts(config.batch_size, gpus)
         check_fakes_at_once(config, gpus)
         config = self._as_measured(config)
-        check_microbatch(config, discriminator_of(config))
+        check_microbatch(config, nets_without_memory(config)[1])
         cost = iteration_cost(config, gpus)
         computing = self.fit.seconds(cost)
         host = self._host_seconds(config, cost, gpus, computing)
@@ -264,7 +261,7 @@ class Planner:
     def _microbatch(self, config: TrainConfig, gpus: int) -> int | None:
         """The largest power of two that fits; None where G's step, which takes its whole batch, does not fit, or where
         D needs the whole batch too."""
-        if needs_whole_batch(discriminator_of(config)) is not None:
+        if needs_whole_batch(nets_without_memory(config)[1]) is not None:
             return None
         part = 1 << (config.batch_size // gpus).bit_length()
         while part > 1:
@@ -293,12 +290,6 @@ def device_named(name: str, measurements: Sequence[Measured]) -> str:
         f"there is no measurement for {name!r}; measured are: {'; '.join(known)}. Measure yours with make gpu-check "
         "PART=sizes, and give its JSON with --measured"
     )
-
-
-def discriminator_of(config: TrainConfig) -> nn.Module:
-    """D of ``config``, without memory for its weights."""
-    with torch.device("meta"):
-        return build_nets(config)[1]
 
 
 def check_equal_parts(batch: int, gpus: int) -> None:
